@@ -1,0 +1,1 @@
+"""What hub and site agree on: study specification, messages, tensors, accounting, metrics, signatures."""

@@ -1,0 +1,286 @@
+"""The messages between hub and sites, each with its version.
+
+Every message is canonical JSON inside a signed envelope (`signing.py`). Hub to site, by mailbox: `StudyProposal`,
+`RoundTask`, `TaskCancelled`, `StudyClosed`; in answer to a message: `Receipt`. Site to hub, admitted and signed by the
+site's gate: `Approval`, `Progress`, `TaskRefusal`, `UpdateNotice`, `EvaluationReport`. By the site's administrator,
+once: `Enrolment`. These are all the kinds there are; the gate lets no other leave.
+
+What leaves a hospital is listed here and nowhere else: words from fixed vocabularies, digests, sizes, figures that the
+site has approved as public, and noised or held-out sums. No free text crosses towards the hub.
+"""
+
+from enum import StrEnum
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from protocol.digest import Digest, canonical_json, digest_of_bytes, parse_json
+from protocol.errors import DigestError, MessageError
+from protocol.metrics import ScoreHistograms
+from protocol.study import HeldOutSplit, Name
+
+PROTOCOL_VERSION = 1
+MAX_MESSAGE_BYTES = 4 << 20
+
+Count = Annotated[int, Field(ge=0, lt=2**53)]
+RoundNumber = Annotated[int, Field(ge=0, le=1_000_000)]
+
+
+class TaskKind(StrEnum):
+    """What a hub may ask of a site."""
+
+    INITIALISE = "initialise"
+    TRAIN = "train"
+    EVALUATE = "evaluate"
+
+
+class Reason(StrEnum):
+    """Why a site refuses or fails; the whole vocabulary. `site_node/governance/reasons.py` has the remedies."""
+
+    NOT_APPROVED = "not-approved"
+    APPROVAL_EXPIRED = "approval-expired"
+    APPROVAL_WITHDRAWN = "approval-withdrawn"
+    POLICY = "policy"
+    BUDGET_SPENT = "budget-spent"
+    TOO_MANY_TASKS = "too-many-tasks"
+    ROUND_ALREADY_ANSWERED = "round-already-answered"
+    UNKNOWN_STUDY = "unknown-study"
+    BAD_TASK = "bad-task"
+    TOO_FEW_PATIENTS = "too-few-patients"
+    ONE_CLASS = "one-class"
+    NO_HELD_OUT_PATIENTS = "no-held-out-patients"
+    UNKNOWN_NETWORK = "unknown-network"
+    BASE_UNAVAILABLE = "base-unavailable"
+    NOT_FINITE = "not-finite"
+    OUT_OF_MEMORY = "out-of-memory"
+    DISK_FULL = "disk-full"
+    PAUSED = "paused"
+    INTERNAL = "internal"
+
+
+class Activity(StrEnum):
+    """What a site says it is doing; the whole vocabulary of heartbeats."""
+
+    IDLE = "idle"
+    WAITING = "waiting"
+    TRAINING = "training"
+    EVALUATING = "evaluating"
+    SENDING = "sending"
+    PAUSED = "paused"
+
+
+class Message(BaseModel):
+    """Base of all messages: frozen and closed against unknown fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    def canonical_bytes(self) -> bytes:
+        """Return the bytes that are stored, signed and digested."""
+        return canonical_json(self.model_dump(mode="json", by_alias=True))
+
+    @property
+    def digest(self) -> str:
+        """Return the digest of a message that was made here; of a received one, digest the received bytes instead."""
+        return digest_of_bytes(self.canonical_bytes())
+
+
+MessageType = TypeVar("MessageType", bound=Message)
+
+
+class ModelReference(Message):
+    """A version of the study's lineage, as tasks and updates name it."""
+
+    number: RoundNumber
+    weights_digest: Digest
+    weights_bytes: Count
+    manifest_digest: Digest
+
+
+class StudyProposal(Message):
+    """Hub to site: here is a study; will you take part? `study` is the specification itself."""
+
+    schema_: Literal["wardround.study-proposal/1"] = Field(default="wardround.study-proposal/1", alias="schema")
+    study_digest: Digest
+    study: dict[str, Any]
+    noise_multiplier: float | None = Field(
+        description="the hub's calibration; the gate checks it against the target itself"
+    )
+
+
+class RoundTask(Message):
+    """Hub to site: do this in this round. No clock time in it: its digest keys the site's noise stream.
+
+    `sequence` counts the tasks of this kind for this site and study from 1; it bounds what the ledger was charged for.
+    """
+
+    schema_: Literal["wardround.round-task/1"] = Field(default="wardround.round-task/1", alias="schema")
+    task_id: Annotated[str, Field(max_length=200, pattern=r"^[a-z0-9][a-z0-9.-]*$")]
+    kind: TaskKind
+    study_digest: Digest
+    site: Name
+    round: RoundNumber
+    sequence: Annotated[int, Field(ge=1, le=1_000_000)]
+    base: ModelReference | None = Field(description="null only for initialise")
+    noise_multiplier: float | None = None
+    deadline_seconds: float = Field(gt=0, description="from the moment of receipt")
+
+
+class TaskCancelled(Message):
+    """Hub to site: the round is over; an answer would be late."""
+
+    schema_: Literal["wardround.task-cancelled/1"] = Field(default="wardround.task-cancelled/1", alias="schema")
+    task_id: str
+    study_digest: Digest
+
+
+class StudyClosed(Message):
+    """Hub to site: the study has ended."""
+
+    schema_: Literal["wardround.study-closed/1"] = Field(default="wardround.study-closed/1", alias="schema")
+    study_digest: Digest
+    state: Literal["completed", "failed", "stopped"]
+
+
+class Approval(Message):
+    """Site to hub: a decision over the study's digest.
+
+    `training_patients` is the site's public figure: the number that its administrator approves to be known, on which
+    the neighbouring relation of the guarantee rests (DESIGN: REPLACE_SPECIAL). Zero for a site that only evaluates.
+    """
+
+    schema_: Literal["wardround.approval/1"] = Field(default="wardround.approval/1", alias="schema")
+    site: Name
+    study_digest: Digest
+    decision: Literal["approved", "refused", "withdrawn"]
+    reason: Reason | None = None
+    training_patients: Count = 0
+    evaluates: bool = True
+    expires_at: str | None = Field(default=None, max_length=40, description="RFC 3339, UTC")
+
+
+class Progress(Message):
+    """Site to hub: a heartbeat. `fraction` is of planned steps, which depends on no patient."""
+
+    schema_: Literal["wardround.progress/1"] = Field(default="wardround.progress/1", alias="schema")
+    site: Name
+    activity: Activity
+    task_id: str | None = Field(default=None, max_length=200)
+    fraction: Annotated[float, Field(ge=0, le=1)] = 0.0
+
+
+class TaskRefusal(Message):
+    """Site to hub: this task will not be done, for a reason of the fixed vocabulary."""
+
+    schema_: Literal["wardround.task-refusal/1"] = Field(default="wardround.task-refusal/1", alias="schema")
+    site: Name
+    task_id: Annotated[str, Field(max_length=200)]
+    study_digest: Digest
+    reason: Reason
+
+
+class PrivacySpent(Message):
+    """The site's own account of a study so far: recomputed from its ledger's events."""
+
+    unit: Literal["patient"] = "patient"
+    epsilon: float = Field(ge=0)
+    delta: float = Field(gt=0, lt=1)
+    events_digest: Digest
+
+
+class UpdateNotice(Message):
+    """Site to hub: the payload of this digest and size is the answer to this task.
+
+    `steps` lists what was done to the difference of weights, in order, so that the hub can undo it in reverse.
+    `weight` is the public figure of the approval, or 1.
+    """
+
+    schema_: Literal["wardround.update/1"] = Field(default="wardround.update/1", alias="schema")
+    site: Name
+    task_id: Annotated[str, Field(max_length=200)]
+    task_digest: Digest
+    study_digest: Digest
+    round: RoundNumber
+    base_digest: Digest | None
+    payload_digest: Digest
+    payload_bytes: Count
+    manifest_digest: Digest
+    steps: list[Literal["difference", "weights", "zstandard"]]
+    weight: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    privacy: PrivacySpent | None
+
+
+class EvaluationReport(Message):
+    """Site to hub: score histograms of held-out patients for one version; `noise_epsilon` null says un-noised."""
+
+    schema_: Literal["wardround.evaluation/1"] = Field(default="wardround.evaluation/1", alias="schema")
+    site: Name
+    task_id: Annotated[str, Field(max_length=200)]
+    task_digest: Digest
+    study_digest: Digest
+    version: ModelReference
+    histograms: dict[HeldOutSplit, ScoreHistograms]
+    noise_epsilon: float | None
+
+
+class Receipt(Message):
+    """Hub to site, signed: this message arrived and was or was not taken."""
+
+    schema_: Literal["wardround.receipt/1"] = Field(default="wardround.receipt/1", alias="schema")
+    message_digest: Digest
+    accepted: bool
+    reason: str = Field(default="", max_length=500)
+    received_at: str = Field(max_length=40)
+
+
+class Enrolment(Message):
+    """Site's administrator to hub, once, signed by the identity key: these are our keys.
+
+    The identity key (of the gate) signs messages; the transport key (of the agent) only opens the connection.
+    """
+
+    schema_: Literal["wardround.enrolment/1"] = Field(default="wardround.enrolment/1", alias="schema")
+    site: Name
+    code: Annotated[str, Field(max_length=100)]
+    identity_key: Annotated[str, Field(max_length=100)]
+    transport_key: Annotated[str, Field(max_length=100)]
+    protocol_version: int
+
+
+HUB_TO_SITE: tuple[type[Message], ...] = (StudyProposal, RoundTask, TaskCancelled, StudyClosed, Receipt)
+SITE_TO_HUB: tuple[type[Message], ...] = (Approval, Progress, TaskRefusal, UpdateNotice, EvaluationReport)
+_ALL_KINDS: tuple[type[Message], ...] = (*HUB_TO_SITE, *SITE_TO_HUB, Enrolment)
+_BY_SCHEMA: dict[str, type[Message]] = {str(k.model_fields["schema_"].default): k for k in _ALL_KINDS}
+
+
+def parse_message(payload: bytes) -> Message:
+    """Parse a message's bytes by its `schema`.
+
+    Raises: MessageError if it is too large, not JSON, of an unknown kind or version, or has wrong fields. The error
+        names fields, never their values.
+    """
+    if len(payload) > MAX_MESSAGE_BYTES:
+        raise MessageError(f"A message holds at most {MAX_MESSAGE_BYTES} bytes.")
+    try:
+        document = parse_json(payload)
+    except DigestError as error:
+        raise MessageError(str(error)) from error
+    schema = document.get("schema") if isinstance(document, dict) else None
+    kind = _BY_SCHEMA.get(schema) if isinstance(schema, str) else None
+    if kind is None:
+        raise MessageError("The message is of an unknown kind or version. Both sides must speak protocol 1.")
+    try:
+        return kind.model_validate(document)
+    except ValidationError as error:
+        fields = ", ".join(sorted({".".join(map(str, e["loc"])) for e in error.errors(include_input=False)}))
+        raise MessageError(f"A {schema} message has wrong or missing fields: {fields}.") from None
+
+
+def expect(payload: bytes, kind: type[MessageType]) -> MessageType:
+    """Parse a message that must be of one kind.
+
+    Raises: MessageError if it is of another.
+    """
+    message = parse_message(payload)
+    if not isinstance(message, kind):
+        raise MessageError(f"Expected a {kind.__name__}, got a {type(message).__name__}.")
+    return message

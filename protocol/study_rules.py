@@ -1,0 +1,73 @@
+"""The one place where illegal combinations in a study are refused, each with its reason and remedy. Pure."""
+
+from protocol.study import StudySpec
+
+DELTA_PATIENT_FACTOR = 10
+
+
+def problems_of(study: StudySpec) -> list[str]:
+    """Return one sentence for each rule that the study breaks; empty if it is legal."""
+    found = [*_privacy(study), *_cohort(study), *_evaluation(study)]
+    return [sentence for sentence in found if sentence]
+
+
+def delta_problem(delta: float, training_patients: int, override: str | None) -> str | None:
+    """Say why a delta is too large for a federation of so many training patients, or None.
+
+    With delta near 1/n a mechanism may publish a random patient outright and still be (epsilon, delta)-private.
+    """
+    limit = 1.0 / (DELTA_PATIENT_FACTOR * training_patients)
+    if delta <= limit or override:
+        return None
+    return (
+        f"privacy.delta: {delta:g} is above 1/({DELTA_PATIENT_FACTOR} x {training_patients} training patients) "
+        f"= {limit:.3g}, so the guarantee would allow a patient to be revealed outright. "
+        "Lower delta, or state the reason in privacy.allow_large_delta."
+    )
+
+
+def _privacy(study: StudySpec) -> list[str | None]:
+    if study.privacy.epsilon is None:
+        return []
+    found: list[str | None] = []
+    patients = study.participants.training_patients
+    if patients is None:
+        found.append(
+            "participants.training_patients: required with privacy.epsilon, because delta is judged by it. "
+            "State the number of training patients expected in the whole federation, or set privacy.epsilon: null."
+        )
+    else:
+        found.append(delta_problem(study.privacy.delta, patients, study.privacy.allow_large_delta))
+    if study.network.normalisation == "batch":
+        found.append(
+            "network.normalisation: 'batch' mixes the patients of a batch, so no gradient belongs to one patient "
+            "and DP-SGD's clipping bounds nothing. Use 'group', or set privacy.epsilon: null."
+        )
+    return found
+
+
+def _cohort(study: StudySpec) -> list[str | None]:
+    found: list[str | None] = []
+    low, high = study.cohort.age_min_years, study.cohort.age_max_years
+    if low is not None and high is not None and low > high:
+        found.append(f"cohort: age_min_years {low} is above age_max_years {high}. Exchange them.")
+    if study.splits.validation + study.splits.test >= 1:
+        found.append("splits: validation and test together must leave patients to train on. Lower them below 1 in sum.")
+    if len(set(study.label.classes)) != len(study.label.classes):
+        found.append("label.classes: the same class stands twice. Give each class its own name.")
+    if len(study.label.classes) > 2:
+        found.append("label.classes: this version trains two classes. Join or choose classes until two are left.")
+    return found
+
+
+def _evaluation(study: StudySpec) -> list[str | None]:
+    found: list[str | None] = []
+    evaluated = (study.rounds - 1) // study.evaluation.every + 2
+    if study.evaluation.at_most < evaluated:
+        found.append(
+            f"evaluation.at_most: {study.evaluation.at_most} is fewer than the {evaluated} evaluations planned. "
+            "Raise it, or evaluate less often (evaluation.every)."
+        )
+    if study.evaluation.final_version == "best-validation" and "validation" not in study.evaluation.splits:
+        found.append("evaluation.final_version: 'best-validation' needs 'validation' in evaluation.splits. Add it.")
+    return found

@@ -1,0 +1,96 @@
+"""Weights as bytes: named float32 arrays, one flat vector, one file (safetensors, laid out by `manifest.py`)."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from protocol.errors import TensorError
+from protocol.manifest import MAX_HEADER_BYTES, Manifest, manifest_of
+
+Weights = dict[str, NDArray[np.float32]]
+Vector = NDArray[np.float32]
+"""(parameter,) float32, in the manifest's order."""
+
+LENGTH_BYTES = 8
+LITTLE_ENDIAN = np.dtype("<f4")
+
+
+def flatten(weights: Mapping[str, NDArray[np.float32]], manifest: Manifest) -> Vector:
+    """Join the arrays into one vector, in the manifest's order.
+
+    Raises: TensorError if names or shapes differ from the manifest.
+    """
+    if manifest_of(weights) != manifest:
+        raise TensorError("The tensors' names or shapes are not those of the manifest.")
+    return np.concatenate([np.ravel(weights[e.name]).astype(np.float32, copy=False) for e in manifest.entries])
+
+
+def unflatten(vector: Vector, manifest: Manifest) -> Weights:
+    """Cut a vector into the manifest's arrays; they share its memory.
+
+    Raises: TensorError if the vector has another length.
+    """
+    if vector.shape != (manifest.parameters,):
+        raise TensorError(f"Expected {manifest.parameters} values, got {vector.size}.")
+    weights: Weights = {}
+    start = 0
+    for entry in manifest.entries:
+        weights[entry.name] = vector[start : start + entry.parameters].reshape(entry.shape)
+        start += entry.parameters
+    return weights
+
+
+def encode_weights(weights: Mapping[str, NDArray[np.float32]]) -> bytes:
+    """Return the bytes of a weights file. Equal weights give equal bytes."""
+    manifest = manifest_of(weights)
+    return manifest.header + flatten(weights, manifest).astype(LITTLE_ENDIAN, copy=False).tobytes()
+
+
+def write_weights(weights: Mapping[str, NDArray[np.float32]], path: Path) -> None:
+    """Write a weights file, tensor by tensor."""
+    manifest = manifest_of(weights)
+    with path.open("wb") as file:
+        file.write(manifest.header)
+        for entry in manifest.entries:
+            file.write(np.ascontiguousarray(weights[entry.name], LITTLE_ENDIAN).data)
+
+
+def read_manifest(source: Path | bytes) -> Manifest:
+    """Return the manifest of a weights file, reading its header only.
+
+    Raises: TensorError if the file does not begin with a header of ours.
+    """
+    if isinstance(source, bytes):
+        return Manifest.from_header(source[: _header_bytes(source[:LENGTH_BYTES])])
+    with source.open("rb") as file:
+        length = file.read(LENGTH_BYTES)
+        return Manifest.from_header(length + file.read(_header_bytes(length) - LENGTH_BYTES))
+
+
+def decode_weights(source: Path | bytes, manifest: Manifest | None = None) -> Weights:
+    """Read a weights file into arrays of their own memory.
+
+    Raises: TensorError if the file is damaged, of another size, or not of the expected manifest.
+    """
+    found = read_manifest(source)
+    if manifest is not None and found != manifest:
+        raise TensorError("The file's tensors are not those of the expected manifest.")
+    data = source if isinstance(source, bytes) else source.read_bytes()
+    if len(data) != found.payload_bytes:
+        raise TensorError(f"Expected {found.payload_bytes} bytes, got {len(data)}. The file is cut off or too long.")
+    vector = np.frombuffer(data, LITTLE_ENDIAN, offset=len(found.header)).astype(np.float32)
+    return unflatten(vector, found)
+
+
+def norm_of(weights: Mapping[str, NDArray[np.float32]]) -> float:
+    """Return the L2 norm over all values; not finite if any value is not."""
+    return float(np.sqrt(sum(float(np.square(array, dtype=np.float64).sum()) for array in weights.values())))
+
+
+def _header_bytes(length: bytes) -> int:
+    size = int.from_bytes(length, "little") + LENGTH_BYTES
+    if len(length) < LENGTH_BYTES or size > MAX_HEADER_BYTES:
+        raise TensorError("The file does not begin with a safetensors header of permitted size.")
+    return size

@@ -1,0 +1,107 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from protocol.errors import MetricError
+from protocol.metrics import ScoreHistograms, calibration_curve, merge, roc_curve, summarise
+
+
+def exact_auc(scores: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
+    positive, negative = scores[labels == 1][:, None], scores[labels == 0]
+    return float((positive > negative).mean() + (positive == negative).mean() / 2)
+
+
+def draw(seed: int, patients: int, spread: float) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    generator = np.random.default_rng(seed)
+    labels = generator.integers(0, 2, patients)
+    labels[:2] = 0, 1
+    return 1 / (1 + np.exp(-(generator.normal(-0.4, spread, patients) + spread * labels))), labels
+
+
+@given(st.integers(0, 10_000), st.integers(100, 400), st.sampled_from([0.1, 0.3, 1.0, 3.0]))
+def test_binning_moves_an_auc_by_less_than_0_002(seed: int, patients: int, spread: float) -> None:
+    scores, labels = draw(seed, patients, spread)
+    auc = summarise(ScoreHistograms.from_scores(scores, labels)).auc
+    assert auc == pytest.approx(exact_auc(scores, labels), abs=0.002)
+
+
+@given(st.integers(0, 10_000), st.integers(1, 5))
+def test_pooled_is_the_same_as_one_site_with_all_patients(seed: int, sites: int) -> None:
+    scores, labels = draw(seed, 60, 1.0)
+    parts = [ScoreHistograms.from_scores(scores[i::sites], labels[i::sites]) for i in range(sites)]
+    assert merge(parts) == ScoreHistograms.from_scores(scores, labels)
+
+
+def test_four_patients_give_the_auc_one_counts_by_hand() -> None:
+    metrics = summarise(ScoreHistograms.from_scores(np.array([0.1, 0.4, 0.35, 0.8]), np.array([0, 0, 1, 1])))
+    assert metrics.auc == 0.75
+    assert (metrics.patients, metrics.positives, metrics.sensitivity, metrics.specificity) == (4, 2, 0.5, 1.0)
+    assert metrics.brier == pytest.approx((0.01 + 0.16 + 0.4225 + 0.04) / 4, abs=0.001)
+
+
+def test_the_interval_covers_the_true_auc_about_95_times_in_100() -> None:
+    truth = 0.7602  # P(N(1,1) > N(0,1)) = Phi(1/sqrt 2)
+    covered = 0
+    for seed in range(300):
+        metrics = summarise(ScoreHistograms.from_scores(*draw(seed, 120, 1.0)))
+        assert metrics.auc_low is not None
+        assert metrics.auc_high is not None
+        covered += metrics.auc_low <= truth <= metrics.auc_high
+    assert 0.90 <= covered / 300 <= 0.99
+
+
+@pytest.mark.parametrize("label", [0, 1])
+def test_one_class_has_no_auc_and_no_roc(label: int) -> None:
+    histograms = ScoreHistograms.from_scores(np.array([0.2, 0.9]), np.array([label, label]))
+    assert summarise(histograms).auc is None
+    assert roc_curve(histograms) == []
+
+
+def test_nobody_has_no_metrics() -> None:
+    metrics = summarise(ScoreHistograms(negative=[], positive=[]))
+    assert (metrics.patients, metrics.auc, metrics.brier, metrics.sensitivity) == (0, None, None, None)
+
+
+def test_the_roc_ends_in_the_corners_and_its_area_is_the_auc() -> None:
+    histograms = ScoreHistograms.from_scores(*draw(3, 200, 1.0))
+    curve = np.array(roc_curve(histograms))
+    assert curve[0].tolist() == [0, 0]
+    assert curve[-1].tolist() == [1, 1]
+    assert np.trapezoid(curve[:, 1], curve[:, 0]) == pytest.approx(summarise(histograms).auc)
+
+
+def test_a_perfectly_calibrated_score_lies_on_the_diagonal() -> None:
+    generator = np.random.default_rng(0)
+    scores = generator.uniform(size=50_000)
+    histograms = ScoreHistograms.from_scores(scores, (generator.uniform(size=50_000) < scores).astype(int))
+    assert all(abs(mean - rate) < 0.03 for mean, rate, _ in calibration_curve(histograms))
+    ece = summarise(histograms).ece
+    assert ece is not None
+    assert ece < 0.01
+
+
+def test_noise_is_added_to_every_bin_and_never_makes_a_negative_patient() -> None:
+    histograms = ScoreHistograms.from_scores(np.array([0.5]), np.array([1]), bins=16)
+    noised = histograms.noised(lambda n: np.full(n, -1))
+    assert noised.negative == [(i, -1) for i in range(16)]
+    assert summarise(noised).patients == 0
+
+
+@pytest.mark.parametrize("scores", [[1.2], [float("nan")], [-0.1]])
+def test_a_score_that_is_no_probability_is_refused(scores: list[float]) -> None:
+    with pytest.raises(MetricError):
+        ScoreHistograms.from_scores(np.array(scores), np.array([1]))
+
+
+def test_histograms_with_other_bins_do_not_merge() -> None:
+    with pytest.raises(MetricError):
+        merge([ScoreHistograms(bins=16, negative=[], positive=[]), ScoreHistograms(negative=[], positive=[])])
+
+
+@pytest.mark.parametrize("bins", [[(3, 1), (2, 1)], [(1, 1), (1, 1)], [(70000, 1)], [(-1, 1)]])
+def test_bins_out_of_order_twice_or_outside_are_refused(bins: list[tuple[int, int]]) -> None:
+    with pytest.raises(ValidationError):
+        ScoreHistograms(negative=bins, positive=[])

@@ -1,0 +1,82 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.numpy
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+
+from protocol.errors import TensorError
+from protocol.manifest import Manifest, manifest_of
+from protocol.tensors import (
+    Weights,
+    decode_weights,
+    encode_weights,
+    flatten,
+    norm_of,
+    read_manifest,
+    unflatten,
+    write_weights,
+)
+
+NAMES = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), min_size=1, max_size=8).filter(
+    lambda name: name != "__metadata__"
+)
+ARRAYS = arrays(np.float32, array_shapes(min_dims=0, max_side=4), elements=st.floats(width=32, allow_nan=False))
+WEIGHTS = st.dictionaries(NAMES, ARRAYS, min_size=1, max_size=5)
+
+
+@given(WEIGHTS)
+def test_a_weights_file_is_safetensors_and_reads_back_to_the_bit(weights: Weights) -> None:
+    data = encode_weights(weights)
+    for read in (decode_weights(data), safetensors.numpy.load(data)):
+        assert read.keys() == weights.keys()
+        assert all(np.array_equal(read[name], weights[name]) for name in weights)
+
+
+@given(WEIGHTS)
+def test_flat_and_named_are_the_same_values(weights: Weights) -> None:
+    manifest = manifest_of(weights)
+    vector = flatten(weights, manifest)
+    assert vector.shape == (manifest.parameters,)
+    assert encode_weights(unflatten(vector, manifest)) == encode_weights(weights)
+
+
+@given(WEIGHTS)
+def test_equal_manifests_give_equal_headers_and_survive_their_bytes(weights: Weights) -> None:
+    manifest = manifest_of(weights)
+    assert Manifest.from_bytes(manifest.canonical_bytes()) == manifest == read_manifest(encode_weights(weights))
+    assert encode_weights(weights).startswith(manifest.header)
+
+
+def test_a_file_is_written_like_the_bytes(tmp_path: Path) -> None:
+    weights = {"w": np.ones((2, 3), np.float32)[:, ::2], "b": np.float32(3) * np.ones((), np.float32)}
+    write_weights(weights, tmp_path / "w")
+    assert (tmp_path / "w").read_bytes() == encode_weights(weights)
+    assert read_manifest(tmp_path / "w") == manifest_of(weights)
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda d: d[:-1], lambda d: d + b"\0", lambda d: b"", lambda d: b"\xff" * 9, lambda d: d[:9]]
+)
+def test_a_damaged_file_is_refused(damage: object) -> None:
+    data = encode_weights({"w": np.ones(4, np.float32)})
+    with pytest.raises(TensorError):
+        decode_weights(damage(data))  # type: ignore[operator]
+
+
+def test_another_layout_is_refused_though_safetensors_reads_it() -> None:
+    with pytest.raises(TensorError):
+        decode_weights(safetensors.numpy.save({"w": np.ones(4, np.float64)}))
+    with pytest.raises(TensorError):
+        decode_weights(safetensors.numpy.save({"w": np.ones(4, np.float32)}, metadata={"a": "b"}))
+
+
+def test_another_models_weights_are_refused() -> None:
+    with pytest.raises(TensorError, match="expected manifest"):
+        decode_weights(encode_weights({"w": np.ones(4, np.float32)}), manifest_of({"w": np.ones(5, np.float32)}))
+
+
+def test_the_norm_is_over_all_values() -> None:
+    assert norm_of({"a": np.array([3], np.float32), "b": np.array([[4]], np.float32)}) == 5.0
