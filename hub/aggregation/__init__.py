@@ -1,0 +1,1 @@
+"""From accepted updates to the next weights: admission, opening, chunked sums, strategies (one paper a file)."""

@@ -1,0 +1,183 @@
+"""Check an update while its bytes arrive: digest, size, names, shapes, finiteness, norm. Nothing is trusted before.
+
+Bytes go in as they come (`write`), are digested, opened (`opening.py`), compared with the expected header, summed up in
+squares, and go on to a sink; the first thing that is wrong raises, and no later byte is read. The checks hold no more
+than a piece of the model in memory, so what an attacker sends can exhaust neither memory nor, past the expected size,
+the disk. The signature and terms of the notice were checked before the first byte (`hub/rounds/uploads.py`).
+"""
+
+import hashlib
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from hub.aggregation.chunks import sum_of_squares
+from hub.aggregation.opening import Sink, opened_into
+from hub.errors import AdmissionError
+from protocol.errors import TensorError
+from protocol.manifest import BYTES_PER_VALUE, MAX_HEADER_BYTES, Manifest
+from protocol.tensors import LENGTH_BYTES, LITTLE_ENDIAN, read_manifest
+
+RESEND = "The site's administrator finds the task in `wardround site egress`; the round goes on without it."
+# What a lossless compressor may add to bytes that it cannot shorten.
+COMPRESSION_SLACK_BYTES = 64 << 10
+COMPRESSION_SLACK_FRACTION = 1 / 128
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What a payload must be. `manifest` is None for a version 0, which brings its own, of the announced digest."""
+
+    payload_digest: str
+    payload_bytes: int
+    steps: Sequence[str]
+    manifest_digest: str
+    manifest: Manifest | None
+    norm_bound: Callable[[int], float]
+    """From the number of parameters."""
+
+
+@dataclass(frozen=True)
+class Admitted:
+    """An update that passed all checks."""
+
+    manifest: Manifest
+    norm: float
+    digest: str
+    """Of the opened bytes, which are the blob."""
+
+
+def check_announced_size(terms: Terms) -> None:
+    """Refuse an announcement that no update of the manifest can have, before a byte is stored.
+
+    Raises: AdmissionError.
+    """
+    if terms.manifest is None:
+        return
+    whole = terms.manifest.payload_bytes
+    if "zstandard" not in terms.steps:
+        if terms.payload_bytes != whole:
+            raise AdmissionError(f"Expected an update of {whole} bytes, {terms.payload_bytes} were announced.", RESEND)
+        return
+    most = whole + int(whole * COMPRESSION_SLACK_FRACTION) + COMPRESSION_SLACK_BYTES
+    if terms.payload_bytes > most:
+        raise AdmissionError(f"An update here has at most {most} bytes, {terms.payload_bytes} were announced.", RESEND)
+
+
+class UpdateCheck:
+    """The checks of one payload; feed it all bytes in order, then ask for the verdict."""
+
+    def __init__(self, terms: Terms, sink: Sink) -> None:
+        self._terms = terms
+        self._hasher = hashlib.sha256()
+        self.received_bytes = 0
+        self._values = _ValueCheck(terms, sink)
+        self._opened = opened_into(self._values, terms.steps)
+
+    def write(self, data: bytes, /) -> int:
+        """Take the next bytes.
+
+        Raises: AdmissionError at the first thing that is wrong.
+        """
+        if self.received_bytes + len(data) > self._terms.payload_bytes:
+            raise AdmissionError("More bytes came than were announced.", RESEND)
+        self.received_bytes += len(data)
+        self._hasher.update(data)
+        self._opened.write(data)
+        return len(data)
+
+    def finish(self) -> Admitted:
+        """Return the verdict after the last byte.
+
+        Raises: AdmissionError if bytes are missing or are not those that were announced.
+        """
+        if self.received_bytes != self._terms.payload_bytes:
+            raise AdmissionError("The update is cut off: fewer bytes came than were announced.", RESEND)
+        if "sha256:" + self._hasher.hexdigest() != self._terms.payload_digest:
+            raise AdmissionError("The bytes do not have the announced digest.", RESEND)
+        return self._values.finish()
+
+
+class _ValueCheck:
+    """The opened bytes: a header, then finite float32 values within the norm."""
+
+    def __init__(self, terms: Terms, sink: Sink) -> None:
+        self._terms = terms
+        self._sink = sink
+        self._manifest: Manifest | None = None
+        self._head = bytearray()
+        self._rest = b""
+        # Without compression the opened bytes are the payload, whose digest is known already.
+        self._hasher = hashlib.sha256() if "zstandard" in terms.steps else None
+        self._seen_bytes = 0
+        self._squares = 0.0
+        self._bound = math.inf
+
+    def write(self, data: bytes, /) -> int:
+        taken = len(data)
+        if self._manifest is None:
+            data = self._take_header(data)
+        if data and self._manifest is not None:
+            self._take_values(data, self._manifest)
+        return taken
+
+    def finish(self) -> Admitted:
+        if self._manifest is None or self._seen_bytes != self._manifest.payload_bytes:
+            raise AdmissionError("The update is cut off: values are missing after it was opened.", RESEND)
+        digest = "sha256:" + self._hasher.hexdigest() if self._hasher else self._terms.payload_digest
+        return Admitted(self._manifest, math.sqrt(self._squares), digest)
+
+    def _pass_on(self, data: bytes) -> None:
+        if self._hasher is not None:
+            self._hasher.update(data)
+        self._sink.write(data)
+
+    def _take_header(self, data: bytes) -> bytes:
+        self._head += data
+        if len(self._head) < LENGTH_BYTES:
+            return b""
+        size = int.from_bytes(self._head[:LENGTH_BYTES], "little") + LENGTH_BYTES
+        limit = MAX_HEADER_BYTES if self._terms.manifest is None else len(self._terms.manifest.header)
+        if size > limit:
+            raise AdmissionError("The update's header is larger than that of the expected model.", RESEND)
+        if len(self._head) < size:
+            return b""
+        header, values = bytes(self._head[:size]), bytes(self._head[size:])
+        self._manifest = self._checked_manifest(header)
+        self._bound = self._terms.norm_bound(self._manifest.parameters)
+        self._head.clear()
+        self._seen_bytes = size
+        self._pass_on(header)
+        return values
+
+    def _checked_manifest(self, header: bytes) -> Manifest:
+        expected = self._terms.manifest
+        if expected is not None:
+            if header != expected.header:
+                raise AdmissionError("The update's tensors are not those of the version it starts from.", RESEND)
+            return expected
+        try:
+            manifest = read_manifest(header)
+        except TensorError as error:
+            raise AdmissionError(f"The weights have no usable header. {error}", RESEND) from None
+        if manifest.digest != self._terms.manifest_digest:
+            raise AdmissionError("The weights' names and shapes are not those that were announced.", RESEND)
+        return manifest
+
+    def _take_values(self, data: bytes, manifest: Manifest) -> None:
+        self._seen_bytes += len(data)
+        if self._seen_bytes > manifest.payload_bytes:
+            raise AdmissionError("The update holds more values than its model has.", RESEND)
+        self._pass_on(data)
+        joined = self._rest + data if self._rest else data
+        whole = len(joined) // BYTES_PER_VALUE * BYTES_PER_VALUE
+        self._rest = bytes(joined[whole:])
+        if not whole:
+            return
+        self._squares += sum_of_squares(np.frombuffer(joined, LITTLE_ENDIAN, whole // BYTES_PER_VALUE))
+        if not math.isfinite(self._squares):
+            raise AdmissionError("The update holds a value that is not finite.", RESEND)
+        if self._squares > self._bound**2:
+            raise AdmissionError(f"The update's norm is above the bound of {self._bound:.3g}.", RESEND)

@@ -1,0 +1,92 @@
+"""Assembly of the hub's API: routes, error answers, the start and end of the process."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import structlog
+from fastapi import APIRouter, FastAPI, Request
+
+from hub.api import audit, blobs, errors, mailbox, models, people, rounds, sites, studies, uploads
+from hub.api.dependencies import Anyone, ServicesOf
+from hub.rounds.deadlines import watch_deadlines
+from hub.services import Enqueue, Services, open_services
+from hub.settings import Settings
+from hub.storage.migrate import upgrade
+from protocol.messages import PROTOCOL_VERSION
+
+SERVICE_NAME = "wardround-hub"
+ROUTERS = (studies, rounds, models, sites, people, audit, mailbox, uploads, blobs)
+_log = structlog.get_logger()
+_about = APIRouter(prefix="/v1", tags=["about"])
+
+
+def create_app(
+    settings: Settings,
+    enqueue: Enqueue,
+    clock: Callable[[], float] | None = None,
+    *,
+    watch: bool = False,
+) -> FastAPI:
+    """Assemble the API on a hub's folder; missing tables, folders and keys are made.
+
+    `enqueue` is given the work that follows a commit: Celery in `wardround hub serve`, a call in a simulation.
+    `watch` also wakes rounds whose deadline has come; a simulation does that itself.
+    """
+    services = open_services(settings, enqueue, clock)
+    upgrade(services.database)
+    return assemble(services, watch=watch)
+
+
+def assemble(services: Services, *, watch: bool = False) -> FastAPI:
+    """Assemble the API on services that are open."""
+    # FastAPI's own pages would load scripts from elsewhere and ask nobody who is calling.
+    app = FastAPI(title="Wardround hub", version="1", lifespan=_lifespan, openapi_url=None)
+    app.state.services, app.state.watch = services, watch
+    errors.install(app)
+    app.include_router(_about)
+    for module in ROUTERS:
+        app.include_router(module.router)
+    return app
+
+
+@_about.get("/info")
+def info(caller: Anyone, services: ServicesOf) -> dict[str, object]:
+    """Return what a site must know before it speaks: protocol, the hub's key, its clock."""
+    return {
+        "service": SERVICE_NAME,
+        "protocol_versions": [PROTOCOL_VERSION],
+        "hub_key": services.key.public.text,
+        "time": services.clock(),
+    }
+
+
+@_about.get("/health")
+def health(caller: Anyone, services: ServicesOf) -> dict[str, str]:
+    """Tell that the process answers and reaches its database."""
+    services.database.ping()
+    return {"status": "ok"}
+
+
+@_about.get("/openapi.json", include_in_schema=False)
+def openapi(caller: Anyone, request: Request) -> dict[str, Any]:
+    """Return the description of this API."""
+    application: FastAPI = request.app
+    return application.openapi()
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    services: Services = app.state.services
+    watching = asyncio.create_task(watch_deadlines(services)) if app.state.watch else None
+    _log.info("hub_started", key=services.key.public.key_id)
+    try:
+        yield
+    finally:
+        if watching is not None:
+            watching.cancel()
+            with suppress(asyncio.CancelledError):
+                await watching
+        services.waker.close()
+        services.database.close()

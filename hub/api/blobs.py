@@ -1,0 +1,55 @@
+"""Weights of versions, by digest: Range for downloads that go on at the last byte, the digest as ETag.
+
+Only what a version or one of the caller's own tasks names is served; another hospital's single update never is.
+"""
+
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import FileResponse
+from starlette.background import BackgroundTask
+from starlette.types import Message, Receive, Scope, Send
+
+from hub.api.dependencies import BlobReader, ServicesOf
+from hub.errors import NotFoundError
+from hub.rounds.downloads import Download, count_sent, open_download
+
+IMMUTABLE = "private, max-age=31536000, immutable"
+
+router = APIRouter()
+
+
+@router.get("/v1/blobs/{name}")
+def blob(name: str, request: Request, services: ServicesOf, caller: BlobReader) -> Response:
+    """Return a version's weights, or the asked range of their bytes."""
+    download = open_download(services, caller, name)
+    tag = f'"{name}"'
+    if request.headers.get("if-none-match") == tag:
+        return Response(status_code=304, headers={"ETag": tag, "Cache-Control": IMMUTABLE})
+    if not download.path.is_file():
+        raise NotFoundError("The blob is missing from the hub's store.", "Ask the hub's operator to restore it.")
+    return _CountedFile(services, download, {"ETag": tag, "Cache-Control": IMMUTABLE})
+
+
+class _CountedFile(FileResponse):
+    """A file that counts what it has sent, also when the reader goes away in the middle."""
+
+    chunk_size = 1 << 20
+
+    def __init__(self, services: Any, download: Download, headers: dict[str, str]) -> None:
+        super().__init__(download.path, headers=headers, media_type="application/octet-stream")
+        self._services, self._download = services, download
+        self._sent = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the file, then note the traffic."""
+
+        async def counted(message: Message) -> None:
+            self._sent += len(message.get("body", b""))
+            await send(message)
+
+        try:
+            await super().__call__(scope, receive, counted)
+        finally:
+            if self._sent and self._download.task_id is not None:
+                await BackgroundTask(count_sent, self._services, self._download.task_id, self._sent)()

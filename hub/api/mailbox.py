@@ -1,0 +1,42 @@
+"""A site's mailbox (long poll) and its messages to the hub."""
+
+import asyncio
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Response
+
+from hub.api.dependencies import ServicesOf, Site, body_up_to
+from hub.rounds.delivery import fetch_mail
+from hub.rounds.messages import receive
+from protocol.signing import MAX_ENVELOPE_BYTES
+
+LONGEST_WAIT_SECONDS = 30.0
+
+router = APIRouter()
+
+
+@router.get("/v1/mailbox")
+async def mailbox(
+    services: ServicesOf,
+    caller: Site,
+    after: Annotated[int, Query(ge=0)] = 0,
+    wait: Annotated[float, Query(ge=0, allow_inf_nan=False)] = 0.0,
+) -> dict[str, Any]:
+    """Return the site's mail after a number; with none there, wait for some (at most 30 seconds)."""
+    loop = asyncio.get_running_loop()
+    until = loop.time() + min(wait, LONGEST_WAIT_SECONDS)
+    with services.waker.listening(caller.name) as signal:
+        while True:
+            items = await asyncio.to_thread(fetch_mail, services, caller.name, after)
+            left = until - loop.time()
+            if items or left <= 0:
+                return {"items": items}
+            await signal.wait(min(left, services.waker.poll_seconds))
+
+
+@router.post("/v1/messages")
+def messages(
+    services: ServicesOf, caller: Site, body: Annotated[bytes, Depends(body_up_to(MAX_ENVELOPE_BYTES))]
+) -> Response:
+    """Take one signed message and return the hub's signed receipt."""
+    return Response(receive(services, caller.name, body), media_type="application/json")

@@ -1,0 +1,86 @@
+"""Uploads that go on at the last byte: announce, ask how far, send from there.
+
+The bytes are checked while they come. What is refused gets its receipt in the answer to the very request that carried
+the offending byte; the rest of that request is read and dropped, so that the site can read the answer.
+"""
+
+import asyncio
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Request
+
+from hub.api.dependencies import ServicesOf, Site, body_up_to
+from hub.errors import RequestError, StateError
+from hub.rounds import uploads
+from hub.rounds.transfers import Transfer
+from hub.services import Services
+from protocol.signing import MAX_ENVELOPE_BYTES
+
+BLOCK_BYTES = 1 << 20
+
+router = APIRouter()
+
+
+@router.post("/v1/uploads")
+def announce(
+    services: ServicesOf, caller: Site, body: Annotated[bytes, Depends(body_up_to(MAX_ENVELOPE_BYTES))]
+) -> dict[str, Any]:
+    """Announce an update by its signed notice."""
+    return uploads.announce(services, caller.name, body).document()
+
+
+@router.get("/v1/uploads/{upload_id}")
+def look_up(upload_id: str, services: ServicesOf, caller: Site) -> dict[str, Any]:
+    """Say how far a transfer is."""
+    return uploads.look_up(services, caller.name, upload_id).document()
+
+
+@router.patch("/v1/uploads/{upload_id}")
+async def send(upload_id: str, request: Request, services: ServicesOf, caller: Site) -> dict[str, Any]:
+    """Take bytes from `Upload-Offset` on, and settle the transfer with its last byte."""
+    offset = _offset(request)
+    transfer = await asyncio.to_thread(uploads.open_transfer, services, caller.name, upload_id)
+    received = 0
+    try:
+        if transfer is not None:
+            received = await _receive(request, services, upload_id, transfer, offset)
+    finally:
+        if received:
+            await asyncio.to_thread(uploads.count_received, services, caller.name, upload_id, received)
+    state = await asyncio.to_thread(uploads.look_up, services, caller.name, upload_id)
+    return state.document()
+
+
+async def _receive(request: Request, services: Services, upload_id: str, transfer: Transfer, offset: int) -> int:
+    if offset != transfer.received_bytes:
+        raise StateError(
+            f"The transfer stands at byte {transfer.received_bytes}, not {offset}.",
+            "Ask for its offset and go on there.",
+        )
+    room = transfer.terms.payload_bytes - offset
+    received, block, standing = 0, bytearray(), True
+    async for chunk in request.stream():
+        received += len(chunk)
+        if received > room + BLOCK_BYTES:
+            break  # far beyond what was announced: not worth reading on
+        if not standing:
+            continue
+        block += chunk
+        if len(block) >= BLOCK_BYTES:
+            standing = await _append(services, upload_id, transfer, offset, bytes(block))
+            offset += len(block)
+            block.clear()
+    if block and standing:
+        await _append(services, upload_id, transfer, offset, bytes(block))
+    return received
+
+
+async def _append(services: Services, upload_id: str, transfer: Transfer, offset: int, data: bytes) -> bool:
+    return await asyncio.to_thread(uploads.append, services, upload_id, transfer, offset, data) is not None
+
+
+def _offset(request: Request) -> int:
+    text = request.headers.get("upload-offset", "")
+    if not text.isdecimal() or len(text) > 18:
+        raise RequestError("Upload-Offset is missing or is no number of bytes.", "Send the offset that the hub named.")
+    return int(text)

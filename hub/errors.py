@@ -1,0 +1,111 @@
+"""Errors of the hub package.
+
+    HubError                      code, message, remedy; `api/errors.py` gives each its HTTP status
+    ├── NotFoundError             there is no such study, version, site, blob
+    ├── StateError                the thing exists, but its state does not allow this
+    ├── RequestError              the request is not understood
+    │   └── RequestTooLargeError  it is larger than what the hub reads
+    ├── AuthenticationError       nobody knows who is calling
+    │   ├── ClockSkewError        the caller's clock and the hub's differ too much
+    │   └── InvitationError       an invitation code is wrong, used or expired
+    ├── NotPermittedError         the caller is known and may not do this
+    ├── AdmissionError            an update or report does not fit its task; it is refused and recorded
+    ├── AggregationError          accepted updates cannot be made into a version
+    ├── BlobError                 bytes are not what their digest says
+    ├── AuditError                the audit log does not hold together
+    └── SettingsError             the hub's own folder or settings are not usable
+
+A message says what was expected and what came, a remedy what to do. Neither ever holds patient data, a tensor, a
+password or a token.
+"""
+
+from typing import ClassVar
+
+
+class HubError(Exception):
+    """Base of all errors of this package."""
+
+    code: ClassVar[str] = "hub-error"
+
+    def __init__(self, message: str, remedy: str = "") -> None:
+        super().__init__(f"{message} {remedy}".strip())
+        self.message = message
+        self.remedy = remedy
+
+
+class NotFoundError(HubError):
+    """There is no such study, version, site or blob."""
+
+    code = "not-found"
+
+
+class StateError(HubError):
+    """The thing exists, but its state does not allow this."""
+
+    code = "wrong-state"
+
+
+class RequestError(HubError):
+    """The request is not understood."""
+
+    code = "bad-request"
+
+
+class RequestTooLargeError(RequestError):
+    """The request is larger than what the hub reads."""
+
+    code = "too-large"
+
+
+class AuthenticationError(HubError):
+    """Nobody knows who is calling."""
+
+    code = "not-authenticated"
+
+
+class ClockSkewError(AuthenticationError):
+    """The caller's clock and the hub's differ too much."""
+
+    code = "clock-skew"
+
+
+class InvitationError(AuthenticationError):
+    """An invitation code is wrong, used or expired."""
+
+    code = "bad-invitation"
+
+
+class NotPermittedError(HubError):
+    """The caller is known and may not do this."""
+
+    code = "not-permitted"
+
+
+class AdmissionError(HubError):
+    """An update or report does not fit its task; it is refused and recorded."""
+
+    code = "not-admitted"
+
+
+class AggregationError(HubError):
+    """Accepted updates cannot be made into a version."""
+
+    code = "not-aggregated"
+
+
+class BlobError(HubError):
+    """Bytes are not what their digest says."""
+
+    code = "bad-blob"
+
+
+class AuditError(HubError):
+    """The audit log does not hold together."""
+
+    code = "audit-broken"
+
+
+class SettingsError(HubError):
+    """The hub's own folder or settings are not usable."""
+
+    code = "bad-settings"

@@ -1,0 +1,177 @@
+"""Waking a site's long poll when mail has come: within the process, or across processes through Redis.
+
+Only the site's name travels; what woke it is read from the database. A wake-up may be lost (a dead Redis, a wake-up
+just before somebody listens), so a waiting reader looks into its mailbox again at least every `poll_seconds`.
+"""
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from typing import Protocol
+
+import structlog
+
+CHANNEL_PREFIX = "wardround:wake:"
+REDIS_POLL_SECONDS = 2.0
+REDIS_RETRY_SECONDS = 1.0
+_log = structlog.get_logger()
+
+
+class Signal:
+    """One reader's ear: set from any thread, awaited on the loop that made it."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._event = asyncio.Event()
+
+    def set(self) -> None:
+        """Wake the reader; harmless if its loop has ended."""
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._event.set)
+
+    async def wait(self, seconds: float) -> bool:
+        """Wait until woken or the time is over; tell whether woken, and be ready for the next."""
+        try:
+            await asyncio.wait_for(self._event.wait(), seconds)
+        except TimeoutError:
+            return False
+        self._event.clear()
+        return True
+
+
+class Waker(Protocol):
+    """How mail announces itself."""
+
+    @property
+    def poll_seconds(self) -> float:
+        """How long a reader may rely on being woken."""
+
+    def wake(self, site: str) -> None:
+        """Wake the site's readers; from any thread, never raises."""
+
+    def listening(self, site: str) -> AbstractContextManager[Signal]:
+        """Return a context manager giving a `Signal`: begin to listen *before* looking into the mailbox."""
+
+    async def wait(self, site: str, seconds: float) -> None:
+        """Wait until the site is woken or the time is over."""
+
+    def close(self) -> None:
+        """Stop; readers that still wait run into their time."""
+
+
+class LocalWaker:
+    """Wakes readers of this process."""
+
+    poll_seconds = float("inf")
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._signals: dict[str, set[Signal]] = {}
+
+    def wake(self, site: str) -> None:
+        """Wake the site's readers; from any thread."""
+        with self._lock:
+            signals = tuple(self._signals.get(site, ()))
+        for signal in signals:
+            signal.set()
+
+    @contextmanager
+    def listening(self, site: str) -> Iterator[Signal]:
+        """Give a signal that is set from now on."""
+        signal = Signal()
+        with self._lock:
+            self._signals.setdefault(site, set()).add(signal)
+        try:
+            yield signal
+        finally:
+            with self._lock:
+                self._signals[site].discard(signal)
+                if not self._signals[site]:
+                    del self._signals[site]
+
+    async def wait(self, site: str, seconds: float) -> None:
+        """Wait until the site is woken or the time is over."""
+        with self.listening(site) as signal:
+            await signal.wait(seconds)
+
+    def close(self) -> None:
+        """Nothing to stop."""
+
+
+class RedisWaker:
+    """Wakes readers of all processes of the hub: publishes, and listens in a thread of its own once somebody waits."""
+
+    poll_seconds = REDIS_POLL_SECONDS
+
+    def __init__(self, url: str) -> None:
+        import redis
+
+        # Celery writes a Unix socket as redis+socket://, the redis package as unix://.
+        address = url.replace("redis+socket://", "unix://", 1)
+        self._redis = redis.Redis.from_url(address, socket_connect_timeout=2, health_check_interval=10)
+        self._errors = (redis.RedisError, OSError)
+        self._local = LocalWaker()
+        self._closed = threading.Event()
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    def wake(self, site: str) -> None:
+        """Wake the site's readers in this process at once and those in others through Redis."""
+        self._local.wake(site)
+        try:
+            self._redis.publish(CHANNEL_PREFIX + site, b"")
+        except self._errors:
+            _log.warning("redis_not_reached", doing="wake", remedy="readers look again by themselves")
+
+    @contextmanager
+    def listening(self, site: str) -> Iterator[Signal]:
+        """Give a signal that is set from now on."""
+        self._start()
+        with self._local.listening(site) as signal:
+            yield signal
+
+    async def wait(self, site: str, seconds: float) -> None:
+        """Wait until the site is woken or the time is over."""
+        with self.listening(site) as signal:
+            await signal.wait(seconds)
+
+    def close(self) -> None:
+        """Stop the thread and drop the connections."""
+        self._closed.set()
+        if self._thread is not None:
+            self._thread.join(timeout=2 * REDIS_RETRY_SECONDS)
+        with suppress(*self._errors):
+            self._redis.close()
+
+    def _start(self) -> None:
+        with self._lock:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._listen, name="wardround-waker", daemon=True)
+                self._thread.start()
+
+    def _listen(self) -> None:
+        while not self._closed.is_set():
+            try:
+                self._relay()
+            except self._errors:
+                self._closed.wait(REDIS_RETRY_SECONDS)
+
+    def _relay(self) -> None:
+        with self._redis.pubsub(ignore_subscribe_messages=True) as channel:  # type: ignore[no-untyped-call]
+            channel.psubscribe(CHANNEL_PREFIX + "*")
+            while not self._closed.is_set():
+                message = channel.get_message(timeout=REDIS_RETRY_SECONDS)
+                if message is not None:
+                    self._local.wake(message["channel"].decode().removeprefix(CHANNEL_PREFIX))
+
+
+def waker_for(redis_url: str | None) -> Waker:
+    """Return the waker of a hub: through Redis if it has one, else the one of this process.
+
+    A wake-up too many costs a look into a mailbox, so that everything in a process may share one.
+    """
+    return _IN_THIS_PROCESS if redis_url is None else RedisWaker(redis_url)
+
+
+_IN_THIS_PROCESS = LocalWaker()

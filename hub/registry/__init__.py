@@ -1,0 +1,1 @@
+"""Model versions with their lineage, and the content-addressed files that hold their weights."""

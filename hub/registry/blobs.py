@@ -1,0 +1,130 @@
+"""Content-addressed files: a blob's name is the digest of its bytes, so a name never changes its meaning.
+
+Layout: `<root>/ab/<64 hexadecimal digits>`. Bytes are written under a temporary name, synced, renamed, and the folder
+synced, so that after a crash a blob is there whole or not at all. Storing the same bytes again changes nothing.
+"""
+
+import hashlib
+import os
+import secrets
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from hub.errors import BlobError, NotFoundError
+from protocol.digest import digest_of_file, hex_of
+
+CHUNK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class BlobStore:
+    """A folder of blobs."""
+
+    root: Path
+
+    def path(self, digest: str) -> Path:
+        """Return where a blob lies or would lie.
+
+        Raises: DigestError if the text is not a digest.
+        """
+        name = hex_of(digest)
+        return self.root / name[:2] / name
+
+    def contains(self, digest: str) -> bool:
+        """Tell whether the blob is there."""
+        return self.path(digest).is_file()
+
+    def size(self, digest: str) -> int:
+        """Return the blob's size in bytes.
+
+        Raises: NotFoundError if it is not there.
+        """
+        return self._existing(digest).stat().st_size
+
+    def put(self, data: bytes) -> str:
+        """Store bytes and return their digest."""
+        return self.put_stream([data])
+
+    def put_stream(self, chunks: Iterable[bytes], expected: str | None = None) -> str:
+        """Store bytes that come in chunks and return their digest.
+
+        Guarantee: nothing is stored unless all chunks came and, where a digest was expected, they have it.
+        Raises: BlobError if they have another digest.
+        """
+        temporary = self._temporary()
+        hasher = hashlib.sha256()
+        try:
+            with temporary.open("xb") as file:
+                for chunk in chunks:
+                    hasher.update(chunk)
+                    file.write(chunk)
+                file.flush()
+                os.fsync(file.fileno())
+            digest = "sha256:" + hasher.hexdigest()
+            _expect(digest, expected)
+            self._keep(temporary, digest)
+        finally:
+            temporary.unlink(missing_ok=True)
+        return digest
+
+    def adopt(self, path: Path, expected: str | None = None) -> str:
+        """Move a finished file on the same disk into the store and return its digest.
+
+        Raises: BlobError if it has another digest than expected; the file then stays where it is.
+        """
+        digest = digest_of_file(path)
+        _expect(digest, expected)
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+        self._keep(path, digest)
+        return digest
+
+    def read(self, digest: str) -> bytes:
+        """Return all bytes of a blob and check them against its name.
+
+        Raises: NotFoundError if it is not there, BlobError if the disk changed it.
+        """
+        data = self._existing(digest).read_bytes()
+        _expect("sha256:" + hashlib.sha256(data).hexdigest(), digest)
+        return data
+
+    def read_range(self, digest: str, start: int, end: int) -> Iterator[bytes]:
+        """Yield the bytes from start (inclusive) to end (exclusive), in chunks."""
+        with self._existing(digest).open("rb") as file:
+            file.seek(start)
+            left = end - start
+            while left > 0 and (chunk := file.read(min(CHUNK_BYTES, left))):
+                left -= len(chunk)
+                yield chunk
+
+    def _existing(self, digest: str) -> Path:
+        path = self.path(digest)
+        if not path.is_file():
+            raise NotFoundError("There is no blob of this digest.", "Ask for a digest that a task or version names.")
+        return path
+
+    def _temporary(self) -> Path:
+        folder = self.root / "incoming"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder / secrets.token_hex(16)
+
+    def _keep(self, temporary: Path, digest: str) -> None:
+        target = self.path(digest)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary.replace(target)
+        for folder in (target.parent, self.root):
+            _sync_folder(folder)
+
+
+def _expect(digest: str, expected: str | None) -> None:
+    if expected is not None and digest != expected:
+        raise BlobError("The bytes do not have the digest that was announced.", "Send the file again from its start.")
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

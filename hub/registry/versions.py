@@ -1,0 +1,34 @@
+"""A model version as the API shows it."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from hub.registry.lineage import read_lineage
+from hub.storage.tables import DecisionRow, VersionRow
+
+DECISIONS = ("accepted", "rejected")
+MAX_COMMENT_CHARACTERS = 2000
+
+
+def version_view(row: VersionRow, decisions: Sequence[DecisionRow], metrics: dict[str, Any] | None) -> dict[str, Any]:
+    """Return a VersionView."""
+    lineage = read_lineage(row.lineage)
+    shown = ("site", "weight", "update_digest")
+    privacy = lineage["privacy"] or {"epsilon": None, "delta": None}
+    return {
+        "number": row.number,
+        "digest": row.weights_digest,
+        "weights_bytes": row.weights_bytes,
+        "manifest_digest": row.manifest_digest,
+        "parents": lineage["parents"],
+        "round": lineage["round"],
+        "created_at": row.created_at,
+        "participants": [{key: participant[key] for key in shown} for participant in lineage["participants"]],
+        "privacy": {"epsilon": privacy["epsilon"], "delta": privacy["delta"]},
+        "metrics": metrics,
+        "decisions": [
+            {"person": d.person, "decision": d.decision, "comment": d.comment, "decided_at": d.decided_at}
+            for d in decisions
+        ],
+        "lineage_envelope": row.lineage.decode(),
+    }

@@ -1,0 +1,121 @@
+"""Ask sites and settle their answers: tasks, their mail and their audit entries, in the caller's transaction.
+
+A RoundTask holds no time and nothing random: the same (study, round, site, base) gives the same bytes, whose digest
+keys the site's noise stream.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hub.audit.log import append
+from hub.errors import NotFoundError
+from hub.mail import post
+from hub.rounds.participants import Participant
+from hub.rounds.transitions import TaskEvent, TaskState, is_waiting, next_task_state
+from hub.services import Services
+from hub.storage import round_stores, stores
+from hub.storage.database import Session
+from hub.storage.tables import StudyRow, TaskRow
+from hub.studies.specification import stored_study
+from protocol.messages import ModelReference, RoundTask, TaskCancelled, TaskKind
+from protocol.study import StudySpec
+
+_LONGEST_REASON = 500
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One transaction on one study: what every step of the coordinator works with."""
+
+    session: Session
+    services: Services
+    study: StudyRow
+    spec: StudySpec
+
+    @property
+    def now(self) -> float:
+        """Return the hub's time in seconds."""
+        return self.services.clock()
+
+    def audit(self, actor: str, action: str, subject: str, details: dict[str, object]) -> None:
+        """Append an audit entry to this transaction."""
+        append(self.session, self.now, actor, action, subject, details)
+
+    def participants(self) -> list[Participant]:
+        """Return the study's participants."""
+        rows = stores.participants(self.session, self.study.digest)
+        return [Participant(r.site, r.state, r.training_patients, r.evaluates, r.expires_at) for r in rows]
+
+
+def turn_on(session: Session, services: Services, study_digest: str) -> Turn:
+    """Return a turn on a study.
+
+    Raises: NotFoundError if there is no such study.
+    """
+    study = stores.study(session, study_digest)
+    return Turn(session, services, study, stored_study(study.specification))
+
+
+def own_task(session: Session, site: str, task_id: str) -> TaskRow:
+    """Return a site's own task.
+
+    Raises: NotFoundError if it has none of this name.
+    """
+    task = round_stores.task(session, task_id)
+    if task is None or task.site != site:
+        raise NotFoundError("The site was given no such task.", "Answer the tasks of the site's own mailbox.")
+    return task
+
+
+def ask(turn: Turn, site: str, number: int, kind: TaskKind, base: ModelReference | None) -> TaskRow:
+    """Give a site a task: one row, one signed message in its mailbox."""
+    given = round_stores.tasks_given(turn.session, turn.study.digest, site, kind)
+    task = RoundTask(
+        task_id=f"{turn.study.name}.r{number}.{site}.{kind.value}",
+        kind=kind,
+        study_digest=turn.study.digest,
+        site=site,
+        round=number,
+        sequence=given + 1,
+        base=base,
+        noise_multiplier=turn.study.noise_multiplier if kind is TaskKind.TRAIN else None,
+        deadline_seconds=turn.spec.participants.deadline_seconds,
+    )
+    row = TaskRow(
+        task_id=task.task_id,
+        study=turn.study.digest,
+        site=site,
+        round=number,
+        kind=kind.value,
+        sequence=task.sequence,
+        digest=task.digest,
+        document=task.canonical_bytes(),
+        state=TaskState.OPEN.value,
+        opened_at=turn.now,
+    )
+    turn.session.add(row)
+    turn.session.flush()
+    post(turn.session, turn.services, site, task)
+    turn.audit("hub", "task.opened", row.task_id, {"study": row.study, "site": site, "digest": row.digest})
+    return row
+
+
+def settle(turn: Turn, task: TaskRow, event: TaskEvent, reason: str = "", *, actor: str | None = None) -> None:
+    """Move a task by an answer, and audit it.
+
+    Raises: StateError if the task is no longer waiting.
+    """
+    task.state = next_task_state(task.state, event).value
+    task.reason = reason[:_LONGEST_REASON] or None
+    task.answered_at = turn.now
+    details: dict[str, object] = {"study": task.study, "round": task.round, "site": task.site, "reason": task.reason}
+    turn.audit(actor or f"site:{task.site}", f"task.{task.state}", task.task_id, details)
+
+
+def cancel_waiting(turn: Turn, tasks: Sequence[TaskRow], reason: str) -> None:
+    """Cancel those of the tasks that are still waited for, and tell their sites."""
+    for task in tasks:
+        if is_waiting(task.state):
+            settle(turn, task, TaskEvent.CANCELLED, reason, actor="hub")
+            message = TaskCancelled(task_id=task.task_id, study_digest=task.study)
+            post(turn.session, turn.services, task.site, message)

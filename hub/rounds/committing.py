@@ -1,0 +1,119 @@
+"""The close of a round: its accepted updates become one version, exactly once.
+
+The sum is computed outside any transaction from what the database says, and stored under the digest of its bytes; then
+one transaction checks that the round is still open for it, registers the version, marks the updates as counted and asks
+for what comes next. Killed before that transaction, nothing has happened; run twice, the second finds the round closed.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from hub.aggregation.choosing import strategy_of
+from hub.aggregation.strategy import CountedUpdate, ServerState
+from hub.errors import AggregationError, BlobError, NotFoundError
+from hub.registry.coordinator import register_version
+from hub.registry.lineage import LineageParticipant
+from hub.rounds.asking import Turn, turn_on
+from hub.rounds.coordinator import fail_round, judge_or_go_on, state_after
+from hub.rounds.transitions import RoundEvent, RoundState
+from hub.services import Services
+from hub.storage import round_stores, stores
+from hub.storage.database import Session
+from hub.storage.tables import RoundRow, StudyRow, UpdateRow
+from hub.studies.specification import stored_study
+from protocol.errors import TensorError
+from protocol.study import StudySpec
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a close works on, as the database had it."""
+
+    spec: StudySpec
+    state: ServerState
+    updates: tuple[CountedUpdate, ...]
+
+
+def close_round(services: Services, study: str, round: int) -> bool:  # noqa: A002 - the queue's word
+    """Make the version of a round that is aggregating; False if there is nothing (more) to do."""
+    with services.reading() as session:
+        work = _work(session, study, round)
+    if work is None:
+        return False
+    _log.info("round_closing", study=work.spec.name, round=round, updates=len(work.updates))
+    try:
+        state = strategy_of(work.spec).apply(work.state, work.updates, services.blobs)
+    except (AggregationError, BlobError, NotFoundError, TensorError) as error:
+        return _give_up(services, study, round, str(error))
+    return _commit(services, study, round, work, state)
+
+
+def _work(session: Session, study: str, number: int) -> Work | None:
+    row = stores.study(session, study)
+    if round_stores.round_of(session, study, number).state != RoundState.AGGREGATING:
+        return None
+    spec = stored_study(row.specification)
+    updates = round_stores.updates_of_round(session, study, number)
+    counted = tuple(CountedUpdate(update.site, update.blob, update.weight) for update in updates)
+    return Work(spec, state_after(stores.version(session, study, number - 1)), counted)
+
+
+def _commit(services: Services, study: str, number: int, work: Work, state: ServerState) -> bool:
+    with services.transaction() as session:
+        row = round_stores.round_of(session, study, number)
+        if row.state != RoundState.AGGREGATING:
+            return False
+        turn = Turn(session, services, stores.study(session, study), work.spec)
+        updates = round_stores.updates_of_round(session, study, number)
+        base = stores.version(session, study, number - 1)
+        epsilon, delta = _privacy_spent(session, turn.study, number)
+        version = register_version(
+            session,
+            services,
+            study=turn.study,
+            round=number,
+            weights_digest=state.released,
+            weights_bytes=services.blobs.size(state.released),
+            manifest_digest=base.manifest_digest,
+            parents=[base.weights_digest],
+            participants=_lineage_of(session, updates),
+            epsilon=epsilon,
+            delta=delta,
+            server_state=state.document(),
+        )
+        for update in updates:
+            update.counted_in = number
+        judge_or_go_on(turn, row, version)
+    return True
+
+
+def _give_up(services: Services, study: str, number: int, reason: str) -> bool:
+    _log.error("round_not_closed", round=number, reason=reason)
+    with services.transaction() as session:
+        row: RoundRow = round_stores.round_of(session, study, number)
+        if row.state == RoundState.AGGREGATING:
+            fail_round(turn_on(session, services, study), row, RoundEvent.CLOSE_FAILED, reason)
+    return False
+
+
+def _lineage_of(session: Session, updates: Sequence[UpdateRow]) -> list[LineageParticipant]:
+    tasks = {update.task_id: round_stores.task(session, update.task_id) for update in updates}
+    found = []
+    for update in updates:
+        task = tasks[update.task_id]
+        found.append(LineageParticipant(update.site, update.weight, update.blob, task.digest if task else ""))
+    return found
+
+
+def _privacy_spent(session: Session, study: StudyRow, number: int) -> tuple[float | None, float | None]:
+    """Return the largest epsilon of a site's own account up to this round, with its delta."""
+    accounts = [
+        (update.epsilon, update.delta)
+        for update in round_stores.updates_of_study(session, study.digest)
+        if update.round <= number and update.epsilon is not None
+    ]
+    return max(accounts, key=lambda account: account[0], default=(None, None))

@@ -1,0 +1,48 @@
+"""Which sites are asked, and what their answer weighs. Pure."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+APPROVED = "approved"
+WITHDRAWN = "withdrawn"
+
+
+@dataclass(frozen=True)
+class Participant:
+    """A site's standing in a study: its answer to the proposal and the figures it approved to be public."""
+
+    site: str
+    state: str
+    training_patients: int
+    evaluates: bool
+    expires_at: float | None = None
+
+    def takes_part(self, now: float) -> bool:
+        """Tell whether its approval holds now."""
+        return self.state == APPROVED and (self.expires_at is None or now < self.expires_at)
+
+
+def taking_part(participants: Iterable[Participant], now: float) -> list[Participant]:
+    """Return the sites whose approval holds, by name."""
+    return sorted((p for p in participants if p.takes_part(now)), key=lambda p: p.site)
+
+
+def trainers(participants: Iterable[Participant], now: float) -> list[Participant]:
+    """Return the sites to be asked for training: those with patients to train on."""
+    return [p for p in taking_part(participants, now) if p.training_patients > 0]
+
+
+def judges(participants: Iterable[Participant], now: float) -> list[Participant]:
+    """Return the sites to be asked for evaluation."""
+    return [p for p in taking_part(participants, now) if p.evaluates]
+
+
+def initialisers(participants: Iterable[Participant], now: float) -> list[Participant]:
+    """Return the sites that may build version 0, those that train first: any site can, from the study's seed."""
+    return sorted(taking_part(participants, now), key=lambda p: (p.training_patients == 0, p.site))
+
+
+def weight_of(training_patients: int, weighting: Literal["patients", "equal"]) -> float:
+    """Return what an update of this site weighs in the mean; `patients` is the approval's public figure."""
+    return float(training_patients) if weighting == "patients" else 1.0

@@ -1,0 +1,72 @@
+"""What an answer must say to fit its task. Pure: AdmissionError says what does not fit."""
+
+from hub.aggregation.opening import expected_steps
+from hub.errors import AdmissionError
+from protocol.digest import parse_json
+from protocol.messages import EvaluationReport, RoundTask, TaskKind, UpdateNotice
+from protocol.metrics import BINS, NOISED_BINS
+from protocol.study import StudySpec
+
+SAME_STUDY = (
+    "Site and hub must hold the same study and task; the site's administrator finds the task in its egress list."
+)
+LARGEST_PAYLOAD_BYTES = 1 << 40
+
+
+def stored_task(document: bytes) -> RoundTask:
+    """Parse a task that this hub made."""
+    return RoundTask.model_validate(parse_json(document))
+
+
+def check_notice(notice: UpdateNotice, task: RoundTask, study: StudySpec, training_patients: int) -> None:
+    """Check the announcement of an update against its task and the approved terms.
+
+    Raises: AdmissionError with the first thing that does not fit.
+    """
+    if task.kind is TaskKind.EVALUATE:
+        raise AdmissionError("The task asks for an evaluation, not for an update.", SAME_STUDY)
+    base = task.base.weights_digest if task.base else None
+    _same("task", notice.task_digest, task.digest)
+    _same("study", notice.study_digest, task.study_digest)
+    _same("round", notice.round, task.round)
+    _same("base version", notice.base_digest, base)
+    _same("list of steps", list(notice.steps), expected_steps(task.kind, study.transport.compression))
+    if task.base is not None:
+        _same("manifest", notice.manifest_digest, task.base.manifest_digest)
+    if notice.weight not in (1.0, float(training_patients)):
+        raise AdmissionError("The weight is neither 1 nor the figure that the site's approval made public.", SAME_STUDY)
+    if not 0 < notice.payload_bytes <= LARGEST_PAYLOAD_BYTES:
+        raise AdmissionError(f"An update has between 1 and {LARGEST_PAYLOAD_BYTES} bytes.", SAME_STUDY)
+    if task.kind is TaskKind.TRAIN and study.privacy.epsilon is not None:
+        _check_account(notice, study)
+
+
+def check_report(report: EvaluationReport, task: RoundTask, study: StudySpec) -> None:
+    """Check a report on held-out patients against its task and the approved terms.
+
+    Raises: AdmissionError with the first thing that does not fit.
+    """
+    if task.kind is not TaskKind.EVALUATE:
+        raise AdmissionError("The task asks for an update, not for an evaluation.", SAME_STUDY)
+    _same("task", report.task_digest, task.digest)
+    _same("study", report.study_digest, task.study_digest)
+    _same("version", report.version, task.base)
+    _same("noise", report.noise_epsilon, study.evaluation.noise_epsilon)
+    if not report.histograms or not set(report.histograms) <= set(study.evaluation.splits):
+        raise AdmissionError("The histograms are not those of the study's held-out splits.", SAME_STUDY)
+    noised = report.noise_epsilon is not None
+    for histograms in report.histograms.values():
+        _same("number of bins", histograms.bins, NOISED_BINS if noised else BINS)
+        if not noised and any(count < 0 for _, count in (*histograms.negative, *histograms.positive)):
+            raise AdmissionError("A histogram without noise counts fewer than no patients.", SAME_STUDY)
+
+
+def _check_account(notice: UpdateNotice, study: StudySpec) -> None:
+    if notice.privacy is None:
+        raise AdmissionError("The study is private, and the update states no privacy spent.", SAME_STUDY)
+    _same("delta of the privacy spent", notice.privacy.delta, study.privacy.delta)
+
+
+def _same(what: str, found: object, expected: object) -> None:
+    if found != expected:
+        raise AdmissionError(f"The {what} is not that of the task.", SAME_STUDY)

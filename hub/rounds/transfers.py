@@ -1,0 +1,134 @@
+"""Payloads in transfer: the bytes lie in a file, the checks run along in memory; a process may die at any byte.
+
+The file's size is the only truth about how far a transfer has come, so that a killed hub goes on at the last byte; the
+running checks are a cache: if they are missing or behind, they are made again from the file.
+"""
+
+import threading
+from collections import OrderedDict
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from hub.aggregation.admission import Admitted, Terms, UpdateCheck
+from hub.errors import StateError
+
+REPLAY_BYTES = 1 << 20
+MOST_OPEN_TRANSFERS = 256
+
+
+class Transfer:
+    """One payload on its way: `<id>` holds its bytes as they came, `<id>.plain` what they open to."""
+
+    def __init__(self, folder: Path, upload_id: str, terms: Terms) -> None:
+        self.path = folder / upload_id
+        self.plain_path = folder / f"{upload_id}.plain"
+        self.terms = terms
+        self.lock = threading.Lock()
+        self._plain: BinaryIO | None = None
+        self._check: UpdateCheck | None = None
+
+    @property
+    def received_bytes(self) -> int:
+        """Return how far the transfer has come."""
+        return size_of(self.path)
+
+    def append(self, offset: int, data: bytes) -> int:
+        """Check and keep the next bytes; return the new offset.
+
+        The caller holds `lock`. Bytes are kept before they are checked, so that checks can always be made again.
+        Raises: StateError if the offset is not where the transfer stands; AdmissionError if the bytes are refused.
+        """
+        if offset != self.received_bytes:
+            raise StateError(
+                f"The transfer stands at byte {self.received_bytes}, not {offset}.",
+                "Ask for its offset and go on there.",
+            )
+        check = self._running()
+        with self.path.open("ab") as file:
+            file.write(data)
+        check.write(data)
+        return offset + len(data)
+
+    def finish(self) -> Admitted:
+        """Return the verdict on the whole payload, opened into `plain_path`; the caller holds `lock`.
+
+        Raises: AdmissionError if it is refused.
+        """
+        admitted = self._running().finish()
+        self._close_plain()
+        return admitted
+
+    def pause(self) -> None:
+        """Close the file of opened bytes and forget the checks; they are made again if the transfer goes on."""
+        with self.lock:
+            self._close_plain()
+            self._check = None
+
+    def _running(self) -> UpdateCheck:
+        if self._check is None or self._plain is None or self._check.received_bytes != self.received_bytes:
+            self._check = self._replayed()
+        return self._check
+
+    def _close_plain(self) -> None:
+        if self._plain is not None:
+            self._plain.close()
+            self._plain = None
+
+    def _replayed(self) -> UpdateCheck:
+        self._close_plain()
+        self._plain = self.plain_path.open("wb")
+        check = UpdateCheck(self.terms, self._plain)
+        with suppress(FileNotFoundError), self.path.open("rb") as file:
+            while data := file.read(REPLAY_BYTES):
+                check.write(data)
+        return check
+
+
+class Transfers:
+    """The transfers that this process works on; the oldest are forgotten, which costs a replay and nothing else."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._open: OrderedDict[Path, Transfer] = OrderedDict()
+
+    def get(self, folder: Path, upload_id: str) -> Transfer | None:
+        """Return a transfer that this process knows."""
+        with self._lock:
+            return self._open.get(folder / upload_id)
+
+    def add(self, transfer: Transfer) -> Transfer:
+        """Keep a transfer, or return the one that another thread has added meanwhile."""
+        forgotten = []
+        with self._lock:
+            kept = self._open.setdefault(transfer.path, transfer)
+            while len(self._open) > MOST_OPEN_TRANSFERS:
+                forgotten.append(self._open.popitem(last=False)[1])
+        for other in forgotten:
+            other.pause()
+        return kept
+
+    def drop(self, folder: Path, upload_id: str) -> None:
+        """Forget a transfer; its files stay."""
+        with self._lock:
+            transfer = self._open.pop(folder / upload_id, None)
+        if transfer is not None:
+            transfer.pause()
+
+
+# A cache and nothing else: what is in it can be made again from the files and the database.
+TRANSFERS = Transfers()
+
+
+def remove_files(folder: Path, upload_id: str) -> None:
+    """Remove what a settled transfer has left."""
+    for name in (upload_id, f"{upload_id}.plain"):
+        (folder / name).unlink(missing_ok=True)
+
+
+def size_of(path: Path) -> int:
+    """Return a file's size in bytes, 0 if there is none."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0

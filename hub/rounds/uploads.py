@@ -1,0 +1,283 @@
+"""The coordinator of uploads: announced, received, then accepted or refused; each change is one transaction.
+
+A transfer's id is the digest of its notice, so that announcing it again leads to the same one. Its row is the task's
+final answer: what was refused stays refused, and the receipt can be asked for again at any time.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from math import sqrt
+from pathlib import Path
+
+import structlog
+
+from hub.aggregation.admission import Admitted, Terms, check_announced_size
+from hub.aggregation.chunks import squared_norm
+from hub.aggregation.norm_bound import fresh_norm_bound, update_norm_bound
+from hub.errors import AdmissionError, NotFoundError
+from hub.rounds.asking import Turn, own_task, settle, turn_on
+from hub.rounds.coordinator import advance
+from hub.rounds.messages import open_message
+from hub.rounds.participants import weight_of
+from hub.rounds.receipts import signed_receipt
+from hub.rounds.terms import check_notice, stored_task
+from hub.rounds.transfers import TRANSFERS, Transfer, remove_files, size_of
+from hub.rounds.transitions import TaskEvent, is_waiting
+from hub.services import Services
+from hub.storage import round_stores, stores
+from hub.storage.database import Session
+from hub.storage.tables import TaskRow, UpdateRow, UploadRow
+from protocol.digest import digest_of_bytes, hex_of
+from protocol.messages import UpdateNotice, expect
+from protocol.signing import read_unverified
+from protocol.tensors import read_manifest
+
+RECEIVING, ACCEPTED, REFUSED = "receiving", "accepted", "refused"
+LATE = "The task is no longer open: its round went on without this answer."
+ANOTHER = "Another update was announced for this task; one answer is taken for each."
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class UploadState:
+    """How far a transfer is; the receipt's envelope once it is settled."""
+
+    upload_id: str
+    offset: int
+    receipt: bytes | None
+
+    def document(self) -> dict[str, str | int | None]:
+        """Return what the API answers."""
+        receipt = self.receipt.decode() if self.receipt is not None else None
+        return {"upload_id": self.upload_id, "offset": self.offset, "receipt": receipt}
+
+
+def announce(services: Services, site: str, envelope: bytes) -> UploadState:
+    """Take an update's notice and say where to go on sending; repeating it changes nothing.
+
+    Raises: SignatureError, MessageError or NotPermittedError if the site's gate did not sign such a notice;
+        NotFoundError if the site has no such task.
+    """
+    notice = open_message(services, site, envelope, UpdateNotice)
+    message_digest = digest_of_bytes(read_unverified(envelope))
+    with services.transaction() as session:
+        task = own_task(session, site, notice.task_id)
+        known = round_stores.upload_of_task(session, task.task_id)
+        if known is None:
+            known = _open_upload(session, services, task, notice, envelope, hex_of(message_digest))
+        elif known.upload_id != hex_of(message_digest):
+            return UploadState("", 0, signed_receipt(services.key, message_digest, ANOTHER, services.clock()))
+        round_stores.count_bytes(session, task.task_id, up=len(envelope))
+        upload_id = known.upload_id
+    return look_up(services, site, upload_id)
+
+
+def look_up(services: Services, site: str, upload_id: str) -> UploadState:
+    """Say how far a transfer is, and settle it if its last byte is there (a hub may have been killed just then).
+
+    Raises: NotFoundError if the site has no such transfer.
+    """
+    transfer = open_transfer(services, site, upload_id)
+    if transfer is not None and transfer.received_bytes >= transfer.terms.payload_bytes:
+        complete(services, upload_id, transfer)
+    with services.reading() as session:
+        row = _own_upload(session, site, upload_id)
+        offset = row.payload_bytes if row.state == ACCEPTED else size_of(services.settings.uploads / upload_id)
+        return UploadState(upload_id, offset, _receipt(session, services, row))
+
+
+def open_transfer(services: Services, site: str, upload_id: str) -> Transfer | None:
+    """Return the transfer to append to, or None if it is settled.
+
+    Raises: NotFoundError if the site has no such transfer.
+    """
+    folder = services.settings.uploads
+    with services.reading() as session:
+        row = _own_upload(session, site, upload_id)
+        if row.state != RECEIVING:
+            return None
+        known = TRANSFERS.get(folder, upload_id)
+        return known or TRANSFERS.add(Transfer(folder, upload_id, _terms(session, services, row)))
+
+
+def append(services: Services, upload_id: str, transfer: Transfer, offset: int, data: bytes) -> int | None:
+    """Take the next bytes and return the new offset; None if they made the update refused.
+
+    Raises: StateError if the transfer stands elsewhere.
+    """
+    try:
+        with transfer.lock:
+            return transfer.append(offset, data)
+    except AdmissionError as error:
+        _refuse(services, upload_id, error.message)
+        return None
+
+
+def complete(services: Services, upload_id: str, transfer: Transfer) -> None:
+    """Settle a transfer whose last byte has come: store the blob, then one row in one transaction."""
+    try:
+        with transfer.lock:
+            admitted = transfer.finish()
+            services.blobs.adopt(transfer.plain_path, admitted.digest)
+    except AdmissionError as error:
+        _refuse(services, upload_id, error.message)
+        return
+    with services.transaction() as session:
+        row = round_stores.upload(session, upload_id)
+        if row is not None and row.state == RECEIVING:
+            _accept(session, services, row, admitted)
+    _forget(services, upload_id)
+
+
+def refuse_late(services: Services) -> int:
+    """Refuse the transfers whose task is no longer open, and free their disk; return how many there were."""
+    with services.reading() as session:
+        receiving = round_stores.uploads_in(session, RECEIVING)
+        tasks = {row.upload_id: round_stores.task(session, row.task_id) for row in receiving}
+    late = [upload_id for upload_id, task in tasks.items() if task is None or not is_waiting(task.state)]
+    for upload_id in late:
+        _refuse(services, upload_id, LATE)
+    return len(late)
+
+
+def count_received(services: Services, site: str, upload_id: str, received_bytes: int) -> None:
+    """Add to the traffic of the task that a transfer answers."""
+    with services.transaction() as session:
+        row = _own_upload(session, site, upload_id)
+        round_stores.count_bytes(session, row.task_id, up=received_bytes)
+
+
+def _open_upload(
+    session: Session, services: Services, task: TaskRow, notice: UpdateNotice, envelope: bytes, upload_id: str
+) -> UploadRow:
+    row = UploadRow(
+        upload_id=upload_id,
+        task_id=task.task_id,
+        notice=envelope,
+        payload_digest=notice.payload_digest,
+        payload_bytes=notice.payload_bytes,
+        state=RECEIVING,
+        created_at=services.clock(),
+    )
+    session.add(row)
+    session.flush()
+    try:
+        if not is_waiting(task.state):
+            raise AdmissionError(LATE)
+        spec = turn_on(session, services, task.study).spec
+        check_notice(notice, stored_task(task.document), spec, _patients(session, task))
+        check_announced_size(_terms(session, services, row))
+    except AdmissionError as error:
+        _refuse_in(session, services, row, error.message)
+    return row
+
+
+def _terms(session: Session, services: Services, row: UploadRow) -> Terms:
+    notice = expect(read_unverified(row.notice), UpdateNotice)
+    task_row = round_stores.task(session, row.task_id)
+    if task_row is None:
+        raise NotFoundError("The transfer's task is gone.", "Restore the hub's database from a backup.")
+    task = stored_task(task_row.document)
+    shape = (notice.payload_digest, notice.payload_bytes, tuple(notice.steps), notice.manifest_digest)
+    if task.base is None:
+        return Terms(*shape, manifest=None, norm_bound=fresh_norm_bound)
+    turn = turn_on(session, services, task_row.study)
+    spec, noise, patients = turn.spec, turn.study.noise_multiplier, _patients(session, task_row)
+    path = services.blobs.path(task.base.weights_digest)
+    base_norm = _base_norm(path)
+    return Terms(
+        *shape,
+        manifest=read_manifest(path),
+        norm_bound=lambda parameters: update_norm_bound(spec, noise, base_norm, parameters, patients),
+    )
+
+
+@lru_cache(maxsize=64)
+def _base_norm(path: Path) -> float:
+    # A blob's path is its digest: what was computed once stays true.
+    return sqrt(squared_norm(path, read_manifest(path)))
+
+
+def _accept(session: Session, services: Services, row: UploadRow, admitted: Admitted) -> None:
+    task = round_stores.task(session, row.task_id)
+    if task is None or not is_waiting(task.state):
+        _refuse_in(session, services, row, LATE)
+        return
+    notice = expect(read_unverified(row.notice), UpdateNotice)
+    turn = turn_on(session, services, task.study)
+    account = notice.privacy
+    update = UpdateRow(
+        task_id=task.task_id,
+        study=task.study,
+        round=task.round,
+        site=task.site,
+        blob=admitted.digest,
+        weight=_weight(turn, task),
+        norm=admitted.norm,
+        epsilon=account.epsilon if account else None,
+        delta=account.delta if account else None,
+        notice=row.notice,
+        accepted_at=turn.now,
+    )
+    session.add(update)
+    row.state = ACCEPTED
+    settle(turn, task, TaskEvent.ANSWERED)
+    details: dict[str, object] = {"blob": update.blob, "weight": update.weight, "notice": "sha256:" + row.upload_id}
+    turn.audit(f"site:{task.site}", "update.accepted", task.task_id, details)
+    advance(session, services, task.study)
+
+
+def _patients(session: Session, task: TaskRow) -> int:
+    row = stores.find_participant(session, task.study, task.site)
+    return row.training_patients if row else 0
+
+
+def _weight(turn: Turn, task: TaskRow) -> float:
+    if task.round == 0:
+        return 1.0
+    return weight_of(_patients(turn.session, task), turn.spec.strategy.weighting)
+
+
+def _refuse(services: Services, upload_id: str, reason: str) -> None:
+    with services.transaction() as session:
+        row = round_stores.upload(session, upload_id)
+        if row is not None and row.state == RECEIVING:
+            _refuse_in(session, services, row, reason)
+    _forget(services, upload_id)
+
+
+def _refuse_in(session: Session, services: Services, row: UploadRow, reason: str) -> None:
+    row.state, row.reason = REFUSED, reason[:500]
+    task = round_stores.task(session, row.task_id)
+    if task is None:
+        return
+    turn = turn_on(session, services, task.study)
+    details: dict[str, object] = {"site": task.site, "reason": reason, "notice": "sha256:" + row.upload_id}
+    turn.audit("hub", "update.refused", task.task_id, details)
+    _log.warning("update_refused", task=task.task_id, reason=reason)
+    if is_waiting(task.state):
+        settle(turn, task, TaskEvent.REFUSED, reason, actor="hub")
+        advance(session, services, task.study)
+
+
+def _forget(services: Services, upload_id: str) -> None:
+    folder = services.settings.uploads
+    TRANSFERS.drop(folder, upload_id)
+    remove_files(folder, upload_id)
+
+
+def _own_upload(session: Session, site: str, upload_id: str) -> UploadRow:
+    row = round_stores.upload(session, upload_id)
+    if row is None:
+        raise NotFoundError("There is no such transfer.", "Announce the update first.")
+    own_task(session, site, row.task_id)
+    return row
+
+
+def _receipt(session: Session, services: Services, row: UploadRow) -> bytes | None:
+    if row.state == RECEIVING:
+        return None
+    task = round_stores.task(session, row.task_id)
+    received_at = task.answered_at if task and task.answered_at is not None else row.created_at
+    reason = row.reason if row.state == REFUSED else None
+    return signed_receipt(services.key, "sha256:" + row.upload_id, reason, received_at)

@@ -1,0 +1,189 @@
+"""What people see of a study's rounds: states, traffic, privacy, and metrics pooled from the sites' histograms.
+
+Small counts are hidden in what is shown (null stands for fewer than five), not in the bins that are merged.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hub.rounds.closing import needed_updates
+from hub.rounds.scoring import pooled, reports_of
+from hub.rounds.transitions import RoundState, TaskState
+from hub.storage import round_stores, stores
+from hub.storage.database import Session
+from hub.storage.tables import ParticipantRow, RoundRow, SiteRow, TaskRow, UpdateRow
+from hub.studies.specification import stored_study
+from protocol.messages import EvaluationReport, TaskKind
+from protocol.metrics import ScoreHistograms, calibration_curve, roc_curve, summarise
+from protocol.study import StudySpec
+
+SMALLEST_SHOWN_COUNT = 5
+UNNOISED, NOISED = "held-out patients: no DP", "noised"
+_SITE_KINDS = {RoundState.EVALUATING: TaskKind.EVALUATE}
+
+View = dict[str, Any]
+
+
+def round_views(session: Session, study: str, now: float) -> list[View]:
+    """Return a RoundView for each round of a study, oldest first."""
+    spec = stored_study(stores.study(session, study).specification)
+    tasks: dict[int, list[TaskRow]] = defaultdict(list)
+    for task in round_stores.tasks_of_study(session, study):
+        tasks[task.round].append(task)
+    reports = _reports_by_version(session, study)
+    context = _Context(
+        spec=spec,
+        now=now,
+        updates={update.task_id: update for update in round_stores.updates_of_study(session, study)},
+        participants={row.site: row for row in stores.participants(session, study)},
+        sites={row.name: row for row in stores.sites(session)},
+    )
+    versions = {row.number for row in stores.versions(session, study)}
+    return [
+        _round_view(context, row, tasks[row.number], reports.get(row.number, []), row.number in versions)
+        for row in round_stores.rounds(session, study)
+    ]
+
+
+def round_number(session: Session, study: str) -> int | None:
+    """Return the number of the study's newest round, None before the first."""
+    row = round_stores.last_round(session, study)
+    return None if row is None else row.number
+
+
+def version_metrics(session: Session, study: str, number: int) -> View | None:
+    """Return the pooled MetricsView of a version, None if nobody has judged it."""
+    return metrics_view(reports_of(round_stores.evaluations_of_version(session, study, number)))
+
+
+def version_validation(session: Session, study: str, number: int) -> View:
+    """Return a version's metrics with ROC and calibration, pooled and for each site."""
+    reports = reports_of(round_stores.evaluations_of_version(session, study, number))
+    sites = [{"site": report.site, **(_with_curves([report]) or {})} for report in reports]
+    return {"pooled": _with_curves(reports), "sites": sites}
+
+
+def metrics_view(reports: Sequence[EvaluationReport]) -> View | None:
+    """Return the MetricsView of reports, merged over all held-out splits, and for each split; None without reports."""
+    whole = pooled(reports)
+    if whole is None:
+        return None
+    splits = sorted({split for report in reports for split in report.histograms})
+    by_split = {split: _figures(merged) for split in splits if (merged := pooled(reports, [split])) is not None}
+    noise = max((report.noise_epsilon for report in reports if report.noise_epsilon is not None), default=None)
+    return {
+        **_figures(whole),
+        "by_split": by_split,
+        "noise_epsilon": noise,
+        "privacy": UNNOISED if noise is None else NOISED,
+    }
+
+
+class _Context:
+    """What all rounds of a study share."""
+
+    def __init__(
+        self,
+        spec: StudySpec,
+        now: float,
+        updates: Mapping[str, UpdateRow],
+        participants: Mapping[str, ParticipantRow],
+        sites: Mapping[str, SiteRow],
+    ) -> None:
+        self.spec, self.now, self.updates, self.participants, self.sites = spec, now, updates, participants, sites
+
+
+def _round_view(
+    context: _Context, row: RoundRow, tasks: Sequence[TaskRow], reports: Sequence[EvaluationReport], has_version: bool
+) -> View:
+    by_site: dict[str, list[TaskRow]] = defaultdict(list)
+    for task in tasks:
+        by_site[task.site].append(task)
+    by_reporter = {report.site: report for report in reports}
+    ended = row.ended_at if row.ended_at is not None else context.now
+    return {
+        "number": row.number,
+        "state": row.state,
+        "version": row.number if has_version else None,
+        "opened_at": row.opened_at,
+        "deadline_at": row.deadline_at,
+        "ended_at": row.ended_at,
+        "seconds": max(0.0, ended - row.opened_at),
+        "reason": row.reason or _overdue(context, row, tasks),
+        "metrics": metrics_view(reports),
+        "sites": [_site_view(context, site, own, by_reporter.get(site)) for site, own in sorted(by_site.items())],
+    }
+
+
+def _overdue(context: _Context, row: RoundRow, tasks: Sequence[TaskRow]) -> str:
+    if row.state != RoundState.TRAINING or context.now < row.deadline_at:
+        return ""
+    asked = [task for task in tasks if task.kind == TaskKind.TRAIN]
+    accepted = sum(task.state == TaskState.ACCEPTED for task in asked)
+    needed = needed_updates(len(asked), context.spec.participants.quorum)
+    return f"Overdue: {accepted} of the {needed} updates that make the quorum have come."
+
+
+def _site_view(context: _Context, site: str, tasks: Sequence[TaskRow], report: EvaluationReport | None) -> View:
+    by_kind = {task.kind: task for task in tasks}
+    evaluate = by_kind.get(TaskKind.EVALUATE.value)
+    worked = by_kind.get(TaskKind.TRAIN.value) or by_kind.get(TaskKind.INITIALISE.value)
+    update = context.updates.get(worked.task_id) if worked else None
+    participant, live = context.participants.get(site), context.sites.get(site)
+    busy = live is not None and live.activity_task in {task.task_id for task in tasks}
+    return {
+        "site": site,
+        "train_state": worked.state if worked else None,
+        "evaluate_state": evaluate.state if evaluate else None,
+        "reason": next((task.reason for task in (worked, evaluate) if task and task.reason), None),
+        "activity": live.activity if live is not None and busy else None,
+        "fraction": live.activity_fraction if live is not None and busy else None,
+        "patients": participant.training_patients if participant else None,
+        "epsilon": update.epsilon if update else None,
+        "bytes_up": sum(task.bytes_up for task in tasks),
+        "bytes_down": sum(task.bytes_down for task in tasks),
+        "train_seconds": _seconds(worked),
+        "norm": update.norm if update else None,
+        "metrics": metrics_view([report]) if report else None,
+    }
+
+
+def _seconds(task: TaskRow | None) -> float | None:
+    if task is None or task.answered_at is None:
+        return None
+    return max(0.0, task.answered_at - task.opened_at)
+
+
+def _reports_by_version(session: Session, study: str) -> dict[int, list[EvaluationReport]]:
+    found: dict[int, list[EvaluationReport]] = defaultdict(list)
+    for report in reports_of(round_stores.evaluations_of_study(session, study)):
+        found[report.version.number].append(report)
+    return found
+
+
+def _with_curves(reports: Sequence[EvaluationReport]) -> View | None:
+    view, whole = metrics_view(reports), pooled(reports)
+    if view is None or whole is None:
+        return None
+    calibration = [[score, rate, _shown(count)] for score, rate, count in calibration_curve(whole)]
+    return {**view, "roc": [list(point) for point in roc_curve(whole)], "calibration": calibration}
+
+
+def _figures(histograms: ScoreHistograms) -> View:
+    metrics = summarise(histograms)
+    return {
+        "auc": metrics.auc,
+        "auc_low": metrics.auc_low,
+        "auc_high": metrics.auc_high,
+        "brier": metrics.brier,
+        "ece": metrics.ece,
+        "patients": _shown(metrics.patients),
+        "positives": _shown(metrics.positives),
+        "sensitivity": metrics.sensitivity,
+        "specificity": metrics.specificity,
+    }
+
+
+def _shown(count: int) -> int | None:
+    return count if count >= SMALLEST_SHOWN_COUNT else None

@@ -1,0 +1,147 @@
+"""Queries of rounds, tasks, uploads, updates and evaluations."""
+
+from collections.abc import Sequence
+
+from sqlalchemy import func, select, update
+
+from hub.errors import NotFoundError
+from hub.storage.database import Session
+from hub.storage.tables import EvaluationRow, RoundRow, TaskRow, UpdateRow, UploadRow, VersionRow
+
+
+def rounds(session: Session, study: str) -> Sequence[RoundRow]:
+    """Return a study's rounds by number."""
+    return session.scalars(select(RoundRow).where(RoundRow.study == study).order_by(RoundRow.number)).all()
+
+
+def round_of(session: Session, study: str, number: int) -> RoundRow:
+    """Return one round.
+
+    Raises: NotFoundError if there is none.
+    """
+    row = session.get(RoundRow, (study, number))
+    if row is None:
+        raise NotFoundError("The study has no such round.", "Ask for the study's rounds.")
+    return row
+
+
+def last_round(session: Session, study: str) -> RoundRow | None:
+    """Return a study's newest round, or None if it has none yet."""
+    return session.scalars(
+        select(RoundRow).where(RoundRow.study == study).order_by(RoundRow.number.desc()).limit(1)
+    ).first()
+
+
+def rounds_in(session: Session, states: Sequence[str]) -> Sequence[RoundRow]:
+    """Return the rounds of all studies that are in one of the states."""
+    return session.scalars(
+        select(RoundRow).where(RoundRow.state.in_(states)).order_by(RoundRow.study, RoundRow.number)
+    ).all()
+
+
+def task(session: Session, task_id: str) -> TaskRow | None:
+    """Return a task, or None."""
+    return session.get(TaskRow, task_id)
+
+
+def tasks_of_round(session: Session, study: str, number: int, kind: str) -> Sequence[TaskRow]:
+    """Return what was asked in a round, by site."""
+    return session.scalars(
+        select(TaskRow)
+        .where(TaskRow.study == study, TaskRow.round == number, TaskRow.kind == kind)
+        .order_by(TaskRow.site)
+    ).all()
+
+
+def tasks_of_study(session: Session, study: str) -> Sequence[TaskRow]:
+    """Return all that was asked in a study."""
+    return session.scalars(
+        select(TaskRow).where(TaskRow.study == study).order_by(TaskRow.round, TaskRow.site, TaskRow.kind)
+    ).all()
+
+
+def tasks_of_site(session: Session, site: str, states: Sequence[str]) -> Sequence[TaskRow]:
+    """Return a site's tasks in one of the states, newest first."""
+    return session.scalars(
+        select(TaskRow)
+        .where(TaskRow.site == site, TaskRow.state.in_(states))
+        .order_by(TaskRow.opened_at.desc(), TaskRow.round.desc(), TaskRow.task_id)
+    ).all()
+
+
+def tasks_given(session: Session, study: str, site: str, kind: str) -> int:
+    """Count the tasks of a kind that a site was ever given in a study."""
+    found = session.scalar(
+        select(func.count()).where(TaskRow.study == study, TaskRow.site == site, TaskRow.kind == kind)
+    )
+    return found or 0
+
+
+def count_bytes(session: Session, task_id: str, *, up: int = 0, down: int = 0) -> None:
+    """Add to a task's traffic, without losing a concurrent addition."""
+    session.execute(
+        update(TaskRow)
+        .where(TaskRow.task_id == task_id)
+        .values(bytes_up=TaskRow.bytes_up + up, bytes_down=TaskRow.bytes_down + down)
+    )
+
+
+def upload(session: Session, upload_id: str) -> UploadRow | None:
+    """Return a transfer, or None."""
+    return session.get(UploadRow, upload_id)
+
+
+def upload_of_task(session: Session, task_id: str) -> UploadRow | None:
+    """Return the transfer that answers a task, or None."""
+    return session.scalars(select(UploadRow).where(UploadRow.task_id == task_id)).first()
+
+
+def uploads_in(session: Session, state: str) -> Sequence[UploadRow]:
+    """Return the transfers in a state."""
+    return session.scalars(select(UploadRow).where(UploadRow.state == state).order_by(UploadRow.upload_id)).all()
+
+
+def updates_of_round(session: Session, study: str, number: int) -> Sequence[UpdateRow]:
+    """Return a round's accepted updates in the fixed order of sums: by the site's name, byte by byte."""
+    found = session.scalars(select(UpdateRow).where(UpdateRow.study == study, UpdateRow.round == number)).all()
+    return sorted(found, key=lambda row: row.site.encode())
+
+
+def updates_of_study(session: Session, study: str) -> Sequence[UpdateRow]:
+    """Return all accepted updates of a study."""
+    return session.scalars(
+        select(UpdateRow).where(UpdateRow.study == study).order_by(UpdateRow.round, UpdateRow.site)
+    ).all()
+
+
+def evaluation(session: Session, task_id: str) -> EvaluationRow | None:
+    """Return the report that answers a task, or None."""
+    return session.get(EvaluationRow, task_id)
+
+
+def evaluations_of_study(session: Session, study: str) -> Sequence[EvaluationRow]:
+    """Return all reports of a study, by version and site."""
+    return session.scalars(
+        select(EvaluationRow).where(EvaluationRow.study == study).order_by(EvaluationRow.version, EvaluationRow.site)
+    ).all()
+
+
+def evaluations_of_version(session: Session, study: str, version: int) -> Sequence[EvaluationRow]:
+    """Return the reports on one version, by site."""
+    return session.scalars(
+        select(EvaluationRow)
+        .where(EvaluationRow.study == study, EvaluationRow.version == version)
+        .order_by(EvaluationRow.site)
+    ).all()
+
+
+def versions_with_weights(session: Session, digest: str) -> Sequence[VersionRow]:
+    """Return the versions whose released weights are this blob."""
+    return session.scalars(select(VersionRow).where(VersionRow.weights_digest == digest)).all()
+
+
+def last_version(session: Session, study: str) -> VersionRow | None:
+    """Return a study's newest version, or None."""
+    return session.scalars(
+        select(VersionRow).where(VersionRow.study == study).order_by(VersionRow.number.desc()).limit(1)
+    ).first()

@@ -1,0 +1,149 @@
+"""Queries of sites, people, studies, participants, versions, decisions and mail, for the coordinators.
+
+Small functions over a session; what is legal is decided elsewhere. Rounds, tasks, uploads, updates and evaluations are
+in `round_stores.py`, the audit log in `audit_stores.py`.
+"""
+
+from collections.abc import Sequence
+
+from sqlalchemy import func, select
+
+from hub.errors import NotFoundError
+from hub.storage.database import Session
+from hub.storage.tables import (
+    DecisionRow,
+    MailRow,
+    ParticipantRow,
+    PersonRow,
+    SiteRow,
+    StudyRow,
+    UpdateRow,
+    VersionRow,
+)
+
+
+def find_site(session: Session, name: str) -> SiteRow | None:
+    """Return a site or None."""
+    return session.get(SiteRow, name)
+
+
+def site(session: Session, name: str) -> SiteRow:
+    """Return a site.
+
+    Raises: NotFoundError.
+    """
+    row = find_site(session, name)
+    if row is None:
+        raise NotFoundError(f"There is no site {name!r}.", "See the sites' names with `wardround hub sites`.")
+    return row
+
+
+def sites(session: Session) -> Sequence[SiteRow]:
+    """Return all sites by name."""
+    return session.scalars(select(SiteRow).order_by(SiteRow.name)).all()
+
+
+def heard_from(session: Session, name: str, time: float) -> None:
+    """Note that a site called."""
+    row = site(session, name)
+    row.last_seen_at = max(time, row.last_seen_at or time)
+
+
+def set_activity(session: Session, name: str, activity: str, task_id: str | None, fraction: float) -> None:
+    """Note what a site says it is doing."""
+    row = site(session, name)
+    row.activity, row.activity_task, row.activity_fraction = activity, task_id, fraction
+
+
+def find_person(session: Session, name: str) -> PersonRow | None:
+    """Return a person or None."""
+    return session.get(PersonRow, name)
+
+
+def people(session: Session) -> Sequence[PersonRow]:
+    """Return all people by name."""
+    return session.scalars(select(PersonRow).order_by(PersonRow.name)).all()
+
+
+def find_study(session: Session, digest: str) -> StudyRow | None:
+    """Return a study or None."""
+    return session.get(StudyRow, digest)
+
+
+def study(session: Session, digest: str) -> StudyRow:
+    """Return a study.
+
+    Raises: NotFoundError.
+    """
+    row = find_study(session, digest)
+    if row is None:
+        raise NotFoundError("There is no study of this digest.", "See the studies at /v1/studies.")
+    return row
+
+
+def study_named(session: Session, name: str) -> StudyRow | None:
+    """Return the study of this name or None; names are unique on a hub."""
+    return session.scalars(select(StudyRow).where(StudyRow.name == name)).first()
+
+
+def studies(session: Session) -> Sequence[StudyRow]:
+    """Return all studies, newest first."""
+    return session.scalars(select(StudyRow).order_by(StudyRow.proposed_at.desc(), StudyRow.name)).all()
+
+
+def participants(session: Session, digest: str) -> Sequence[ParticipantRow]:
+    """Return a study's participants by name."""
+    return session.scalars(
+        select(ParticipantRow).where(ParticipantRow.study == digest).order_by(ParticipantRow.site)
+    ).all()
+
+
+def find_participant(session: Session, digest: str, name: str) -> ParticipantRow | None:
+    """Return a site's answer to a study, or None if it was not invited."""
+    return session.get(ParticipantRow, (digest, name))
+
+
+def epsilon_spent(session: Session, digest: str) -> float | None:
+    """Return the largest epsilon that a site has accounted for in its accepted updates, or None."""
+    return session.scalar(select(func.max(UpdateRow.epsilon)).where(UpdateRow.study == digest))
+
+
+def versions(session: Session, digest: str) -> Sequence[VersionRow]:
+    """Return a study's versions, oldest first."""
+    return session.scalars(select(VersionRow).where(VersionRow.study == digest).order_by(VersionRow.number)).all()
+
+
+def find_version(session: Session, digest: str, number: int) -> VersionRow | None:
+    """Return a version or None."""
+    return session.get(VersionRow, (digest, number))
+
+
+def version(session: Session, digest: str, number: int) -> VersionRow:
+    """Return a version.
+
+    Raises: NotFoundError.
+    """
+    row = find_version(session, digest, number)
+    if row is None:
+        raise NotFoundError(f"The study has no version {number}.", "See its versions at /v1/studies/{digest}/versions.")
+    return row
+
+
+def decisions(session: Session, digest: str, number: int) -> Sequence[DecisionRow]:
+    """Return the recorded judgements of a version, oldest first."""
+    return session.scalars(
+        select(DecisionRow).where(DecisionRow.study == digest, DecisionRow.version == number).order_by(DecisionRow.id)
+    ).all()
+
+
+def add_mail(session: Session, name: str, envelope: bytes, time: float) -> None:
+    """Put a signed message into a site's mailbox."""
+    session.add(MailRow(site=name, envelope=envelope, posted_at=time))
+    session.flush()
+
+
+def mail_after(session: Session, name: str, number: int, limit: int) -> Sequence[MailRow]:
+    """Return a site's messages after a number, oldest first."""
+    return session.scalars(
+        select(MailRow).where(MailRow.site == name, MailRow.number > number).order_by(MailRow.number).limit(limit)
+    ).all()

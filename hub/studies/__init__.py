@@ -1,0 +1,1 @@
+"""Studies from proposal to end, and the sites' answers to them."""

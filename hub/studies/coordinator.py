@@ -1,0 +1,188 @@
+"""Propose, start and stop a study, and record the sites' answers: one transaction each, with its audit entry."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from hub.audit.log import append
+from hub.auth.enrolment import SiteState
+from hub.errors import NotFoundError, RequestError, StateError
+from hub.mail import post
+from hub.rounds import coordinator as rounds
+from hub.services import Services
+from hub.storage import stores
+from hub.storage.database import Session
+from hub.storage.tables import ParticipantRow, StudyRow
+from hub.studies.ending import end_study, move_study
+from hub.studies.lifecycle import Answer, StudyEvent, StudyState, is_open, next_participant_state, outcome_of
+from hub.studies.specification import stored_study
+from protocol.digest import digest_of_bytes
+from protocol.messages import Approval, StudyProposal
+from protocol.privacy_accounting import noise_multiplier_of
+from protocol.study import StudySpec
+
+
+def propose(services: Services, spec: StudySpec, sites: Sequence[str], person: str) -> str:
+    """Propose a study to sites (none named: to all that are enrolled) and return its digest.
+
+    The same study proposed to the same sites again changes nothing, so that a lost answer can be asked for again.
+    Raises: RequestError if sites are unknown or too few, StateError if the name or the study is taken.
+    """
+    noise_multiplier = noise_multiplier_of(spec)  # seconds of work; before the transaction
+    document = spec.canonical_bytes()
+    digest = digest_of_bytes(document)
+    with services.transaction() as session:
+        invited = _invited(session, spec, sites)
+        if _is_repeated(session, spec, digest, invited):
+            return digest
+        row = StudyRow(
+            digest=digest,
+            name=spec.name,
+            specification=document,
+            noise_multiplier=noise_multiplier,
+            state=StudyState.PROPOSED,
+            proposed_by=person,
+            proposed_at=services.clock(),
+        )
+        session.add(row)
+        session.flush()
+        details = {"name": spec.name, "sites": list(invited), "noise_multiplier": noise_multiplier}
+        append(session, services.clock(), f"person:{person}", "study.proposed", digest, details)
+        proposal = StudyProposal(
+            study_digest=digest, study=spec.model_dump(mode="json", by_alias=True), noise_multiplier=noise_multiplier
+        )
+        for site in invited:
+            session.add(ParticipantRow(study=digest, site=site, state="invited"))
+            post(session, services, site, proposal)
+    return digest
+
+
+def record_approval(services: Services, approval: Approval, envelope: bytes) -> None:
+    """Record a site's decision, and start or fail the study if that settles it; the same one again changes nothing.
+
+    The caller has checked that the site's gate signed it.
+    Raises: NotFoundError if the site was not invited; StateError if the study has ended or the decision is not legal.
+    """
+    with services.transaction() as session:
+        study = stores.study(session, approval.study_digest)
+        participant = stores.find_participant(session, approval.study_digest, approval.site)
+        if participant is None:
+            raise NotFoundError("The site was not invited to this study.", "Ask its researcher.")
+        if participant.approval == envelope:
+            return
+        _check_open(study)
+        withdrawn = participant.state == "approved" and approval.decision == "withdrawn"
+        _write_answer(participant, approval, envelope, services.clock())
+        details = approval.model_dump(mode="json", by_alias=True, exclude={"site", "study_digest"})
+        append(session, services.clock(), f"site:{approval.site}", f"study.{approval.decision}", study.digest, details)
+        session.flush()
+        if study.state == StudyState.PROPOSED:
+            _settle(session, services, study)
+        elif withdrawn:
+            rounds.withdraw_site(session, services, study, approval.site)
+
+
+def start(services: Services, digest: str, person: str) -> None:
+    """Start a proposed study without waiting for the sites that have not answered.
+
+    Raises: StateError with the reason if it cannot start.
+    """
+    with services.transaction() as session:
+        study = stores.study(session, digest)
+        spec = stored_study(study.specification)
+        outcome = outcome_of(spec, _answers(session, study), asked_to_start=True)
+        if study.state == StudyState.PROPOSED and outcome.event != StudyEvent.START:
+            raise StateError(f"The study cannot start. {outcome.reason}", "Wait for the sites' answers.")
+        _start(session, services, study, spec, f"person:{person}")
+
+
+def stop(services: Services, digest: str, person: str) -> None:
+    """Stop a study: open tasks are cancelled, what was spent stays spent.
+
+    Raises: StateError if it has ended.
+    """
+    with services.transaction() as session:
+        study = stores.study(session, digest)
+        _check_open(study)
+        if study.state == StudyState.RUNNING:
+            rounds.close_open_rounds(session, services, study, "The study was stopped.")
+        end_study(session, services, study, StudyEvent.STOP, f"Stopped by {person}.", actor=f"person:{person}")
+
+
+def _settle(session: Session, services: Services, study: StudyRow) -> None:
+    spec = stored_study(study.specification)
+    outcome = outcome_of(spec, _answers(session, study))
+    if outcome.event is StudyEvent.START:
+        _start(session, services, study, spec, "hub")
+    elif outcome.event is StudyEvent.FAIL:
+        end_study(session, services, study, StudyEvent.FAIL, outcome.reason)
+
+
+def _start(session: Session, services: Services, study: StudyRow, spec: StudySpec, actor: str) -> None:
+    move_study(session, services, study, StudyEvent.START, actor, "")
+    study.started_at = services.clock()
+    session.flush()
+    rounds.open_study(session, services, study, spec)
+
+
+def _answers(session: Session, study: StudyRow) -> list[Answer]:
+    return [Answer(row.state, row.training_patients) for row in stores.participants(session, study.digest)]
+
+
+def _check_open(study: StudyRow) -> None:
+    if not is_open(study.state):
+        raise StateError(f"The study has ended: it is {study.state}.", "Propose a new study.")
+
+
+def _invited(session: Session, spec: StudySpec, wanted: Sequence[str]) -> list[str]:
+    enrolled = [row.name for row in stores.sites(session) if row.state == SiteState.ENROLLED]
+    unknown = sorted(set(wanted) - set(enrolled))
+    if unknown:
+        raise RequestError(
+            f"Not enrolled at this hub: {', '.join(unknown)[:200]}.", f"Enrolled are: {', '.join(enrolled) or 'none'}."
+        )
+    invited = sorted(set(wanted)) or enrolled
+    minimum = spec.participants.minimum_sites
+    if len(invited) < minimum:
+        raise RequestError(
+            f"The study needs at least {minimum} sites (participants.minimum_sites); it would go to {len(invited)}.",
+            "Enrol or name more sites, or lower participants.minimum_sites.",
+        )
+    return invited
+
+
+def _is_repeated(session: Session, spec: StudySpec, digest: str, invited: Sequence[str]) -> bool:
+    """Tell whether this very proposal was made before.
+
+    Raises: StateError if the name is taken by another study, or the study went to other sites.
+    """
+    known = stores.study_named(session, spec.name)
+    if known is None:
+        return False
+    same_sites = [row.site for row in stores.participants(session, known.digest)] == sorted(invited)
+    if known.digest == digest and same_sites:
+        return True
+    what = "to other sites" if known.digest == digest else "with another specification"
+    raise StateError(f"A study named {spec.name!r} was proposed {what}.", "Give this one another name.")
+
+
+def _write_answer(participant: ParticipantRow, approval: Approval, envelope: bytes, now: float) -> None:
+    participant.state = next_participant_state(participant.state, approval.decision)
+    participant.reason = approval.reason
+    if approval.decision == "approved":
+        participant.training_patients = approval.training_patients
+        participant.evaluates = approval.evaluates
+        participant.expires_at = _seconds(approval.expires_at)
+    participant.approval = envelope
+    participant.answered_at = now
+
+
+def _seconds(rfc3339: str | None) -> float | None:
+    if rfc3339 is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(rfc3339)
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        raise RequestError("expires_at is not an RFC 3339 time with its offset.", "Write it as 2031-01-31T12:00:00Z.")
+    return moment.timestamp()

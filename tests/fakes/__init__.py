@@ -1,0 +1,1 @@
+"""Made-up counterparts that tests of every part share."""

@@ -1,0 +1,223 @@
+"""A hospital's directory with its gate, and the hub's side of the mail: what the gate sees and nothing else."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zstandard
+
+from protocol.digest import digest_of_bytes, hex_of
+from protocol.manifest import manifest_of
+from protocol.messages import (
+    Message,
+    ModelReference,
+    Progress,
+    Receipt,
+    RoundTask,
+    StudyProposal,
+    TaskKind,
+    parse_message,
+)
+from protocol.metrics import ScoreHistograms
+from protocol.privacy_accounting import noise_multiplier_of
+from protocol.signing import SigningKey, open_envelope, sign
+from protocol.study import StudySpec, parse_study
+from protocol.tensors import encode_weights
+from site_node.candidate import Candidate, CohortFigures, write_candidate, write_cohort_figures
+from site_node.durable import write_durably
+from site_node.enrolment import create_site
+from site_node.governance.context import nothing
+from site_node.governance.gate import Gate
+from site_node.settings import SitePaths, SiteSettings
+
+PERMISSIVE_POLICY = "approval: automatic\nnetworks: any\nmodalities: any\nminimum_patients: 1\n"
+DAY = 1_900_000_000.0
+
+
+def study_of(**changes: Any) -> StudySpec:
+    """Return a small private study; keyword arguments replace its parts."""
+    data: dict[str, Any] = {
+        "name": "tiny",
+        "cohort": {"modality": ["DX"], "minimum_patients": 2},
+        "label": {"classes": ["no", "yes"]},
+        "network": {"name": "convnet"},
+        "training": {"local_steps": 2, "sampling_rate": 0.2},
+        "rounds": 3,
+        "participants": {"minimum_sites": 1, "training_patients": 100},
+        "privacy": {"epsilon": 4.0, "delta": 1e-4},
+    }
+    return parse_study({**data, **changes})
+
+
+def weights(value: float = 0.5, size: int = 3) -> dict[str, Any]:
+    return {"bias": np.full(size, value, np.float32), "kernel": np.full((2, size), -value, np.float32)}
+
+
+BASE = encode_weights(weights(0.0))
+BASE_MANIFEST = manifest_of(weights(0.0))
+
+
+@dataclass
+class GatedSite:
+    """Drives one gate by the files that its neighbours would write and read."""
+
+    settings: SiteSettings
+    hub: SigningKey
+    now: float = DAY
+    number: int = 0
+    checkpoint: Callable[[str], None] = nothing
+    seen: dict[int, bytes] = field(default_factory=dict)
+    gate: Gate = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.start()
+
+    @classmethod
+    def make(cls, folder: Path, policy: str = PERMISSIVE_POLICY) -> "GatedSite":
+        images = folder / "images"
+        images.mkdir(parents=True)
+        settings = create_site(folder / "site", "st-anna", "http://hub.test", [images], policy=policy)
+        hub = SigningKey.generate()
+        settings.paths.hub_key.write_text(hub.public.text)
+        return cls(settings, hub)
+
+    @property
+    def paths(self) -> SitePaths:
+        return self.settings.paths
+
+    def start(self) -> None:
+        """Start the gate, or start it again after it was killed."""
+        self.gate = Gate(self.settings, lambda: self.now, lambda step: self.checkpoint(step))
+
+    def sweep(self) -> None:
+        """Sweep until nothing is left to do."""
+        for _ in range(20):
+            if self.gate.sweep() == 0:
+                break
+        else:
+            raise AssertionError("the gate never rests")
+        self.look()
+
+    def post(self, message: Message, key: SigningKey | None = None) -> None:
+        """Put a message of the hub into the inbox, as the agent does."""
+        self.number += 1
+        envelope = sign(message.canonical_bytes(), key or self.hub)
+        write_durably(self.paths.inbox / f"{self.number:016d}.dsse.json", envelope)
+
+    def propose(self, study: StudySpec, noise: float | None = None) -> None:
+        multiplier = noise_multiplier_of(study) if noise is None else noise
+        self.post(
+            StudyProposal(
+                study_digest=study.digest,
+                study=study.model_dump(mode="json", by_alias=True),
+                noise_multiplier=multiplier,
+            )
+        )
+
+    def count_cohort(self, study: StudySpec, training: int = 40, held_out: int = 20, **more: Any) -> None:
+        figures = CohortFigures(
+            study_digest=study.digest,
+            training_patients=training,
+            training_images=2 * training,
+            held_out_patients=held_out,
+            manifest_digest=digest_of_bytes(b"cohort"),
+        )
+        write_cohort_figures(self.paths, figures.model_copy(update=more))
+
+    def join(self, study: StudySpec) -> None:
+        """Take a study from proposal to approval."""
+        self.propose(study)
+        self.sweep()
+        self.count_cohort(study)
+        self.sweep()
+
+    def task(self, study: StudySpec, number: int = 1, kind: TaskKind = TaskKind.TRAIN, **changes: Any) -> RoundTask:
+        """Return a task of the hub; its base version lies in the inbox already."""
+        (self.paths.blobs / hex_of(digest_of_bytes(BASE))).write_bytes(BASE)
+        base = ModelReference(
+            number=max(number - 1, 0),
+            weights_digest=digest_of_bytes(BASE),
+            weights_bytes=len(BASE),
+            manifest_digest=BASE_MANIFEST.digest,
+        )
+        task = RoundTask(
+            task_id=f"tiny-{number}-{kind}",
+            kind=kind,
+            study_digest=study.digest,
+            site="st-anna",
+            round=number,
+            sequence=max(number, 1),
+            base=None if kind is TaskKind.INITIALISE else base,
+            noise_multiplier=noise_multiplier_of(study) if kind is TaskKind.TRAIN else None,
+            deadline_seconds=60.0,
+        )
+        return task.model_copy(update=changes)
+
+    def give(self, task: RoundTask) -> RoundTask:
+        self.post(task)
+        self.sweep()
+        return task
+
+    def hand_over(self, task: RoundTask, payload: bytes | None = None, **changes: Any) -> None:
+        """Hand over a candidate of training, as the worker does."""
+        plain = encode_weights(weights()) if payload is None else payload
+        data = zstandard.compress(plain)
+        candidate = Candidate(
+            task_id=task.task_id,
+            task_digest=digest_of_bytes(task.canonical_bytes()),
+            kind="update",
+            payload_digest=digest_of_bytes(data),
+            payload_bytes=len(data),
+            manifest_digest=BASE_MANIFEST.digest,
+            steps=["weights" if task.kind is TaskKind.INITIALISE else "difference", "zstandard"],
+        )
+        write_candidate(self.paths, candidate.model_copy(update=changes), data)
+
+    def hand_over_scores(self, task: RoundTask, patients: int = 10) -> None:
+        scores, labels = np.linspace(0.1, 0.9, patients), np.arange(patients) % 2
+        histograms = ScoreHistograms.from_scores(scores, labels.astype(np.int64))
+        candidate = Candidate(
+            task_id=task.task_id,
+            task_digest=digest_of_bytes(task.canonical_bytes()),
+            kind="evaluation",
+            histograms={"validation": histograms},
+        )
+        write_candidate(self.paths, candidate)
+
+    def look(self) -> None:
+        """Note what lies in the outbox; a number never changes its bytes."""
+        for path in sorted(self.paths.outbox.glob("*.dsse.json")):
+            data, number = path.read_bytes(), int(path.name.split(".")[0])
+            assert self.seen.setdefault(number, data) == data, "an envelope was replaced by another"
+
+    def sent(self) -> list[Message]:
+        """Return all messages that ever left, heartbeats aside."""
+        self.look()
+        key = SigningKey.load_or_create(self.paths.identity_key).public
+        messages = [parse_message(open_envelope(self.seen[number], key)) for number in sorted(self.seen)]
+        return [message for message in messages if not isinstance(message, Progress)]
+
+    def receive_all(self, *, accepted: bool = True, key: SigningKey | None = None) -> None:
+        """Answer everything in the outbox with a receipt, as hub and agent do."""
+        self.look()
+        own = SigningKey.load_or_create(self.paths.identity_key).public
+        for path in sorted(self.paths.outbox.glob("*.dsse.json")):
+            receipt = Receipt(
+                message_digest=digest_of_bytes(open_envelope(path.read_bytes(), own)),
+                accepted=accepted,
+                reason="" if accepted else "late",
+                received_at="2030-01-01T00:00:00Z",
+            )
+            envelope = sign(receipt.canonical_bytes(), key or self.hub)
+            write_durably(self.paths.receipts / path.name, envelope)
+
+    def verdict(self, task_id: str) -> dict[str, Any] | None:
+        import json
+
+        path = self.paths.verdicts / f"{task_id}.json"
+        return json.loads(path.read_bytes()) if path.exists() else None
+
+    def with_policy(self, text: str) -> None:
+        self.settings.policy.write_text(text)

@@ -1,0 +1,47 @@
+"""A hospital as the hub sees it: two keys, signed messages, and nothing behind them."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import jwt
+
+from protocol.messages import PROTOCOL_VERSION, Approval, Enrolment, Message
+from protocol.signing import SigningKey, sign
+
+
+@dataclass
+class Hospital:
+    """Speaks to a hub through an httpx client; `clock` is its own."""
+
+    name: str
+    clock: Any
+    identity: SigningKey = field(default_factory=SigningKey.generate)
+    transport: SigningKey = field(default_factory=SigningKey.generate)
+
+    def enrolment(self, code: str) -> bytes:
+        message = Enrolment(
+            site=self.name,
+            code=code,
+            identity_key=self.identity.public.text,
+            transport_key=self.transport.public.text,
+            protocol_version=PROTOCOL_VERSION,
+        )
+        return sign(message.canonical_bytes(), self.identity)
+
+    def assertion(self, **changes: Any) -> str:
+        now = int(self.clock())
+        claims = {"iss": self.name, "sub": self.name, "aud": "wardround-hub", "iat": now, "exp": now + 300, "jti": "1"}
+        return jwt.encode({**claims, **changes}, self.transport.private, algorithm="EdDSA")
+
+    def sign_in(self, client: httpx.Client) -> dict[str, str]:
+        """Return the headers of a signed-in site."""
+        answer = client.post("/v1/token/site", json={"assertion": self.assertion()})
+        assert answer.status_code == 200, answer.text
+        return {"Authorization": f"Bearer {answer.json()['access_token']}"}
+
+    def signed(self, message: Message) -> bytes:
+        return sign(message.canonical_bytes(), self.identity)
+
+    def approval(self, digest: str, decision: Any = "approved", patients: int = 40, **more: Any) -> Approval:
+        return Approval(site=self.name, study_digest=digest, decision=decision, training_patients=patients, **more)

@@ -1,0 +1,84 @@
+"""The blob store: a name is a promise about bytes."""
+
+from pathlib import Path
+
+import pytest
+
+from hub.errors import BlobError, NotFoundError
+from hub.registry.blobs import BlobStore
+from protocol.digest import digest_of_bytes
+from protocol.errors import DigestError
+
+
+@pytest.fixture
+def blobs(tmp_path: Path) -> BlobStore:
+    return BlobStore(tmp_path / "blobs")
+
+
+def leftovers(blobs: BlobStore) -> list[Path]:
+    return list((blobs.root / "incoming").glob("*"))
+
+
+def test_bytes_are_found_again_under_their_digest(blobs: BlobStore) -> None:
+    digest = blobs.put(b"weights")
+    assert digest == digest_of_bytes(b"weights")
+    assert blobs.contains(digest)
+    assert blobs.size(digest) == 7
+    assert blobs.read(digest) == b"weights"
+    assert blobs.path(digest).parent.name == digest.removeprefix("sha256:")[:2]
+
+
+def test_storing_the_same_bytes_again_changes_nothing(blobs: BlobStore) -> None:
+    assert blobs.put(b"a") == blobs.put(b"a")
+
+
+def test_a_range_is_those_bytes(blobs: BlobStore) -> None:
+    digest = blobs.put(bytes(range(100)))
+    assert b"".join(blobs.read_range(digest, 10, 20)) == bytes(range(10, 20))
+    assert b"".join(blobs.read_range(digest, 90, 1000)) == bytes(range(90, 100))
+
+
+def test_other_bytes_than_expected_are_not_kept(blobs: BlobStore) -> None:
+    expected = digest_of_bytes(b"right")
+    with pytest.raises(BlobError, match="announced"):
+        blobs.put_stream([b"wr", b"ong"], expected)
+    assert not blobs.contains(expected)
+    assert leftovers(blobs) == []
+
+
+def test_a_stream_that_breaks_leaves_nothing(blobs: BlobStore) -> None:
+    def broken() -> object:
+        yield b"some"
+        raise OSError("gone")
+
+    with pytest.raises(OSError, match="gone"):
+        blobs.put_stream(broken())  # type: ignore[arg-type]
+    assert leftovers(blobs) == []
+
+
+def test_a_finished_file_is_moved_in_only_if_it_is_what_was_announced(blobs: BlobStore, tmp_path: Path) -> None:
+    upload = tmp_path / "upload"
+    upload.write_bytes(b"right")
+    with pytest.raises(BlobError):
+        blobs.adopt(upload, digest_of_bytes(b"wrong"))
+    assert upload.exists()
+    digest = blobs.adopt(upload, digest_of_bytes(b"right"))
+    assert not upload.exists()
+    assert blobs.read(digest) == b"right"
+
+
+def test_a_blob_that_the_disk_changed_is_not_given_out_whole(blobs: BlobStore) -> None:
+    digest = blobs.put(b"right")
+    blobs.path(digest).write_bytes(b"wrong")
+    with pytest.raises(BlobError):
+        blobs.read(digest)
+
+
+def test_a_missing_blob_is_said_to_be_missing(blobs: BlobStore) -> None:
+    with pytest.raises(NotFoundError):
+        blobs.size(digest_of_bytes(b"nothing"))
+
+
+def test_only_a_digest_can_become_a_path(blobs: BlobStore) -> None:
+    with pytest.raises(DigestError):
+        blobs.path("sha256:../../etc/passwd")
