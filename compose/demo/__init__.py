@@ -1,0 +1,1 @@
+"""The demo: its study, and three hospitals of real chest radiographs."""

@@ -1,0 +1,180 @@
+"""The agent: fetches mail and weights, starts jobs that the gate accepted, carries out what the gate signed.
+
+It decides nothing and can read neither images nor ledgers: losing, repeating or holding back is the worst it can do.
+`step` does it once, for the simulator and for tests; `run` does it for as long as the process lives.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import structlog
+
+from protocol.digest import parse_json
+from protocol.errors import ProtocolError
+from protocol.messages import RoundTask, parse_message
+from protocol.signing import read_unverified
+from site_node.agent.backoff import Backoff
+from site_node.agent.downloads import fetch_version, forget_old_blobs
+from site_node.agent.hub_client import HubClient
+from site_node.agent.outbox import ENVELOPE_SUFFIX, Outbox
+from site_node.agent.state import read_state, write_state
+from site_node.durable import finished_files, write_durably
+from site_node.errors import HubRefusedError, HubUnreachableError
+from site_node.settings import SiteSettings
+
+POLL_SECONDS = 25.0
+PAUSE_MILLISECONDS = 500
+_log = structlog.get_logger()
+
+
+@dataclass
+class _Hold:
+    """Something that the hub refused, and when to try it again."""
+
+    backoff: Backoff
+    until: float = 0.0
+
+
+class Agent:
+    """One site's carrier. `run_job` starts a job by its task's id: Celery in a hospital, a call in the simulator."""
+
+    def __init__(self, settings: SiteSettings, hub: HubClient, run_job: Callable[[str], object]) -> None:
+        self._paths = settings.paths
+        self._hub = hub
+        self._run_job = run_job
+        self._state = read_state(settings.paths)
+        self._outbox = Outbox(settings.paths, hub, self._state.hub_key)
+        self._tasks: dict[str, RoundTask] = {}
+        self._scanned: set[str] = set()
+        self._started: set[str] = set()
+        self._holds: dict[str, _Hold] = {}
+
+    def step(self, wait_seconds: float) -> int:
+        """Carry, start and fetch once; wait for mail only if there was nothing else to do. Return the things done.
+
+        Raises: HubUnreachableError if the hub is away. Nothing is lost by it.
+        """
+        done = self.carry()
+        return done + self.fetch_mail(0.0 if done else wait_seconds)
+
+    def carry(self) -> int:
+        """Start the jobs that the gate accepted, deliver the outbox, and return how many things were done."""
+        return self._start_jobs() + self._deliver()
+
+    def fetch_mail(self, wait_seconds: float) -> int:
+        """Put new mail into the inbox, then move the cursor; a crash in between fetches it again, the same."""
+        items = self._hub.mailbox(self._state.cursor, wait_seconds)
+        for item in sorted(items, key=lambda item: item.number):
+            write_durably(self._paths.inbox / f"{item.number:016d}{ENVELOPE_SUFFIX}", item.envelope)
+            self._state = replace(self._state, cursor=max(self._state.cursor, item.number))
+        if items:
+            write_state(self._paths, self._state)
+        return len(items)
+
+    def run(self, stop: threading.Event) -> None:
+        """Do it until told to stop: mail in a thread of its own, because it waits at the hub."""
+        from watchfiles import watch
+
+        mail = threading.Thread(target=self._poll, args=(stop,), name="mail", daemon=True)
+        mail.start()
+        backoff = Backoff()
+        changes = watch(
+            *(self._paths.outbox, self._paths.verdicts),
+            debounce=50,
+            step=20,
+            rust_timeout=PAUSE_MILLISECONDS,
+            yield_on_timeout=True,
+            stop_event=stop,
+        )
+        self._guarded(self.carry, backoff, stop)
+        for _ in changes:
+            self._guarded(self.carry, backoff, stop)
+        mail.join(timeout=1.0)
+
+    def _poll(self, stop: threading.Event) -> None:
+        backoff = Backoff()
+        while not stop.is_set():
+            self._guarded(lambda: self.fetch_mail(POLL_SECONDS), backoff, stop)
+
+    def _guarded(self, action: Callable[[], int], backoff: Backoff, stop: threading.Event) -> None:
+        try:
+            action()
+        except HubUnreachableError as error:
+            if backoff.failures == 0:
+                _log.warning("hub_away", why=error.message, remedy=error.remedy)
+            stop.wait(backoff.failed())
+        except OSError as error:
+            _log.error("folder_not_usable", why=error.strerror, remedy="Check the disk and the folders' rights.")
+            stop.wait(backoff.failed())
+        else:
+            if backoff.succeeded():
+                _log.info("hub_back")
+
+    def _start_jobs(self) -> int:
+        accepted = self._accepted()
+        self._started &= accepted
+        done = 0
+        for task_id in sorted(accepted - self._started):
+            if not self._unless_held(task_id, partial(self._fetch_base, task_id, accepted)):
+                continue
+            self._started.add(task_id)
+            self._run_job(task_id)
+            done += 1
+        return done
+
+    def _fetch_base(self, task_id: str, accepted: set[str]) -> bool:
+        task = self._task(task_id)
+        if task is not None and task.base is not None:
+            fetch_version(self._hub, self._paths, task.base)
+            tasks = [self._task(other) for other in accepted]
+            forget_old_blobs(self._paths, {t.base.weights_digest for t in tasks if t and t.base})
+        return True
+
+    def _deliver(self) -> int:
+        waiting = self._outbox.waiting()
+        return sum(self._unless_held(path.name, partial(self._outbox.deliver, path)) for path in waiting)
+
+    def _unless_held(self, name: str, action: Callable[[], bool]) -> bool:
+        """Do something that the hub may refuse; a refusal holds back this one thing for a while and nothing else."""
+        hold = self._holds.get(name)
+        if hold is not None and time.monotonic() < hold.until:
+            return False
+        try:
+            done = action()
+        except HubRefusedError as error:
+            _log.warning("hub_refused", what=name, why=error.message, remedy=error.remedy)
+            hold = hold or self._holds.setdefault(name, _Hold(Backoff()))
+            hold.until = time.monotonic() + hold.backoff.failed()
+            return False
+        self._holds.pop(name, None)
+        return done
+
+    def _accepted(self) -> set[str]:
+        accepted = set()
+        for path in finished_files(self._paths.verdicts, ".json"):
+            try:
+                if parse_json(path.read_bytes())["verdict"] == "accept":
+                    accepted.add(path.stem)
+            except (OSError, ProtocolError, KeyError, TypeError):
+                continue  # taken away or being replaced: the next pass sees what it has become
+        return accepted
+
+    def _task(self, task_id: str) -> RoundTask | None:
+        if task_id not in self._tasks:
+            for path in finished_files(self._paths.inbox, ENVELOPE_SUFFIX):
+                if path.name not in self._scanned:
+                    self._scanned.add(path.name)
+                    self._remember(path)
+        return self._tasks.get(task_id)
+
+    def _remember(self, path: Path) -> None:
+        try:
+            message = parse_message(read_unverified(path.read_bytes()))
+        except ProtocolError:
+            return  # the gate refuses it and says why
+        if isinstance(message, RoundTask):
+            self._tasks.setdefault(message.task_id, message)

@@ -1,0 +1,69 @@
+"""Weights from the hub: resumed where they broke off, checked by digest, and only then seen by anybody else."""
+
+import os
+from collections.abc import Collection
+from pathlib import Path
+
+from protocol.digest import digest_of_file, hex_of
+from protocol.messages import ModelReference
+from site_node.agent.hub_client import HubClient
+from site_node.durable import finished_files, remove, sync_folder
+from site_node.errors import HubRefusedError, HubUnreachableError
+from site_node.settings import SitePaths
+
+KEPT_BLOBS = 4
+RANGE_NOT_SATISFIABLE = 416
+
+
+def fetch_version(hub: HubClient, paths: SitePaths, version: ModelReference) -> bool:
+    """Have a version's weights in inbox/blobs; tell whether they had to be fetched.
+
+    Raises: HubUnreachableError if they cannot be had now; what has come is kept for the next attempt.
+    """
+    target = paths.blobs / hex_of(version.weights_digest)
+    if target.exists():
+        return False
+    partial = paths.partial / target.name
+    if _size(partial) < version.weights_bytes:
+        _fetch_rest(hub, partial, version)
+    if _size(partial) != version.weights_bytes or digest_of_file(partial) != version.weights_digest:
+        if _size(partial) >= version.weights_bytes:
+            remove(partial)
+        raise HubUnreachableError("A version's weights came damaged or broke off.", "The agent asks again by itself.")
+    partial.replace(target)
+    sync_folder(target.parent)
+    return True
+
+
+def forget_old_blobs(paths: SitePaths, needed: Collection[str]) -> None:
+    """Remove weights that no open task names, but for the few newest."""
+    names = {hex_of(digest) for digest in needed}
+    others = [path for path in finished_files(paths.blobs, "") if path.name not in names]
+    others.sort(key=lambda path: path.stat().st_mtime)
+    for path in others[:-KEPT_BLOBS]:
+        remove(path)
+
+
+def _fetch_rest(hub: HubClient, partial: Path, version: ModelReference) -> None:
+    try:
+        with hub.blob(version.weights_digest, _size(partial)) as (starts_at, pieces), partial.open("ab") as file:
+            file.truncate(starts_at)
+            left = version.weights_bytes - starts_at
+            for piece in pieces:
+                file.write(piece[: max(left, 0)])
+                left -= len(piece)
+                if left < 0:
+                    raise HubUnreachableError("The hub sends more than a version's size.", "Ask its operator.")
+            file.flush()
+            os.fsync(file.fileno())
+    except HubRefusedError as error:
+        if error.status == RANGE_NOT_SATISFIABLE:
+            remove(partial)
+        raise
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0

@@ -1,0 +1,140 @@
+"""Candidates: what the worker hands over to the gate in answer to an order. Nothing in it leaves unchecked.
+
+    handover/candidates/<task_id>/candidate.json      this description
+    handover/candidates/<task_id>/payload.bin         the update, for kind "update"
+    handover/cohorts/<study hex>.json                 the public figures of a cohort
+
+A candidate appears whole: its folder is written under a hidden name, synced, and renamed.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from protocol.digest import Digest, canonical_json, hex_of, parse_json
+from protocol.errors import DigestError
+from protocol.messages import Count, Reason
+from protocol.metrics import ScoreHistograms
+from protocol.study import HeldOutSplit
+from site_node.durable import remove, sync_folder, unfinished_beside, write_durably
+from site_node.errors import GateError
+from site_node.settings import SitePaths
+
+MAX_CANDIDATE_BYTES = 4 << 20
+Step = Literal["difference", "weights", "zstandard"]
+
+
+class Candidate(BaseModel):
+    """An update, an evaluation or a failure; the fields of the other kinds are empty."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    task_id: str = Field(max_length=200)
+    task_digest: Digest
+    kind: Literal["update", "evaluation", "failure"]
+    payload_digest: Digest | None = None
+    payload_bytes: Count | None = None
+    manifest_digest: Digest | None = None
+    steps: list[Step] = []
+    histograms: dict[HeldOutSplit, ScoreHistograms] | None = None
+    reason: Reason | None = None
+
+
+class CohortFigures(BaseModel):
+    """What the site's administrator approves to be known of a cohort, and why there is none."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    study_digest: Digest
+    training_patients: Count = 0
+    training_images: Count = 0
+    held_out_patients: Count = 0
+    manifest_digest: Digest | None = None
+    problem: Reason | None = None
+
+
+def candidate_folder(paths: SitePaths, task_id: str) -> Path:
+    """Return where the candidate of a task lies once it is whole."""
+    return paths.candidates / task_id
+
+
+def payload_path(paths: SitePaths, task_id: str) -> Path:
+    """Return where the payload of a task's candidate lies."""
+    return candidate_folder(paths, task_id) / "payload.bin"
+
+
+def write_candidate(paths: SitePaths, candidate: Candidate, payload: bytes | None = None) -> None:
+    """Hand a candidate over, whole. If one is there already it stays: the first is the answer."""
+    target = candidate_folder(paths, candidate.task_id)
+    if target.exists():
+        return
+    paths.candidates.mkdir(parents=True, exist_ok=True)
+    unfinished = unfinished_beside(target)
+    unfinished.mkdir(mode=0o770)
+    if payload is not None:
+        write_durably(unfinished / "payload.bin", payload)
+    write_durably(unfinished / "candidate.json", canonical_json(candidate.model_dump(mode="json")))
+    publish(unfinished, target)
+
+
+def publish(unfinished: Path, target: Path) -> None:
+    """Give a finished folder its final name; if the name is taken, the first one stays."""
+    try:
+        unfinished.rename(target)
+    except OSError:
+        if not target.is_dir():
+            raise
+        remove(unfinished)
+    sync_folder(target.parent)
+
+
+def read_candidate(paths: SitePaths, task_id: str) -> Candidate | None:
+    """Return the candidate of a task, or None if there is none yet.
+
+    Raises: GateError if it is something else, or larger than any candidate may be.
+    """
+    data = _bounded(candidate_folder(paths, task_id) / "candidate.json")
+    try:
+        return None if data is None else Candidate.model_validate(parse_json(data))
+    except (DigestError, ValidationError):
+        raise GateError("A candidate does not parse.", "Are worker and gate of the same version?") from None
+
+
+def cohort_path(paths: SitePaths, study_digest: str) -> Path:
+    """Return where the figures of a study's cohort lie."""
+    return paths.cohorts / f"{hex_of(study_digest)}.json"
+
+
+def write_cohort_figures(paths: SitePaths, figures: CohortFigures) -> None:
+    """Hand over the public figures of a cohort."""
+    paths.cohorts.mkdir(parents=True, exist_ok=True)
+    write_durably(cohort_path(paths, figures.study_digest), canonical_json(figures.model_dump(mode="json")))
+
+
+def read_cohort_figures(paths: SitePaths, study_digest: str) -> CohortFigures | None:
+    """Return the figures of a study's cohort, or None if it was not counted yet.
+
+    Raises: GateError if the file is something else, or of another study.
+    """
+    data = _bounded(cohort_path(paths, study_digest))
+    if data is None:
+        return None
+    try:
+        figures = CohortFigures.model_validate(parse_json(data))
+    except (DigestError, ValidationError):
+        raise GateError("The figures of a cohort do not parse.", "Are worker and gate of the same version?") from None
+    if figures.study_digest != study_digest:
+        raise GateError("The figures of a cohort name another study.", "Restart the worker.")
+    return figures
+
+
+def _bounded(path: Path) -> bytes | None:
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_CANDIDATE_BYTES + 1)
+    except FileNotFoundError:
+        return None
+    if len(data) > MAX_CANDIDATE_BYTES:
+        raise GateError(f"A candidate's description holds at most {MAX_CANDIDATE_BYTES} bytes.", "Restart the worker.")
+    return data

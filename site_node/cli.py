@@ -1,0 +1,399 @@
+"""`wardround site`: everything a hospital's administrator does, and the site's three processes.
+
+Heavy imports stand inside the commands, so that the gate never loads torch and `--help` answers at once.
+"""
+
+import functools
+import json
+import os
+import pwd
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ParamSpec
+
+import typer
+
+from protocol.errors import ProtocolError
+from site_node.errors import SettingsError, SiteError
+from site_node.settings import SiteSettings, load_settings
+
+if TYPE_CHECKING:
+    import sqlite3
+
+P = ParamSpec("P")
+app = typer.Typer(
+    name="site",
+    help="One hospital's node. Begin with `init`, then `index`, `enroll`, and run `gate`, `worker` and `agent`.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The site's directory, as made by `wardround site init`.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for a script.")]
+
+
+def told(command: Callable[P, None]) -> Callable[P, None]:
+    """End a command with one clear message where something expected went wrong."""
+
+    @functools.wraps(command)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            command(*args, **kwargs)
+        except (SiteError, ProtocolError) as error:
+            typer.echo(f"{error}", err=True)
+            raise typer.Exit(1) from None
+
+    return wrapped
+
+
+@app.command()
+@told
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new directory for this site.")],
+    name: Annotated[str, typer.Option(help="The site's name at the hub: lower-case letters, digits and dashes.")],
+    hub: Annotated[str, typer.Option(help="The hub's address, for example https://hub.example.org.")],
+    images: Annotated[list[Path], typer.Option(help="Folder of DICOM files; may be given several times.")],
+    labels: Annotated[Path | None, typer.Option(help="CSV of labels; by default labels.csv beside the images.")] = None,
+    redis: Annotated[str, typer.Option(help="The site's own Redis.")] = "redis://127.0.0.1:6379/0",
+    approval: Annotated[str, typer.Option(help="Who approves studies: person, or automatic by the policy.")] = "person",
+    policy: Annotated[Path | None, typer.Option(help="A policy.yaml to copy instead of the careful default.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Processor threads of a training job.")] = None,
+) -> None:
+    """Make a site: its directory with the right permissions, keys, site.yaml and a commented policy.yaml.
+
+    Afterwards read DIR/policy.yaml: it says what this hospital allows. Then `wardround site index DIR` and
+    `wardround site enroll DIR --code CODE` with the code that the hub's operator gave you.
+    """
+    from site_node.enrolment import create_site
+    from site_node.governance.policy import policy_text
+
+    if approval not in ("person", "automatic"):
+        raise SettingsError(f"--approval is {approval!r}.", "Choose person or automatic.")
+    text = policy.read_text(encoding="utf-8") if policy is not None else policy_text(approval)
+    settings = create_site(folder, name, hub, images, labels, redis_url=redis, policy=text, threads=threads)
+    typer.echo(f"The site {settings.name} is made in {settings.paths.root}.")
+    typer.echo(f"Next: read {settings.policy}, then wardround site index {folder}")
+
+
+@app.command()
+@told
+def enroll(
+    folder: Folder,
+    code: Annotated[str, typer.Option(help="The one-time invitation code from the hub's operator.")],
+    hub_key: Annotated[str | None, typer.Option(help="The hub's public key, if its operator told you.")] = None,
+) -> None:
+    """Enrol the site with its hub, once: our public keys go there, the hub's comes here.
+
+    Compare the printed fingerprint with the hub's operator, over the telephone.
+    """
+    from protocol.signing import SigningKey
+    from site_node.agent.hub_client import HubClient, connect
+    from site_node.enrolment import enroll_site
+
+    settings = load_settings(folder)
+    with connect(settings.hub_url) as http:
+        hub = HubClient(http, settings.name, SigningKey.load_or_create(settings.paths.transport_key))
+        key = enroll_site(settings, hub, code, hub_key)
+    typer.echo(f"{settings.name} is enrolled at {settings.hub_url}.")
+    typer.echo(f"The hub's key: {key.text}\nIts fingerprint: {key.key_id}")
+
+
+@app.command()
+@told
+def index(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A site's directory, or any folder of DICOM files.")],
+    as_json: Json = False,
+) -> None:
+    """Index DICOM headers: of a site's images, or, to see what is there, of any folder without enrolment.
+
+    Files that cannot be used are listed with the reason; they stop nothing. Run it again after new images came.
+    """
+    from dataclasses import asdict
+
+    from site_node.cohort.index import index_folder
+
+    if (folder / "site.yaml").exists():
+        settings = load_settings(folder)
+        report = index_folder(settings.images, settings.paths.index)
+    elif folder.is_dir():
+        with tempfile.TemporaryDirectory() as scratch:
+            report = index_folder([folder], Path(scratch) / "index.sqlite")
+    else:
+        raise SettingsError(f"There is no folder at {folder}.", "Name a site's directory or a folder of DICOM files.")
+    quarantined = [{"file": str(entry.file), "reason": entry.reason} for entry in report.quarantined]
+    numbers = {key: value for key, value in asdict(report).items() if isinstance(value, int)}
+    if as_json:
+        _print({**numbers, "quarantined": quarantined})
+        return
+    typer.echo(f"{report.files} files, {report.instances} images of {report.patients} patients indexed.")
+    for entry in quarantined:
+        typer.echo(f"  left out: {entry['file']}: {entry['reason']}")
+
+
+@app.command()
+@told
+def gate(folder: Folder) -> None:
+    """Run the gate: it decides what comes in, records, signs, and alone fills the outbox. Give it no network."""
+    from site_node.governance.gate import Gate
+
+    settings = _process(folder)
+    opened = Gate(settings)
+    try:
+        opened.run(_stop_on_signal())
+    finally:
+        opened.close()
+
+
+@app.command()
+@told
+def agent(folder: Folder) -> None:
+    """Run the agent: it carries mail between the hub and the gate, and needs only outbound HTTPS."""
+    from protocol.signing import SigningKey
+    from site_node.agent.agent import Agent
+    from site_node.agent.hub_client import HubClient, connect
+    from site_node.tasks.app import enqueue, make_app
+
+    settings = _process(folder)
+    queue = make_app(settings)
+    with connect(settings.hub_url) as http:
+        hub = HubClient(http, settings.name, SigningKey.load_or_create(settings.paths.transport_key))
+        carrier = Agent(settings, hub, functools.partial(enqueue, queue))
+        carrier.run(_stop_on_signal())
+
+
+@app.command()
+@told
+def worker(folder: Folder) -> None:
+    """Run the worker: it trains and evaluates what the gate ordered, with the site's Redis as its only connection."""
+    from site_node.tasks.worker import run_worker
+
+    raise typer.Exit(run_worker(_process(folder)))
+
+
+@app.command()
+@told
+def status(folder: Folder, as_json: Json = False) -> None:
+    """Show where the site stands: enrolled or paused, studies, tasks at work, what waits to leave."""
+    from site_node.overview import status_of
+
+    with _records(folder) as (settings, database):
+        found = status_of(settings, database)
+    if as_json:
+        _print(found)
+        return
+    standing = "paused" if found["paused"] else "enrolled" if found["enrolled"] else "not enrolled"
+    typer.echo(f"{found['site']} at {found['hub']}: {standing}")
+    for digest, state in found["studies"].items():
+        typer.echo(f"  study {digest[:19]}…  {state}")
+    for task in found["tasks"]:
+        typer.echo(f"  task {task['task_id']}  {task['state']}")
+    typer.echo(f"  {found['outbox']} messages wait to leave; {found['egress_entries']} were recorded so far")
+
+
+@app.command()
+@told
+def studies(folder: Folder, as_json: Json = False) -> None:
+    """List the studies proposed to this hospital, what they ask for, and what stands in their way."""
+    from site_node.governance.policy import load_policy
+    from site_node.overview import studies_of
+
+    with _records(folder) as (settings, database):
+        found = studies_of(database, load_policy(settings.policy), time.time())
+    if as_json:
+        _print(found)
+        return
+    if not found:
+        typer.echo("No study was proposed yet.")
+    for study in found:
+        terms = ""
+        if "name" in study:
+            epsilon = "no differential privacy" if study["epsilon"] is None else f"epsilon {study['epsilon']:g}"
+            terms = f"{study['name']}, {study['rounds']} rounds, {epsilon}"
+        typer.echo(f"{study['digest']}  {study['state']}: {terms}")
+        for line in (study["explanation"], study.get("policy_objection")):
+            if line:
+                typer.echo(f"    {line}")
+
+
+@app.command()
+@told
+def approve(
+    folder: Folder,
+    digest: Annotated[str, typer.Argument(help="The study's digest, or its beginning, as `studies` lists it.")],
+    person: Annotated[str | None, typer.Option(help="Who decides; by default the name of this account.")] = None,
+    days: Annotated[int | None, typer.Option(min=1, help="The approval ends after so many days.")] = None,
+    refuse: Annotated[bool, typer.Option("--refuse", help="Refuse the study instead.")] = False,
+    withdraw: Annotated[bool, typer.Option("--withdraw", help="Withdraw an approval, at once.")] = False,
+) -> None:
+    """Decide on a study: approve exactly this digest; a changed study needs a new approval.
+
+    The gate then charges the privacy ledger for the study's planned maximum and tells the hub.
+    """
+    from protocol.signing import SigningKey
+    from site_node.governance.approval import SECONDS_A_DAY, Decision, DecisionWord, record_decision
+    from site_node.governance.policy import load_policy
+
+    if refuse and withdraw:
+        raise SettingsError("--refuse and --withdraw exclude each other.", "Choose one.")
+    with _records(folder) as (settings, database):
+        study = _study_beginning(database, digest)
+        now, length = time.time(), days or load_policy(settings.policy).approval_days
+        word: DecisionWord = "withdrawn" if withdraw else "refused" if refuse else "approved"
+        expires_at = now + length * SECONDS_A_DAY if word == "approved" else None
+        decider = person or pwd.getpwuid(os.getuid()).pw_name
+        key = SigningKey.load_or_create(settings.paths.identity_key)
+        record_decision(database, Decision(study, word, decider, now, expires_at), key)
+    typer.echo(f"{word}: {study}, by {decider}. The gate acts on it within a second.")
+
+
+@app.command()
+@told
+def budget(folder: Folder, as_json: Json = False) -> None:
+    """Show the privacy ledger's account and check its chain: what each study was charged, what is left."""
+    from site_node.governance.policy import load_policy
+    from site_node.overview import budget_overview
+
+    with _records(folder) as (settings, database):
+        found = budget_overview(database, load_policy(settings.policy))
+    if as_json:
+        _print(found)
+        return
+    typer.echo(f"epsilon {found['epsilon']:.3f} of {found['lifetime_epsilon']:g}, for each patient, over all studies")
+    typer.echo(f"delta {found['delta']:.2g} of {found['lifetime_delta']:g}; {found['entries']} entries, chain intact")
+    for charge in found["studies"]:
+        epsilon = "no differential privacy" if charge["epsilon"] is None else f"epsilon {charge['epsilon']:.3f}"
+        typer.echo(f"  {charge['study_digest']}  {epsilon}, delta {charge['delta']:g}")
+
+
+@app.command()
+@told
+def egress(
+    folder: Folder,
+    as_json: Json = False,
+    verify: Annotated[bool, typer.Option("--verify", help="Check the chain and the hub's receipts.")] = False,
+) -> None:
+    """List everything that left this hospital: time, kind, size, digest, and the hub's receipt."""
+    from site_node.governance import egress as ledger
+    from site_node.governance.context import read_hub_key
+    from site_node.governance.hash_chain import verify as verify_chain
+
+    with _records(folder) as (settings, database):
+        if verify:
+            entries, head = verify_chain(database, "egress")
+            receipts = ledger.verify_receipts(database, read_hub_key(settings.paths)) if entries else 0
+            _print({"ok": True, "entries": entries, "head": head, "receipts": receipts})
+            return
+        found = ledger.egress_entries(database)
+    if as_json:
+        _print(found)
+        return
+    for entry in found:
+        answer = entry["receipt"]
+        state = "waits" if answer is None else "taken" if answer["accepted"] else f"refused: {answer['reason']}"
+        size = entry["envelope_bytes"] + entry["payload_bytes"]
+        when = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(entry["time"]))
+        typer.echo(f"{entry['number']:>6}  {when}  {entry['kind']:<28} {size:>12} bytes  {state}")
+
+
+@app.command()
+@told
+def policy(folder: Folder, as_json: Json = False) -> None:
+    """Show the policy as the gate understands it, and check that it parses."""
+    from site_node.governance.policy import load_policy
+
+    settings = load_settings(folder)
+    found = load_policy(settings.policy).model_dump(mode="json")
+    if as_json:
+        _print(found)
+        return
+    for name, value in found.items():
+        typer.echo(f"{name}: {value}")
+
+
+@app.command()
+@told
+def networks(as_json: Json = False) -> None:
+    """List the networks that studies may name."""
+    from site_node.training.networks import PERMITTED
+
+    names = sorted(PERMITTED)
+    if as_json:
+        _print(names)
+        return
+    for name in names:
+        typer.echo(name)
+
+
+@app.command()
+@told
+def pause(folder: Folder) -> None:
+    """Pause the site: running jobs stop, no study and no task is decided, and nothing new leaves until `resume`."""
+    _switch(folder, paused=True)
+    typer.echo("Paused. Continue with `wardround site resume`.")
+
+
+@app.command()
+@told
+def resume(folder: Folder) -> None:
+    """Let a paused site go on."""
+    _switch(folder, paused=False)
+    typer.echo("The site goes on.")
+
+
+def _switch(folder: Path, *, paused: bool) -> None:
+    from site_node.governance.records import set_paused
+
+    with _records(folder) as (_, database):
+        set_paused(database, paused)
+
+
+@contextmanager
+def _records(folder: Path) -> Iterator[tuple[SiteSettings, "sqlite3.Connection"]]:
+    from site_node.governance.records import open_records
+
+    settings = load_settings(folder)
+    database = open_records(settings.paths)
+    try:
+        yield settings, database
+    finally:
+        database.close()
+
+
+def _study_beginning(database: "sqlite3.Connection", digest: str) -> str:
+    from site_node.governance.records import study_records
+
+    known = [record.digest for record in study_records(database)]
+    found = [d for d in known if d.startswith(digest) or d.removeprefix("sha256:").startswith(digest)]
+    if len(found) != 1:
+        problem = "No study's digest begins" if not found else "Several studies' digests begin"
+        raise SettingsError(f"{problem} with {digest[:80]!r}.", "See `wardround site studies DIR`.")
+    return found[0]
+
+
+def _process(folder: Path) -> SiteSettings:
+    from site_node.logs import configure_logs
+
+    configure_logs()
+    return load_settings(folder)
+
+
+def _stop_on_signal() -> threading.Event:
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    return stop
+
+
+def _print(value: Any) -> None:
+    json.dump(value, sys.stdout, indent=2, ensure_ascii=False)
+    sys.stdout.write("\n")
+
+
+if __name__ == "__main__":
+    app()

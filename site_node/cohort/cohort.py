@@ -1,0 +1,163 @@
+"""The patients of one study at this site: index and labels joined, criteria applied, split, and named by a digest.
+
+Whatever falls out is counted by reason (`Cohort.dropped`): reasons begin with what they count, `label:`, `image:` or
+`patient:`. Nothing here leaves the hospital but figures that its administrator approves.
+
+An image belongs to the patient that its header names; labels.csv must name the same, or stands in where the header has
+no patient id. A patient's label is made of the labels of all images that take part (`study.label.patient_label`): any
+positive, all positive, or more than half of them.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from protocol.digest import digest_of
+from protocol.study import Split, StudySpec
+from site_node.cohort.index_database import open_index
+from site_node.cohort.labels import read_labels
+from site_node.cohort.matching import Match, matches_of
+from site_node.cohort.splits import instance_digest, pseudonym, split_of
+from site_node.errors import IndexingError, OneClassError, TooFewPatientsError
+
+MANIFEST_SCHEMA = "wardround.cohort/1"
+SEVERAL_SPLITS = "patient: labels.csv puts the patient into several splits"
+BELOW_MINIMUM = "patient: the site has fewer training patients than the study's minimum, so it does not train"
+
+
+@dataclass(frozen=True)
+class ImageRef:
+    """One image of a patient; `frame` is None for a single-frame image, `content_digest` is over the file's bytes.
+
+    Never leaves the hospital.
+    """
+
+    path: Path
+    sop_instance_uid: str
+    label: int | None
+    frame: int | None = None
+    age_years: float | None = None
+    sex: str | None = None
+    view: str | None = None
+    content_digest: str = ""
+
+
+@dataclass(frozen=True)
+class Patient:
+    """One patient: `key` is the site's own patient id and never leaves the hospital."""
+
+    key: str
+    images: tuple[ImageRef, ...]
+    label: int
+    split: Split
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """A study's patients, sorted by key; `dropped` counts what fell out, by reason.
+
+    Guarantee: equal `manifest_digest` means the same patients, images (to the byte), labels and splits.
+    """
+
+    patients: tuple[Patient, ...]
+    manifest_digest: str
+    dropped: Mapping[str, int] = field(default_factory=dict)
+
+    def of(self, split: Split) -> tuple[Patient, ...]:
+        """Return the patients of one split, sorted by key."""
+        return tuple(patient for patient in self.patients if patient.split == split)
+
+
+def build_cohort(index_path: Path, labels_path: Path, study: StudySpec, split_key: bytes) -> Cohort:
+    """Build a study's cohort from the index and labels.csv.
+
+    Guarantee: the same files, labels, study and key give the same cohort, wherever they lie; each image was decoded
+        once. A site with too few training patients for the study keeps its held-out ones and evaluates only.
+    Raises: IndexingError without an index; LabelsError; TooFewPatientsError if nobody is left;
+        OneClassError if all training patients are of one class.
+    """
+    if not index_path.exists():
+        raise IndexingError("The images of this site are not indexed yet.", "Run: wardround site index")
+    labels = read_labels(labels_path, study.label)
+    dropped = Counter(labels.dropped)
+    with open_index(index_path) as database:
+        matches = matches_of(database, labels, study, dropped)
+    patients = _without_too_few(_patients(matches, study, split_key, dropped), study, dropped)
+    _refuse_one_class(patients)
+    reasons = {reason: number for reason, number in sorted(dropped.items()) if number}
+    return Cohort(tuple(patients), _manifest_digest(patients, split_key), reasons)
+
+
+def _patients(matches: Iterable[Match], study: StudySpec, split_key: bytes, dropped: Counter[str]) -> list[Patient]:
+    by_patient: defaultdict[str, list[Match]] = defaultdict(list)
+    for match in matches:
+        by_patient[match.row.patient_id].append(match)
+    patients: list[Patient] = []
+    for key, own in sorted(by_patient.items()):
+        split = split_of(key, {match.row.split for match in own}, study.splits, split_key)
+        if split is None:
+            dropped[SEVERAL_SPLITS] += 1
+            continue
+        images = tuple(_image(match) for match in sorted(own, key=lambda match: match.row.sop_instance_uid))
+        label = patient_label([match.row.label for match in own], study.label.patient_label)
+        patients.append(Patient(key, images, label, split))
+    return patients
+
+
+def patient_label(labels: Sequence[int], rule: Literal["any", "all", "majority"]) -> int:
+    """Make one label of a patient's images' labels, 0 or 1; a tie of `majority` is negative."""
+    if rule == "any":
+        return max(labels)
+    if rule == "all":
+        return min(labels)
+    return int(2 * sum(labels) > len(labels))
+
+
+def _image(match: Match) -> ImageRef:
+    return ImageRef(
+        path=match.image.path,
+        sop_instance_uid=match.row.sop_instance_uid,
+        label=match.row.label,
+        age_years=match.facts.age_years,
+        sex=match.facts.sex,
+        view=match.facts.view,
+        content_digest=match.content.digest,
+    )
+
+
+def _without_too_few(patients: list[Patient], study: StudySpec, dropped: Counter[str]) -> list[Patient]:
+    training = sum(patient.split == "train" for patient in patients)
+    if 0 < training < study.cohort.minimum_patients:
+        dropped[BELOW_MINIMUM] = training
+        patients = [patient for patient in patients if patient.split != "train"]
+    if not patients:
+        reasons = "; ".join(f"{number} x {reason}" for reason, number in sorted(dropped.items()) if number)
+        raise TooFewPatientsError(
+            f"No patient of this site is left for the study. What fell out: {reasons or 'nothing, there is no image'}.",
+            "Compare the study's criteria and label column with the images and labels.csv, then index again.",
+        )
+    return patients
+
+
+def _refuse_one_class(patients: Sequence[Patient]) -> None:
+    training = {patient.label for patient in patients if patient.split == "train"}
+    if len(training) == 1:
+        raise OneClassError(
+            "All training patients of this site are of one class, from which nothing can be told apart.",
+            "Add patients of the other class, or mark all as validation or test: the site then only evaluates.",
+        )
+
+
+def _manifest_digest(patients: Sequence[Patient], split_key: bytes) -> str:
+    entries = sorted(
+        [
+            pseudonym(patient.key, split_key),
+            patient.split,
+            patient.label,
+            [[instance_digest(i.sop_instance_uid, split_key), i.content_digest, i.label] for i in patient.images],
+        ]
+        for patient in patients
+    )
+    return digest_of({"schema": MANIFEST_SCHEMA, "patients": entries})

@@ -1,0 +1,140 @@
+"""The index as a table: one row for each file, with its header's facts or the reason why it has none.
+
+The index holds patient ids; it lies in the worker's own folder, readable by its user alone, and never leaves. It is
+derived data: written by another reader version, it is emptied and made again.
+"""
+
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+
+from site_node.dicom.folder import FoundFile, Outcome
+from site_node.dicom.headers import InstanceHeader
+from site_node.sqlite import connection, transaction
+
+READER_VERSION = 1
+HEADER_COLUMNS = tuple(field.name for field in fields(InstanceHeader))
+SCHEMA = f"""
+CREATE TABLE IF NOT EXISTS files (
+    path TEXT PRIMARY KEY, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('image', 'quarantined', 'companion')), problem TEXT,
+    content_digest TEXT, content_problem TEXT, {", ".join(HEADER_COLUMNS)}
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS files_by_instance ON files (sop_instance_uid);
+PRAGMA user_version = {READER_VERSION};
+"""
+COLUMNS = ("path", "size", "mtime_ns", "state", "problem", *HEADER_COLUMNS)
+# only constants of this file are put together here; values are always bound
+STORE = f"INSERT OR REPLACE INTO files ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"  # noqa: S608
+REMEMBER = "UPDATE files SET content_digest = ?, content_problem = ? WHERE path = ? AND size = ? AND mtime_ns = ?"
+
+
+@dataclass(frozen=True)
+class Content:
+    """What reading a whole file gave: the digest of its bytes, and why its pixels cannot be used, if they cannot."""
+
+    digest: str
+    problem: str | None
+
+
+@dataclass(frozen=True)
+class IndexedImage:
+    """A usable image file as the index knows it; `content` is None until the file was once read whole."""
+
+    path: Path
+    size: int
+    mtime_ns: int
+    header: InstanceHeader
+    content: Content | None
+
+
+@dataclass(frozen=True)
+class Quarantined:
+    """A file that is left out, and why; for the administrator's own eyes."""
+
+    file: Path
+    reason: str
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How many images, distinct instances, distinct patients and companion files the index holds."""
+
+    images: int
+    instances: int
+    patients: int
+    companions: int
+
+
+class IndexDatabase:
+    """The open index; made by `open_index`."""
+
+    def __init__(self, database: sqlite3.Connection) -> None:
+        self._database = database
+
+    def known(self) -> Mapping[str, tuple[int, int]]:
+        """Return size and modification time of every file, by path."""
+        rows = self._database.execute("SELECT path, size, mtime_ns FROM files")
+        return {row["path"]: (row["size"], row["mtime_ns"]) for row in rows}
+
+    def store(self, outcomes: Iterable[tuple[FoundFile, Outcome]]) -> None:
+        """Write what reading these files gave, in one transaction; what was known of them is replaced."""
+        with transaction(self._database) as database:
+            database.executemany(STORE, [_row(found, outcome) for found, outcome in outcomes])
+
+    def forget(self, paths: Iterable[str]) -> None:
+        """Remove files that are no longer there, in one transaction."""
+        with transaction(self._database) as database:
+            database.executemany("DELETE FROM files WHERE path = ?", [(path,) for path in paths])
+
+    def remember(self, contents: Iterable[tuple[IndexedImage, Content]]) -> None:
+        """Write what reading these files whole gave, in one transaction; a file that changed meanwhile is left."""
+        rows = [(c.digest, c.problem, str(i.path), i.size, i.mtime_ns) for i, c in contents]
+        with transaction(self._database) as database:
+            database.executemany(REMEMBER, rows)
+
+    def images(self) -> Iterator[IndexedImage]:
+        """Yield the usable images, ordered by path."""
+        for row in self._database.execute("SELECT * FROM files WHERE state = 'image' ORDER BY path"):
+            header = InstanceHeader(**{name: row[name] for name in HEADER_COLUMNS})
+            digest = row["content_digest"]
+            content = Content(digest, row["content_problem"]) if digest else None
+            yield IndexedImage(Path(row["path"]), row["size"], row["mtime_ns"], header, content)
+
+    def quarantined(self) -> tuple[Quarantined, ...]:
+        """Return the files that are left out, ordered by path."""
+        rows = self._database.execute("SELECT path, problem FROM files WHERE state = 'quarantined' ORDER BY path")
+        return tuple(Quarantined(Path(row["path"]), row["problem"]) for row in rows)
+
+    def counts(self) -> Counts:
+        """Count what the index holds; images without a patient id count for no patient."""
+        row = self._database.execute(
+            "SELECT count(*) FILTER (WHERE state = 'image'), count(DISTINCT sop_instance_uid),"
+            " count(DISTINCT patient_id), count(*) FILTER (WHERE state = 'companion') FROM files"
+        ).fetchone()
+        return Counts(*row)
+
+
+@contextmanager
+def open_index(path: Path) -> Iterator[IndexDatabase]:
+    """Open the index, making it if it is not there.
+
+    Raises: DatabaseError if it cannot be opened.
+    """
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch(mode=0o600)
+    with connection(path, "") as database:
+        if database.execute("PRAGMA user_version").fetchone()[0] != READER_VERSION:
+            database.execute("DROP TABLE IF EXISTS files")
+        database.executescript(SCHEMA)
+        yield IndexDatabase(database)
+
+
+def _row(found: FoundFile, outcome: Outcome) -> tuple[object, ...]:
+    header = outcome.header
+    facts = astuple(header) if header else (None,) * len(HEADER_COLUMNS)
+    state = "image" if header else "quarantined" if outcome.problem else "companion"
+    return (str(found.path), found.size, found.mtime_ns, state, outcome.problem, *facts)

@@ -1,0 +1,46 @@
+"""The report of `wardround site index`, as a script reads it and as a person does."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from site_node.cohort.index import IndexReport, Progress, index_folder
+
+
+def index_of_any_folder(folder: Path, *, progress: Progress | None = None) -> IndexReport:
+    """Index a folder into an index that is thrown away: no site, no enrolment, nothing kept.
+
+    Raises: IndexingError if the folder is not there.
+    """
+    with TemporaryDirectory(prefix="wardround-index-") as temporary:
+        return index_folder([folder], Path(temporary) / "index.sqlite", progress=progress)
+
+
+def report_as_json(report: IndexReport, folders: Sequence[Path]) -> dict[str, Any]:
+    """Return the report as plain data; files are named relative to the folder if there is only one."""
+    root = folders[0].resolve() if len(folders) == 1 else None
+    return {
+        "files": report.files,
+        "instances": report.instances,
+        "patients": report.patients,
+        "indexed": report.indexed,
+        "companions": report.companions,
+        "quarantined": [{"file": _name(entry.file, root), "reason": entry.reason} for entry in report.quarantined],
+    }
+
+
+def report_as_text(report: IndexReport) -> str:
+    """Return the report in a few lines: what is usable, and each reason of quarantine with its number of files."""
+    lines = [
+        f"{report.files} files: {report.indexed} images ({report.instances} instances of {report.patients} patients), "
+        f"{report.companions} text files beside them, {len(report.quarantined)} quarantined"
+    ]
+    reasons = Counter(entry.reason for entry in report.quarantined)
+    lines += [f"  {number:6d}  {reason}" for reason, number in reasons.most_common()]
+    return "\n".join(lines)
+
+
+def _name(file: Path, root: Path | None) -> str:
+    return file.relative_to(root).as_posix() if root and file.is_relative_to(root) else str(file)

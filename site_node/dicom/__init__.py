@@ -1,0 +1,1 @@
+"""DICOM files as they really are: walking folders, reading headers, decoding pixels."""

@@ -1,0 +1,187 @@
+"""Read what the index needs of one DICOM file, without its pixels.
+
+Source: DICOM PS3.10 (file format), PS3.5 section 7 (encoding), PS3.3 C.7.6.3 (Image Pixel Module).
+Convention: whatever makes a file useless as an image is said in one sentence for the hospital's administrator
+(`UnreadableError`), which names the fault and never a patient.
+
+A file without the `DICM` preamble is read all the same if its first bytes are a DICOM element: old archives write such
+files. That pixel data is present and complete is judged from its element's length; the pixels themselves are not read.
+"""
+
+import re
+import struct
+import warnings
+from dataclasses import dataclass
+from datetime import date, datetime
+from pathlib import Path
+from typing import BinaryIO
+
+from pydicom.dataset import Dataset
+from pydicom.filereader import read_partial
+from pydicom.tag import Tag
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, MediaStorageDirectoryStorage
+
+from site_node.dicom.pixel_element import (
+    PIXEL_TAGS,
+    PixelElement,
+    check_is_image,
+    check_pixels_can_be_read,
+    first_value,
+    whole_number,
+)
+from site_node.errors import UnreadableError
+
+PREAMBLE_BYTES = 128
+DAYS_IN_YEAR = 365.25
+UNITS_IN_YEAR = {"Y": 1.0, "M": 12.0, "W": DAYS_IN_YEAR / 7, "D": DAYS_IN_YEAR}
+FIRST_GROUPS = (0x0002, 0x0008)
+NOT_DICOM = "not a DICOM file"
+EMPTY = "the file is empty"
+
+KEYWORDS = (
+    *("SpecificCharacterSet", "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"),
+    *("PatientID", "PatientSex", "PatientAge", "PatientBirthDate", "StudyDate", "Manufacturer"),
+    *("Modality", "BodyPartExamined", "ViewPosition", "DirectoryRecordSequence"),
+    *("SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames", "Rows", "Columns"),
+    *("BitsAllocated", "BitsStored", "PixelRepresentation"),
+)
+TAGS = [Tag(keyword) for keyword in KEYWORDS]
+
+
+@dataclass(frozen=True)
+class InstanceHeader:
+    """One image as its header describes it. Text is stripped, terms are in capitals, what is missing is None.
+
+    `patient_id` and the UIDs never leave the hospital.
+    """
+
+    sop_instance_uid: str
+    sop_class_uid: str | None
+    study_instance_uid: str | None
+    series_instance_uid: str | None
+    patient_id: str | None
+    sex: str | None
+    age_years: float | None
+    study_date: str | None
+    manufacturer: str | None
+    modality: str | None
+    body_part: str | None
+    view: str | None
+    transfer_syntax: str
+    photometric: str | None
+    samples: int
+    frames: int
+    rows: int
+    columns: int
+
+
+def is_dicom(start: bytes) -> bool:
+    """Tell whether a file that starts with these bytes (132 or more, if it has them) can be DICOM."""
+    if start[PREAMBLE_BYTES : PREAMBLE_BYTES + 4] == b"DICM":
+        return True
+    if len(start) < 8:
+        return False
+    groups = (struct.unpack("<H", start[:2])[0], struct.unpack(">H", start[:2])[0])
+    if not any(group in FIRST_GROUPS for group in groups):
+        return False
+    explicit = re.fullmatch(rb"[A-Z]{2}", start[4:6]) is not None
+    return explicit or struct.unpack("<I", start[4:8])[0] < 256
+
+
+def read_header(path: Path) -> InstanceHeader:
+    """Read one file's header.
+
+    Guarantee: no warning of the DICOM library leaks, and no exception other than the one below.
+    Raises: UnreadableError with the sentence for the quarantine list.
+    """
+    try:
+        with path.open("rb") as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return _read(file, path.stat().st_size)
+    except UnreadableError:
+        raise
+    except OSError as error:
+        raise UnreadableError(f"the file cannot be opened: {(error.strerror or 'input error').lower()}") from error
+    except Exception as error:  # pydicom raises whatever a damaged file leads it to
+        raise UnreadableError("damaged: the DICOM header cannot be parsed") from error
+
+
+def _read(file: BinaryIO, size: int) -> InstanceHeader:
+    start = file.read(PREAMBLE_BYTES + 4)
+    if not start:
+        raise UnreadableError(EMPTY)
+    if not is_dicom(start):
+        raise UnreadableError(NOT_DICOM)
+    file.seek(0)
+    found: list[PixelElement] = []
+
+    def at_pixels(tag: int, vr: str | None, length: int) -> bool:
+        if tag in PIXEL_TAGS:
+            found.append(PixelElement(int(tag), vr, length))
+        return tag in PIXEL_TAGS
+
+    dataset = read_partial(file, stop_when=at_pixels, force=True, specific_tags=TAGS)
+    meta = getattr(dataset, "file_meta", None)
+    syntax = UID(str(getattr(meta, "TransferSyntaxUID", None) or ""))
+    media_class = getattr(meta, "MediaStorageSOPClassUID", None)
+    if "DirectoryRecordSequence" in dataset or media_class == MediaStorageDirectoryStorage:
+        raise UnreadableError("a DICOMDIR (the table of contents of a medium), which is no image")
+    check_is_image(dataset, found[0] if found else None)
+    remaining = None if syntax == DeflatedExplicitVRLittleEndian else size - file.tell()
+    check_pixels_can_be_read(dataset, syntax, found[0], remaining)
+    return _header(dataset, syntax)
+
+
+def _header(dataset: Dataset, syntax: UID) -> InstanceHeader:
+    # the file's meta information repeats the UID (PS3.10 7.1); some exporters write it only there
+    instance_uid = _text(dataset, "SOPInstanceUID") or _text(dataset.file_meta, "MediaStorageSOPInstanceUID")
+    if instance_uid is None:
+        raise UnreadableError("the header lacks the SOP instance UID, so no label can belong to it")
+    return InstanceHeader(
+        sop_instance_uid=instance_uid,
+        sop_class_uid=_text(dataset, "SOPClassUID"),
+        study_instance_uid=_text(dataset, "StudyInstanceUID"),
+        series_instance_uid=_text(dataset, "SeriesInstanceUID"),
+        patient_id=_text(dataset, "PatientID"),
+        sex=_term(dataset, "PatientSex"),
+        age_years=_age_years(dataset),
+        study_date=_text(dataset, "StudyDate"),
+        manufacturer=_text(dataset, "Manufacturer"),
+        modality=_term(dataset, "Modality"),
+        body_part=_term(dataset, "BodyPartExamined"),
+        view=_term(dataset, "ViewPosition"),
+        transfer_syntax=str(syntax),
+        photometric=_term(dataset, "PhotometricInterpretation"),
+        samples=whole_number(dataset, "SamplesPerPixel", 1),
+        frames=whole_number(dataset, "NumberOfFrames", 1),
+        rows=whole_number(dataset, "Rows", 0),
+        columns=whole_number(dataset, "Columns", 0),
+    )
+
+
+def _text(dataset: Dataset, keyword: str) -> str | None:
+    value = first_value(dataset, keyword)
+    text = str(value if value is not None else "").replace("\0", "").strip()
+    return text or None
+
+
+def _term(dataset: Dataset, keyword: str) -> str | None:
+    text = _text(dataset, keyword)
+    return text.upper() if text else None
+
+
+def _age_years(dataset: Dataset) -> float | None:
+    age = re.fullmatch(r"(\d{1,3})([DWMY]?)", (_text(dataset, "PatientAge") or "").upper())
+    if age:
+        return round(int(age[1]) / UNITS_IN_YEAR[age[2] or "Y"], 4)
+    born, seen = (_date(_text(dataset, keyword)) for keyword in ("PatientBirthDate", "StudyDate"))
+    if born is None or seen is None or seen < born:
+        return None
+    return round((seen - born).days / DAYS_IN_YEAR, 4)
+
+
+def _date(text: str | None) -> date | None:
+    try:
+        return datetime.strptime((text or "").replace(".", ""), "%Y%m%d").date()
+    except ValueError:
+        return None

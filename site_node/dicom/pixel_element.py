@@ -1,0 +1,132 @@
+"""Whether a file's pixel data is there, complete and decodable: rules on the header, in words of an administrator.
+
+Source: DICOM PS3.3 C.7.6.3 (Image Pixel Module), PS3.5 section 8 and A.4 (native and encapsulated pixel data).
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from pydicom.dataset import Dataset
+from pydicom.pixels import get_decoder
+from pydicom.uid import UID
+
+from site_node.errors import UnreadableError
+
+PIXEL_TAGS = (0x7FE00008, 0x7FE00009, 0x7FE00010)
+UNDEFINED_LENGTH = 0xFFFFFFFF
+MAX_FRAME_PIXELS = 1 << 28
+LONG_HEADER_BYTES, SHORT_HEADER_BYTES = 12, 8
+REQUIRED = ("Rows", "Columns", "BitsAllocated", "PhotometricInterpretation")
+WHAT_IT_IS = (
+    ("SR Storage", "a structured report"),
+    ("SR Storage - Trial", "a structured report"),
+    ("Presentation State", "a presentation state"),
+    ("RT Plan", "a radiotherapy plan"),
+    ("RT Ion Plan", "a radiotherapy plan"),
+    ("RT Structure Set", "a radiotherapy structure set"),
+    ("Waveform", "a waveform"),
+    ("Encapsulated", "a document"),
+    ("Key Object Selection", "a list of key images"),
+)
+
+
+@dataclass(frozen=True)
+class PixelElement:
+    """The header of a pixel data element: its tag, its VR (None if implicit) and its length in bytes."""
+
+    tag: int
+    vr: str | None
+    length: int
+
+
+def check_is_image(dataset: Dataset, element: PixelElement | None) -> None:
+    """Refuse an object without pixels, saying what it is instead.
+
+    Raises: UnreadableError.
+    """
+    if element is None:
+        raise UnreadableError(_no_pixels(dataset))
+    if element.length == 0:
+        raise UnreadableError("no pixels: the pixel data element is empty")
+
+
+def check_pixels_can_be_read(dataset: Dataset, syntax: UID, element: PixelElement, remaining: int | None) -> None:
+    """Refuse pixel data that is undescribed, cut short, too large or in a compression that no decoder reads.
+
+    `remaining` is the number of bytes from the element's first one to the end of the file, None if it is not known.
+    Raises: UnreadableError.
+    """
+    missing = [keyword for keyword in REQUIRED if first_value(dataset, keyword) in (None, "")]
+    if missing:
+        raise UnreadableError(f"the header lacks what describes the pixels: {', '.join(missing)}")
+    rows, columns = whole_number(dataset, "Rows", 0), whole_number(dataset, "Columns", 0)
+    if rows < 1 or columns < 1:
+        raise UnreadableError("the header gives the image no rows or no columns")
+    if rows * columns > MAX_FRAME_PIXELS:
+        raise UnreadableError(f"a frame has more than {MAX_FRAME_PIXELS} pixels, the most that is accepted")
+    _check_decoder(syntax)
+    header_bytes = LONG_HEADER_BYTES if element.vr in ("OB", "OW", "OF", "OD", "UN") else SHORT_HEADER_BYTES
+    if remaining is not None and element.length != UNDEFINED_LENGTH and element.length > remaining - header_bytes:
+        raise UnreadableError("damaged: the file ends in the middle of its pixels")
+    frames = whole_number(dataset, "NumberOfFrames", 1)
+    samples = whole_number(dataset, "SamplesPerPixel", 1)
+    bits = rows * columns * frames * samples * whole_number(dataset, "BitsAllocated", 0)
+    if first_value(dataset, "PhotometricInterpretation") == "YBR_FULL_422":
+        bits = bits * 2 // 3
+    if not syntax.is_compressed and element.length < (bits + 7) // 8:
+        raise UnreadableError("damaged: there are fewer pixels than rows, columns and frames say")
+
+
+def first_value(dataset: Dataset, keyword: str) -> Any:
+    """Return an element's value, its first one if there are several, or None if it is missing, empty or unreadable."""
+    try:
+        value = dataset.get(keyword)
+    except Exception:  # a value that its own VR forbids raises on access, whichever way it is wrong
+        return None
+    if isinstance(value, (list, tuple)) or type(value).__name__ == "MultiValue":
+        return value[0] if len(value) else None
+    return value
+
+
+def whole_number(dataset: Dataset, keyword: str, default: int) -> int:
+    """Return an element's value as a whole number of 0 or more; `default` if it is missing.
+
+    Raises: UnreadableError if there is a value that is no such number.
+    """
+    try:
+        raw = dataset.get(keyword)
+        value = first_value(dataset, keyword) if raw is not None else None
+        number = default if value in (None, "") else int(value)
+    except Exception as error:
+        raise UnreadableError(f"damaged: {keyword} in the header is not a number") from error
+    if number < 0:
+        raise UnreadableError(f"damaged: {keyword} in the header is negative")
+    return number
+
+
+def _check_decoder(syntax: UID) -> None:
+    if not syntax:
+        raise UnreadableError("the file does not say how it is encoded (no transfer syntax)")
+    if syntax.name == str(syntax):
+        raise UnreadableError("encoded in a way that is unknown or private to a manufacturer (transfer syntax)")
+    try:
+        available = get_decoder(syntax).is_available
+    except RuntimeError:  # how pydicom says that it knows no decoder at all
+        available = False
+    if not available:
+        raise UnreadableError(f"compressed as '{syntax.name}', which no installed decoder reads")
+
+
+def _no_pixels(dataset: Dataset) -> str:
+    uid = first_value(dataset, "SOPClassUID")
+    if not uid:
+        return "no pixels, and the header does not say what the object is"
+    name = UID(str(uid)).name
+    if name == str(uid):
+        return "no pixels: an object of a kind that is private to a manufacturer or unknown"
+    if "Image Storage" in name:
+        return f"no pixels, though it calls itself '{name}': cut short, or its pixels were removed"
+    for mark, words in WHAT_IT_IS:
+        if mark in name:
+            return f"no pixels: {words} ('{name}')"
+    return f"no pixels: '{name}' is no image"

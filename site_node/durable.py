@@ -1,0 +1,66 @@
+"""Files that are there whole or not at all, also after a power cut: written beside, synced, then renamed.
+
+The processes of a site speak through folders; a reader that finds a file under its final name may trust its length.
+Names beginning with a dot are unfinished and are ignored by every reader.
+"""
+
+import contextlib
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+COPY_CHUNK_BYTES = 1 << 20
+
+
+def write_durably(path: Path, data: bytes, mode: int = 0o640) -> None:
+    """Write a file under its final name only once its bytes are on the disk."""
+    unfinished = unfinished_beside(path)
+    with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    unfinished.replace(path)
+    sync_folder(path.parent)
+
+
+def copy_durably(source: Path, target: Path) -> None:
+    """Copy a file's bytes (never its inode) under the target's name once they are on the disk."""
+    unfinished = unfinished_beside(target)
+    with source.open("rb") as reader, unfinished.open("xb") as writer:
+        shutil.copyfileobj(reader, writer, COPY_CHUNK_BYTES)
+        writer.flush()
+        os.fsync(writer.fileno())
+    unfinished.replace(target)
+    sync_folder(target.parent)
+
+
+def unfinished_beside(path: Path) -> Path:
+    """Return a new hidden name in the same folder, for what is not whole yet."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+
+
+def sync_folder(folder: Path) -> None:
+    """Put a folder's names on the disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def finished_files(folder: Path, suffix: str) -> Iterator[Path]:
+    """Yield the folder's finished files with this ending, ordered by name; none if the folder is missing."""
+    with contextlib.suppress(FileNotFoundError):
+        names = sorted(n for n in os.listdir(folder) if n.endswith(suffix) and not n.startswith("."))  # noqa: PTH208 - names suffice
+        yield from (folder / name for name in names)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder with its content; nothing if it is gone or is not ours to remove."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+        return
+    with contextlib.suppress(FileNotFoundError, PermissionError):
+        path.unlink()

@@ -1,0 +1,117 @@
+"""How a site begins: its directory, keys, settings and policy; then, once, its enrolment with a hub.
+
+Three secrets are made here and never leave: the identity key (the gate signs with it), the transport key (the agent
+opens its connection with it) and the noise key (the worker draws from it). The hub learns the two public keys.
+"""
+
+import os
+import secrets
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+from protocol.messages import PROTOCOL_VERSION, Enrolment
+from protocol.signing import PublicKey, SigningKey, sign
+from site_node.agent.hub_client import HubClient
+from site_node.agent.state import AgentState, write_state
+from site_node.durable import write_durably
+from site_node.errors import EnrolmentError, SettingsError
+from site_node.governance.policy import policy_text
+from site_node.settings import SitePaths, SiteSettings, load_settings
+
+NOISE_KEY_BYTES = 32
+PRIVATE, SHARED = 0o700, 0o750
+SETTINGS_TEMPLATE = """\
+# One hospital's node. Paths are relative to this file's folder.
+{keys}
+# labels: file with the columns patient_id, sop_instance_uid and a label; by default labels.csv beside the first images
+# redis: the site's own Redis, which carries nothing but job ids
+# policy: what this hospital allows
+# threads: processor threads of a training job
+"""
+
+
+def create_site(
+    root: Path,
+    name: str,
+    hub_url: str,
+    images: Sequence[Path],
+    labels: Path | None = None,
+    *,
+    redis_url: str = "redis://127.0.0.1:6379/0",
+    policy: str | None = None,
+    threads: int | None = None,
+) -> SiteSettings:
+    """Make a site's directory with folders, keys, site.yaml and policy.yaml.
+
+    Raises: SettingsError if there is a site already, or a value is not usable.
+    """
+    paths = SitePaths(root.resolve())
+    if paths.configuration.exists():
+        raise SettingsError(f"{paths.configuration} is there already.", "Choose another folder, or edit that file.")
+    missing = [str(folder) for folder in images if not folder.is_dir()]
+    if missing or not images:
+        raise SettingsError(
+            f"There is no folder of images at {', '.join(missing) or '(none given)'}.", "Check --images."
+        )
+    for folder in paths.folders():
+        own = folder in (paths.gate, paths.agent, paths.worker)
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(PRIVATE if own else SHARED)
+    SigningKey.load_or_create(paths.identity_key)
+    SigningKey.load_or_create(paths.transport_key)
+    _create_secret(paths.noise_key)
+    keys: dict[str, object] = {"name": name, "hub": hub_url, "images": [str(folder.resolve()) for folder in images]}
+    keys |= {"redis": redis_url, "policy": "policy.yaml"}
+    if labels is not None:
+        keys["labels"] = str(labels.resolve())
+    if threads is not None:
+        keys["threads"] = threads
+    if not (paths.root / "policy.yaml").exists():
+        write_durably(paths.root / "policy.yaml", (policy or policy_text()).encode())
+    text = SETTINGS_TEMPLATE.format(keys=yaml.safe_dump(keys, sort_keys=False).rstrip())
+    write_durably(paths.configuration, text.encode())
+    try:
+        return load_settings(paths.root)
+    except SettingsError:
+        paths.configuration.unlink()
+        raise
+
+
+def enroll_site(settings: SiteSettings, hub: HubClient, code: str, expected_hub_key: str | None = None) -> PublicKey:
+    """Hand the site's public keys to the hub with the one-time code, and keep the hub's key.
+
+    Raises: HubUnreachableError if the hub is not there; HubRefusedError for a wrong code; EnrolmentError if it is
+        another hub than expected, speaks another protocol, or the site is enrolled already.
+    """
+    paths = settings.paths
+    if paths.hub_key.exists():
+        raise EnrolmentError("This site is enrolled already.", "To enrol it elsewhere, make a new site directory.")
+    info = hub.info()
+    hub_key = PublicKey.from_text(str(info.get("hub_key", "")))
+    if info.get("service") != "wardround-hub" or PROTOCOL_VERSION not in info.get("protocol_versions", []):
+        remedy = "Upgrade the older of the two."
+        raise EnrolmentError(f"The hub does not speak protocol {PROTOCOL_VERSION}.", remedy)
+    if expected_hub_key is not None and hub_key.text != expected_hub_key:
+        raise EnrolmentError("The hub's key is not the expected one.", "Ask its operator; somebody may be in between.")
+    identity = SigningKey.load_or_create(paths.identity_key)
+    enrolment = Enrolment(
+        site=settings.name,
+        code=code,
+        identity_key=identity.public.text,
+        transport_key=SigningKey.load_or_create(paths.transport_key).public.text,
+        protocol_version=PROTOCOL_VERSION,
+    )
+    answer = hub.enroll(sign(enrolment.canonical_bytes(), identity))
+    if answer.get("hub_key") != hub_key.text:
+        raise EnrolmentError("The hub answered with two different keys.", "Ask its operator before anything else.")
+    write_state(paths, AgentState(0, hub_key))
+    write_durably(paths.hub_key, hub_key.text.encode())
+    return hub_key
+
+
+def _create_secret(path: Path) -> None:
+    if not path.exists():
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(secrets.token_bytes(NOISE_KEY_BYTES))

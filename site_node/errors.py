@@ -1,0 +1,145 @@
+"""Errors of a hospital's node.
+
+    SiteError                       reason: internal
+    ├── SettingsError               site.yaml, policy.yaml or a key file is missing or wrong
+    ├── IndexingError               a folder or the index itself cannot be used
+    ├── UnreadableError             one file is no image that can be used; the message says why
+    │   └── PixelsError             its pixels cannot be decoded
+    ├── CohortError
+    │   ├── LabelsError             labels.csv is missing, unreadable or lacks a column
+    │   ├── TooFewPatientsError     no or not enough patients are left        too-few-patients
+    │   ├── OneClassError           the training patients are all of one class       one-class
+    │   └── NoHeldOutPatientsError  nobody to evaluate on                 no-held-out-patients
+    ├── UnknownNetworkError         the network or its arguments are not permitted  unknown-network
+    ├── BaseUnavailableError        the version to start from is missing or damaged base-unavailable
+    ├── NotFiniteError              training diverged                               not-finite
+    ├── DeviceMemoryError           the device has not enough memory             out-of-memory
+    ├── DiskFullError               no room left on the disk                        disk-full
+    ├── OrderError                  a work order does not parse or does not fit      bad-task
+    ├── GateError                   a candidate, ledger or verdict is not as the gate demands
+    ├── DatabaseError               a database of the site cannot be opened
+    ├── EnrolmentError              the hub refused the enrolment, or it was never done
+    └── HubUnreachableError         the hub does not answer; asking again may help
+        └── HubRefusedError         the hub answers, and refuses this request
+
+Every error carries a `reason`: the only thing about it that may leave the hospital, from the protocol's fixed
+vocabulary. The message and the remedy are for the hospital's own terminal and log; they hold no patient id, no DICOM
+value and no path of an image.
+"""
+
+from typing import ClassVar
+
+from protocol.messages import Reason
+
+
+class SiteError(Exception):
+    """Base of all errors of this package: what was expected, what came, and what to do (`remedy`)."""
+
+    reason: ClassVar[Reason] = Reason.INTERNAL
+
+    def __init__(self, message: str, remedy: str = "") -> None:
+        super().__init__(f"{message} {remedy}".strip())
+        self.message = message
+        self.remedy = remedy
+
+
+class SettingsError(SiteError):
+    """A file of the site's settings, policy or keys is missing or wrong."""
+
+
+class IndexingError(SiteError):
+    """A folder of images, or the index itself, cannot be used."""
+
+
+class UnreadableError(SiteError):
+    """One file is no image that can be used; the message is the sentence that the quarantine list shows."""
+
+
+class PixelsError(UnreadableError):
+    """The pixels of one image cannot be decoded."""
+
+
+class CohortError(SiteError):
+    """The study's cohort cannot be made at this site."""
+
+
+class LabelsError(CohortError):
+    """The site's labels.csv is missing, unreadable or lacks a column."""
+
+
+class TooFewPatientsError(CohortError):
+    """No patient, or fewer than the study demands, are left after the cohort's criteria."""
+
+    reason = Reason.TOO_FEW_PATIENTS
+
+
+class OneClassError(CohortError):
+    """All training patients are of one class."""
+
+    reason = Reason.ONE_CLASS
+
+
+class NoHeldOutPatientsError(CohortError):
+    """The site holds no patient to evaluate on."""
+
+    reason = Reason.NO_HELD_OUT_PATIENTS
+
+
+class UnknownNetworkError(SiteError):
+    """A study names a network, or an argument of one, that is not permitted."""
+
+    reason = Reason.UNKNOWN_NETWORK
+
+
+class BaseUnavailableError(SiteError):
+    """The version to start from is missing, damaged or of another shape."""
+
+    reason = Reason.BASE_UNAVAILABLE
+
+
+class NotFiniteError(SiteError):
+    """Training diverged: weights or scores are not finite."""
+
+    reason = Reason.NOT_FINITE
+
+
+class DeviceMemoryError(SiteError):
+    """The device that trains has not enough memory."""
+
+    reason = Reason.OUT_OF_MEMORY
+
+
+class DiskFullError(SiteError):
+    """No room is left on the site's disk."""
+
+    reason = Reason.DISK_FULL
+
+
+class OrderError(SiteError):
+    """A work order does not parse, or does not fit the study it names."""
+
+    reason = Reason.BAD_TASK
+
+
+class GateError(SiteError):
+    """A candidate, a ledger or a verdict is not as the gate demands."""
+
+
+class DatabaseError(SiteError):
+    """A database of the site cannot be opened."""
+
+
+class EnrolmentError(SiteError):
+    """The hub refused the enrolment, or it was never done."""
+
+
+class HubUnreachableError(SiteError):
+    """The hub does not answer; asking again may help."""
+
+
+class HubRefusedError(HubUnreachableError):
+    """The hub answers, and refuses this request; `status` is the HTTP status."""
+
+    def __init__(self, message: str, remedy: str = "", status: int = 0) -> None:
+        super().__init__(message, remedy)
+        self.status = status

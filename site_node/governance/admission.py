@@ -1,0 +1,173 @@
+"""What a candidate must be before the gate signs it: the right model, whole, finite, of bounded size and norm.
+
+The hub checks the same again; this check is the hospital's own, and the only one where the hub will see masks only.
+The payload is read in chunks from the gate's own copy, so that a large model needs no memory here and the worker cannot
+change it in between.
+"""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import zstandard
+
+from protocol.errors import TensorError
+from protocol.manifest import MAX_HEADER_BYTES, Manifest
+from protocol.messages import RoundTask, TaskKind
+from protocol.metrics import BINS, NOISED_BINS
+from protocol.study import StudySpec
+from site_node.candidate import Candidate
+from site_node.errors import GateError, NotFiniteError
+
+CHUNK_BYTES = 1 << 20
+MAX_RMS = 10.0
+"""The largest root mean square over an update's values: far above what training moves a weight in a round."""
+FRAME_BYTES = 1024
+REMEDY = "Nothing left. See the worker's log."
+
+
+@dataclass(frozen=True)
+class PayloadTerms:
+    """What the payload of a task may be; `manifest` is None only where the task makes the first version."""
+
+    steps: tuple[str, ...]
+    manifest: Manifest | None
+    maximum_bytes: int
+
+
+def payload_terms(task: RoundTask, study: StudySpec, base: Manifest | None, maximum_bytes: int) -> PayloadTerms:
+    """Return what the study's terms and the policy allow as payload of a task. Pure.
+
+    Raises: GateError if the base version is not of the model that the task names.
+    """
+    first = "weights" if task.kind is TaskKind.INITIALISE else "difference"
+    compressed = study.transport.compression == "zstandard"
+    if task.base is not None and (base is None or base.digest != task.base.manifest_digest):
+        raise GateError("The base version is not of the model that the task names.", REMEDY)
+    largest = maximum_bytes if base is None else min(maximum_bytes, _compressed_bound(base.payload_bytes))
+    return PayloadTerms((first, "zstandard") if compressed else (first,), base, largest)
+
+
+def check_description(candidate: Candidate, task_digest: str, terms: PayloadTerms) -> tuple[str, int]:
+    """Check what an update's candidate says of itself and return its payload's digest and size. Pure.
+
+    Raises: GateError if it answers another task, or breaks the terms.
+    """
+    if candidate.task_digest != task_digest:
+        raise GateError("A candidate answers another task.", REMEDY)
+    if candidate.payload_digest is None or candidate.payload_bytes is None:
+        raise GateError("An update's candidate must state its payload's digest and size.", REMEDY)
+    if tuple(candidate.steps) != terms.steps:
+        raise GateError(f"An update of this study is made by the steps {', '.join(terms.steps)}.", REMEDY)
+    if candidate.payload_bytes > terms.maximum_bytes:
+        raise GateError(f"A payload of this task holds at most {terms.maximum_bytes} bytes.", REMEDY)
+    if terms.manifest is not None and candidate.manifest_digest != terms.manifest.digest:
+        raise GateError("A candidate is of another model than the task.", REMEDY)
+    return candidate.payload_digest, candidate.payload_bytes
+
+
+def check_payload(path: Path, candidate: Candidate, terms: PayloadTerms, maximum_bytes: int) -> float:
+    """Check names, shapes, length, finiteness and norm of a payload and return its L2 norm.
+
+    Raises: GateError for another model or length; NotFiniteError for values that are not finite or far too large.
+    """
+    with _opened(path, "zstandard" in terms.steps) as reader:
+        manifest = _read_manifest(reader)
+        if manifest.digest != candidate.manifest_digest or (terms.manifest or manifest) != manifest:
+            raise GateError("A payload is of another model than its candidate says.", REMEDY)
+        if manifest.payload_bytes > maximum_bytes:
+            raise GateError(f"The policy lets at most {maximum_bytes} bytes leave.", "See maximum_update_megabytes.")
+        squares = _sum_of_squares(reader, 4 * manifest.parameters)
+    if not math.isfinite(squares) or squares > MAX_RMS**2 * max(1, manifest.parameters):
+        raise NotFiniteError("An update holds values that are not finite or far too large.", REMEDY)
+    return math.sqrt(squares)
+
+
+def check_evaluation(candidate: Candidate, task_digest: str, study: StudySpec, held_out_patients: int) -> None:
+    """Check the histograms of an evaluation: the study's splits and bins, no more patients than were approved.
+
+    Raises: GateError if they are something else.
+    """
+    if candidate.task_digest != task_digest or not candidate.histograms:
+        raise GateError("A candidate answers another task, or holds no histogram.", REMEDY)
+    if not set(candidate.histograms) <= set(study.evaluation.splits):
+        raise GateError("An evaluation holds a split that the study does not name.", REMEDY)
+    noised = study.evaluation.noise_epsilon is not None
+    patients = 0
+    for histograms in candidate.histograms.values():
+        if histograms.bins != (NOISED_BINS if noised else BINS):
+            raise GateError("An evaluation's histograms have another number of bins than the study's.", REMEDY)
+        counts = [count for _, count in (*histograms.negative, *histograms.positive)]
+        if not noised and any(count < 0 for count in counts):
+            raise GateError("An evaluation counts fewer than no patients.", REMEDY)
+        patients += sum(counts)
+    if not noised and patients > held_out_patients:
+        raise GateError("An evaluation counts more patients than the approved cohort holds out.", REMEDY)
+
+
+def _compressed_bound(size: int) -> int:
+    # zstd's own worst case (ZSTD_compressBound): what cannot be compressed grows by less than 1/256.
+    return size + (size >> 8) + FRAME_BYTES
+
+
+@contextmanager
+def _opened(path: Path, compressed: bool) -> Iterator[BinaryIO]:
+    with path.open("rb") as file:
+        if not compressed:
+            yield file
+            return
+        with zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=False) as reader:
+            yield reader
+    # The frame's content is now known to be of the model's length; nothing may hide behind the frame.
+    with path.open("rb") as file:
+        if not _ends_with_frame(file):
+            raise GateError("A payload goes on after its end.", REMEDY)
+
+
+def _ends_with_frame(file: BinaryIO) -> bool:
+    frame = zstandard.ZstdDecompressor().decompressobj()
+    while not frame.eof and (chunk := file.read(CHUNK_BYTES)):
+        frame.decompress(chunk)
+    return frame.eof and not frame.unused_data and not file.read(1)
+
+
+def _read_manifest(reader: BinaryIO) -> Manifest:
+    try:
+        length = _exactly(reader, 8)
+        size = int.from_bytes(length, "little")
+        if size > MAX_HEADER_BYTES:
+            raise GateError("A payload does not begin with a header of permitted size.", REMEDY)
+        return Manifest.from_header(length + _exactly(reader, size))
+    except TensorError as error:
+        raise GateError("A payload does not begin with the header of a model.", REMEDY) from error
+
+
+def _sum_of_squares(reader: BinaryIO, size: int) -> float:
+    total, left = 0.0, size
+    while left:
+        values = np.frombuffer(_exactly(reader, min(CHUNK_BYTES, left)), "<f4").astype(np.float64)
+        total += float(np.square(values).sum())
+        left -= 4 * values.size
+    if _some(reader, 1):
+        raise GateError("A payload is longer than its model.", REMEDY)
+    return total
+
+
+def _exactly(reader: BinaryIO, size: int) -> bytes:
+    data = b""
+    while len(data) < size and (more := _some(reader, size - len(data))):
+        data += more
+    if len(data) < size:
+        raise GateError("A payload is cut off.", REMEDY)
+    return data
+
+
+def _some(reader: BinaryIO, size: int) -> bytes:
+    try:
+        return reader.read(size)
+    except zstandard.ZstdError as error:
+        raise GateError("A payload is not zstandard data.", REMEDY) from error

@@ -1,0 +1,224 @@
+"""Tasks and their answers: decided, ordered from the worker, and the candidate admitted as the round's one output."""
+
+import structlog
+
+from protocol.digest import hex_of
+from protocol.errors import ProtocolError
+from protocol.manifest import Manifest
+from protocol.messages import EvaluationReport, Message, Reason, RoundTask, TaskKind, TaskRefusal, UpdateNotice
+from protocol.study import StudySpec
+from protocol.tensors import read_manifest
+from site_node.candidate import Candidate, candidate_folder, payload_path, read_candidate
+from site_node.durable import remove
+from site_node.errors import GateError, SettingsError, SiteError
+from site_node.governance import admission, spool
+from site_node.governance.approval import decisions_on, standing_of
+from site_node.governance.context import GateContext
+from site_node.governance.decide import History, StudyStanding, Verdict, decide
+from site_node.governance.policy import objection_to
+from site_node.governance.privacy_ledger import is_charged, spent_so_far
+from site_node.governance.records import (
+    StudyRecord,
+    TaskRecord,
+    input_digest,
+    output_digest,
+    set_task,
+    study_record,
+    task_records,
+    tasks_given,
+)
+from site_node.sqlite import transaction
+
+MEGABYTE = 1 << 20
+_log = structlog.get_logger()
+
+
+def decide_tasks(context: GateContext) -> int:
+    """Decide the tasks that wait; return how many were accepted or refused."""
+    done = 0
+    for record in task_records(context.database, "waiting"):
+        with transaction(context.database):
+            verdict = _verdict(context, record)
+            if verdict.word == "accept":
+                task = record.task
+                context.database.execute(
+                    "INSERT OR IGNORE INTO inputs VALUES (?, ?, ?, ?)",
+                    (task.study_digest, task.round, task.kind, record.digest),
+                )
+                set_task(context.database, record.task_id, "accepted")
+            elif verdict.word == "refuse":
+                _refuse(context, record, verdict.reason or Reason.INTERNAL)
+        if verdict.word != "wait":
+            _log.info("task_decided", task=record.task_id, verdict=verdict.word, reason=verdict.reason)
+            done += 1
+        context.checkpoint("task decided")
+    return done
+
+
+def admit_candidates(context: GateContext) -> int:
+    """Turn the candidates of accepted tasks into their rounds' outputs; clear away what nobody asked for."""
+    accepted = {record.task_id: record for record in task_records(context.database, "accepted")}
+    done = 0
+    for record in accepted.values():
+        done += _admit(context, record)
+    for folder in _folders(context):
+        if folder not in accepted:
+            remove(candidate_folder(context.paths, folder))
+    return done
+
+
+def _verdict(context: GateContext, record: TaskRecord) -> Verdict:
+    task = record.task
+    history = History(input_digest(context.database, task), tasks_given(context.database, task.study_digest, task.kind))
+    known = study_record(context.database, task.study_digest)
+    standing = None if known is None else _standing(context, known)
+    return decide(task, record.digest, context.settings.name, standing, history)
+
+
+def _standing(context: GateContext, known: StudyRecord) -> StudyStanding:
+    study = known.study
+    return StudyStanding(
+        study=study,
+        state=known.state,
+        standing=standing_of(decisions_on(context.database, known.digest), context.clock()),
+        objection=objection_to(context.policy(), study, known.noise_multiplier),
+        noise_multiplier=known.noise_multiplier,
+        charged=is_charged(context.database, known.digest),
+        training_patients=known.training_patients,
+        held_out_patients=known.held_out_patients,
+    )
+
+
+def _admit(context: GateContext, record: TaskRecord) -> int:
+    try:
+        candidate = read_candidate(context.paths, record.task_id)
+        if candidate is None:
+            return 0
+        context.checkpoint("candidate read")
+        message = _checked_message(context, record, candidate)
+    except SettingsError:
+        raise  # a broken policy decides nothing, and refuses nothing either
+    except SiteError as error:
+        _log.error("candidate_refused", task=record.task_id, why=str(error))
+        message = _refusal(context, record.task, error.reason)
+    reason = message.reason if isinstance(message, TaskRefusal) else None
+    with transaction(context.database):
+        _answer(context, record, message, reason)
+    context.checkpoint("output recorded")
+    remove(candidate_folder(context.paths, record.task_id))
+    _log.info("task_answered", task=record.task_id, reason=reason)
+    return 1
+
+
+def _checked_message(context: GateContext, record: TaskRecord, candidate: Candidate) -> Message:
+    """Check a candidate and return the message that answers the task.
+
+    Raises: SiteError with the reason if it may not leave.
+    """
+    task = record.task
+    verdict = _verdict(context, record)  # the approval may have expired, the policy changed, since it was accepted
+    if candidate.task_id != record.task_id:
+        raise GateError("A candidate lies under another task's name.", "See the worker's log.")
+    if candidate.kind == "failure" or verdict.word != "accept":
+        reason = verdict.reason or candidate.reason or Reason.INTERNAL
+        return _refusal(context, task, reason)
+    known = study_record(context.database, task.study_digest)
+    if known is None:
+        raise GateError("A candidate's study is not known.", "Restart the gate.")
+    study = known.study
+    if task.kind is TaskKind.EVALUATE:
+        return _evaluation_report(context, record, candidate, known, study)
+    if candidate.kind != "update":
+        raise GateError("A candidate is of another kind than its task.", "See the worker's log.")
+    return _update_notice(context, record, candidate, known, study)
+
+
+def _evaluation_report(
+    context: GateContext, record: TaskRecord, candidate: Candidate, known: StudyRecord, study: StudySpec
+) -> EvaluationReport:
+    task = record.task
+    if candidate.kind != "evaluation" or task.base is None or candidate.histograms is None:
+        raise GateError("A candidate is of another kind than its task.", "See the worker's log.")
+    admission.check_evaluation(candidate, record.digest, study, known.held_out_patients)
+    return EvaluationReport(
+        site=context.settings.name,
+        task_id=task.task_id,
+        task_digest=record.digest,
+        study_digest=task.study_digest,
+        version=task.base,
+        histograms=candidate.histograms,
+        noise_epsilon=study.evaluation.noise_epsilon,
+    )
+
+
+def _update_notice(
+    context: GateContext, record: TaskRecord, candidate: Candidate, known: StudyRecord, study: StudySpec
+) -> UpdateNotice:
+    task, maximum = record.task, context.policy().maximum_update_megabytes * MEGABYTE
+    terms = admission.payload_terms(task, study, _base_manifest(context, task), maximum)
+    digest, size = admission.check_description(candidate, record.digest, terms)
+    kept = spool.keep_payload(context.paths, payload_path(context.paths, record.task_id), digest, size)
+    context.checkpoint("payload kept")
+    try:
+        admission.check_payload(kept, candidate, terms, maximum)
+    except SiteError:
+        remove(kept)
+        raise
+    training = task.kind is TaskKind.TRAIN
+    by_patients = training and study.strategy.weighting == "patients"
+    noise = known.noise_multiplier if training else None
+    given = max(task.sequence, tasks_given(context.database, task.study_digest, task.kind))
+    return UpdateNotice(
+        site=context.settings.name,
+        task_id=task.task_id,
+        task_digest=record.digest,
+        study_digest=task.study_digest,
+        round=task.round,
+        base_digest=None if task.base is None else task.base.weights_digest,
+        payload_digest=digest,
+        payload_bytes=size,
+        manifest_digest=candidate.manifest_digest or "",
+        steps=[*candidate.steps],
+        weight=float(known.training_patients) if by_patients else 1.0,
+        privacy=None if noise is None else spent_so_far(study, noise, given),
+    )
+
+
+def _base_manifest(context: GateContext, task: RoundTask) -> Manifest | None:
+    if task.base is None:
+        return None
+    try:
+        return read_manifest(context.paths.blobs / hex_of(task.base.weights_digest))
+    except (ProtocolError, OSError) as error:
+        raise GateError("The base version in the inbox cannot be read.", "Restart the agent.") from error
+
+
+def _refuse(context: GateContext, record: TaskRecord, reason: Reason) -> None:
+    if record.state == "accepted":
+        _answer(context, record, _refusal(context, record.task, reason), reason)
+        return
+    set_task(context.database, record.task_id, "refused", reason)
+    context.send(_refusal(context, record.task, reason))
+
+
+def _answer(context: GateContext, record: TaskRecord, message: Message, reason: Reason | None = None) -> None:
+    """Make a message the round's one output. Call within a transaction."""
+    task = record.task
+    set_task(context.database, record.task_id, "answered", reason)
+    if output_digest(context.database, task) is None:
+        number = context.send(message)
+        context.database.execute(
+            "INSERT INTO outputs VALUES (?, ?, ?, ?, ?)",
+            (task.study_digest, task.round, task.kind, message.digest, number),
+        )
+
+
+def _refusal(context: GateContext, task: RoundTask, reason: Reason) -> TaskRefusal:
+    return TaskRefusal(site=context.settings.name, task_id=task.task_id, study_digest=task.study_digest, reason=reason)
+
+
+def _folders(context: GateContext) -> list[str]:
+    try:
+        return [path.name for path in context.paths.candidates.iterdir() if not path.name.startswith(".")]
+    except FileNotFoundError:
+        return []

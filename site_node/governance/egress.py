@@ -1,0 +1,108 @@
+"""The egress ledger: digest, size, kind, study, round and time of everything that leaves, written before it can.
+
+`record` is called inside the transaction that makes the message final. Only messages of the protocol's site-to-hub
+kinds can be recorded, so nothing else can ever get into the outbox.
+"""
+
+import sqlite3
+from typing import Any
+
+from protocol.digest import digest_of_bytes
+from protocol.errors import ProtocolError
+from protocol.messages import MAX_MESSAGE_BYTES, SITE_TO_HUB, Message, Receipt, expect
+from protocol.signing import PublicKey, SigningKey, open_envelope, read_unverified, sign
+from site_node.errors import GateError
+from site_node.governance import hash_chain
+
+
+def record(database: sqlite3.Connection, message: Message, key: SigningKey, now: float) -> int:
+    """Sign a message, append it to the ledger and return its number. Call within a transaction.
+
+    Raises: GateError if the message is of a kind that may not leave, or too large.
+    """
+    if not isinstance(message, SITE_TO_HUB):
+        raise GateError(f"A {type(message).__name__} may not leave.", "This is a fault of the software; report it.")
+    body = message.canonical_bytes()
+    if len(body) > MAX_MESSAGE_BYTES:
+        raise GateError(f"A message holds at most {MAX_MESSAGE_BYTES} bytes.", "Evaluate fewer splits.")
+    envelope = sign(body, key)
+    document = message.model_dump(mode="json", by_alias=True)
+    payload_digest = document.get("payload_digest")
+    entry = {
+        "schema": "wardround.egress-entry/1",
+        "time": now,
+        "kind": document["schema"],
+        "study_digest": document.get("study_digest"),
+        "round": document.get("round"),
+        "task_id": document.get("task_id"),
+        "message_digest": digest_of_bytes(body),
+        "envelope_bytes": len(envelope),
+        "payload_digest": payload_digest,
+        "payload_bytes": document.get("payload_bytes", 0),
+    }
+    number = hash_chain.append(database, "egress", entry)
+    database.execute("INSERT INTO envelopes VALUES (?, ?, ?)", (number, envelope, payload_digest))
+    database.execute("INSERT INTO unsent VALUES (?, ?)", (number, payload_digest))
+    return number
+
+
+def unsent(database: sqlite3.Connection) -> list[tuple[int, bytes, str | None]]:
+    """Return (number, envelope, payload digest) of all that was recorded and not yet receipted, oldest first."""
+    rows = database.execute(
+        "SELECT number, envelope, envelopes.payload_digest FROM unsent JOIN envelopes USING (number) ORDER BY number"
+    )
+    return [(row["number"], row["envelope"], row["payload_digest"]) for row in rows]
+
+
+def accept_receipt(database: sqlite3.Connection, number: int, envelope: bytes, hub_key: PublicKey) -> Receipt:
+    """Check the hub's receipt against what was sent and keep it. Call within a transaction.
+
+    Raises: GateError if it is not the hub's, or of another message.
+    """
+    row = database.execute("SELECT envelope FROM envelopes WHERE number = ?", (number,)).fetchone()
+    try:
+        receipt = expect(open_envelope(envelope, hub_key), Receipt)
+    except ProtocolError as error:
+        raise GateError("A receipt is not signed by the hub.", "The message is kept and sent again.") from error
+    if row is None or receipt.message_digest != digest_of_bytes(read_unverified(row["envelope"])):
+        raise GateError("A receipt is of another message.", "The message is kept and sent again.")
+    database.execute(
+        "INSERT OR IGNORE INTO receipts VALUES (?, ?, ?, ?, ?)",
+        (number, envelope, int(receipt.accepted), receipt.reason, receipt.received_at),
+    )
+    database.execute("DELETE FROM unsent WHERE number = ?", (number,))
+    return receipt
+
+
+def egress_entries(database: sqlite3.Connection) -> list[dict[str, Any]]:
+    """Return all that left or waits in the outbox, oldest first, each with the hub's answer if there is one."""
+    answers = {
+        row["number"]: row for row in database.execute("SELECT number, accepted, reason, received_at FROM receipts")
+    }
+    listed = []
+    for entry in hash_chain.entries(database, "egress"):
+        answer = answers.get(entry["number"])
+        receipt = answer and {
+            "accepted": bool(answer["accepted"]),
+            "reason": answer["reason"],
+            "received_at": answer["received_at"],
+        }
+        listed.append({**entry, "receipt": receipt})
+    return listed
+
+
+def verify_receipts(database: sqlite3.Connection, hub_key: PublicKey) -> int:
+    """Check every kept receipt against the hub's key and the ledger's digest; return how many there are.
+
+    Raises: GateError naming the first that does not fit.
+    """
+    digests = {entry["number"]: entry["message_digest"] for entry in hash_chain.entries(database, "egress")}
+    rows = database.execute("SELECT number, envelope FROM receipts ORDER BY number").fetchall()
+    for row in rows:
+        try:
+            receipt = expect(open_envelope(row["envelope"], hub_key), Receipt)
+        except ProtocolError as error:
+            raise GateError(f"The receipt of entry {row['number']} is not the hub's.", "Ask the hub.") from error
+        if receipt.message_digest != digests.get(row["number"]):
+            raise GateError(f"The receipt of entry {row['number']} is of another message.", "Ask the hub.")
+    return len(rows)

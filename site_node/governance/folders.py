@@ -1,0 +1,141 @@
+"""Folders made to say what the database says: verdicts, orders and the outbox. Whatever was lost is written again."""
+
+import structlog
+
+from protocol.digest import canonical_json
+from protocol.messages import TaskKind
+from site_node.durable import finished_files, remove, write_durably
+from site_node.errors import GateError
+from site_node.governance import egress, spool
+from site_node.governance.context import GateContext
+from site_node.governance.records import StudyRecord, is_paused, study_record, study_records, task_records
+from site_node.orders import WorkOrder, cohort_task_id, order_path, write_order
+from site_node.settings import SitePaths
+from site_node.sqlite import transaction
+
+_log = structlog.get_logger()
+
+
+def read_receipts(context: GateContext) -> int:
+    """Keep the hub's receipts and clear what they answer from the outbox; return how many."""
+    receipts = spool.received(context.paths.receipts)
+    for number, path in receipts:
+        payload = context.database.execute(
+            "SELECT payload_digest FROM envelopes WHERE number = ?", (number,)
+        ).fetchone()
+        digest = None if payload is None else payload["payload_digest"]
+        try:
+            with transaction(context.database):
+                receipt = egress.accept_receipt(context.database, number, path.read_bytes(), context.hub_key)
+        except GateError as error:
+            _log.warning("receipt_refused", number=number, why=str(error))
+        else:
+            if not receipt.accepted:
+                _log.warning("hub_refused_message", number=number, why=receipt.reason)
+            spool.clear(context.paths, number, digest, _is_needed(context, digest))
+        context.checkpoint("receipt kept")
+        remove(path)
+    return len(receipts)
+
+
+def fill_outbox(context: GateContext) -> int:
+    """Put everything recorded and not yet receipted into the outbox; return how many were missing there."""
+    missing = 0
+    for number, envelope, payload_digest in egress.unsent(context.database):
+        if not spool.numbered(context.paths.outbox, number).exists():
+            spool.place(context.paths, number, envelope, payload_digest)
+            context.checkpoint("outbox filled")
+            missing += 1
+    return missing
+
+
+def write_verdicts_and_orders(context: GateContext) -> int:
+    """Write the verdicts and orders that are wanted now and take the others away; return how many changed."""
+    paths, paused = context.paths, is_paused(context.database)
+    orders: dict[str, StudyRecord] = {}
+    verdicts: dict[str, tuple[str, str | None]] = {}
+    for known in study_records(context.database, "counting"):
+        orders[cohort_task_id(known.digest)] = known
+    changed = _write_cohort_orders(context, {} if paused else orders)
+    for task_id in orders:
+        verdicts[task_id] = ("wait", "paused") if paused else ("accept", None)
+    for record in task_records(context.database, "waiting", "accepted", "refused"):
+        word = {"waiting": "wait", "accepted": "accept", "refused": "refuse"}[record.state]
+        verdicts[record.task_id] = ("wait", "paused") if paused and word == "accept" else (word, record.reason)
+    wanted = {task_id for task_id, (word, _) in verdicts.items() if word == "accept"}
+    changed += _write_task_orders(context, wanted - set(orders))
+    context.checkpoint("orders written")
+    for path in finished_files(paths.orders, ".json"):
+        if path.stem not in wanted:
+            remove(path)
+            changed += 1
+    return changed + _write_verdicts(paths, verdicts)
+
+
+def remove_orphaned_payloads(context: GateContext) -> None:
+    """Remove payload copies that a crash left before they were recorded. Called at the start."""
+    needed = {spool.kept_payload(context.paths, digest) for _, _, digest in egress.unsent(context.database) if digest}
+    for path in context.paths.gate_payloads.iterdir():
+        if path not in needed:
+            remove(path)
+
+
+def _is_needed(context: GateContext, payload_digest: str | None) -> bool:
+    row = context.database.execute("SELECT 1 FROM unsent WHERE payload_digest = ?", (payload_digest,)).fetchone()
+    return row is not None
+
+
+def _write_cohort_orders(context: GateContext, wanted: dict[str, StudyRecord]) -> int:
+    changed = 0
+    for task_id, known in wanted.items():
+        if not order_path(context.paths, task_id).exists():
+            study = known.study.model_dump(mode="json", by_alias=True)
+            order = WorkOrder(
+                kind="cohort", task_id=task_id, task_digest=known.digest, study=study, study_digest=known.digest
+            )
+            write_order(context.paths, order)
+            changed += 1
+    return changed
+
+
+def _write_task_orders(context: GateContext, wanted: set[str]) -> int:
+    changed = 0
+    for record in task_records(context.database, "accepted"):
+        if record.task_id not in wanted or order_path(context.paths, record.task_id).exists():
+            continue
+        task = record.task
+        known = study_record(context.database, task.study_digest)
+        if known is None:
+            continue
+        study, training = known.study, task.kind is TaskKind.TRAIN
+        write_order(
+            context.paths,
+            WorkOrder(
+                kind=task.kind.value,
+                task_id=task.task_id,
+                task_digest=record.digest,
+                study=study.model_dump(mode="json", by_alias=True),
+                study_digest=task.study_digest,
+                round=task.round,
+                base_blob=None if task.base is None else task.base.weights_digest,
+                noise_multiplier=known.noise_multiplier if training else None,
+                lot=study.training.sampling_rate * known.training_patients if training else None,
+            ),
+        )
+        changed += 1
+    return changed
+
+
+def _write_verdicts(paths: SitePaths, wanted: dict[str, tuple[str, str | None]]) -> int:
+    changed = 0
+    for task_id, (word, reason) in wanted.items():
+        path = paths.verdicts / f"{task_id}.json"
+        content = canonical_json({"task_id": task_id, "verdict": word, "reason": reason})
+        if not path.exists() or path.read_bytes() != content:
+            write_durably(path, content)
+            changed += 1
+    for path in finished_files(paths.verdicts, ".json"):
+        if path.stem not in wanted:
+            remove(path)
+            changed += 1
+    return changed

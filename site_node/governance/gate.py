@@ -1,0 +1,100 @@
+"""The gate: the only door of a hospital. A process of its own, with the signing key, without network or images.
+
+One pass, `sweep`, reads what has come, decides, records, and only then lets folders follow. It may be killed anywhere:
+what was committed is completed by the next pass, what was not is done again from the same inputs.
+
+    receipts -> mail -> studies -> tasks -> candidates -> progress        each commits to gate.sqlite
+    orders, verdicts, outbox                                               written from what is committed
+"""
+
+import fcntl
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import structlog
+
+from protocol.signing import SigningKey
+from site_node.errors import GateError, SettingsError
+from site_node.governance import answers, folders, mail, proposals
+from site_node.governance.context import GateContext, nothing, read_hub_key
+from site_node.governance.progress import ProgressRelay
+from site_node.governance.records import is_paused, open_records
+from site_node.settings import SiteSettings
+
+PAUSE_MILLISECONDS = 1000
+_log = structlog.get_logger()
+
+
+class Gate:
+    """Decides what comes in and what leaves, one pass at a time."""
+
+    def __init__(
+        self,
+        settings: SiteSettings,
+        clock: Callable[[], float] = time.time,
+        checkpoint: Callable[[str], None] = nothing,
+    ) -> None:
+        hub_key = read_hub_key(settings.paths)
+        key = SigningKey.load_or_create(settings.paths.identity_key)
+        database = open_records(settings.paths)
+        self._context = GateContext(settings, database, key, hub_key, clock, checkpoint)
+        self._progress = ProgressRelay()
+        self._complaint = ""
+        folders.remove_orphaned_payloads(self._context)
+
+    def sweep(self) -> int:
+        """Make one pass and return the number of things done; 0 means that there was nothing to do.
+
+        Guarantee: for each (study, round, kind) at most one message, of one digest, ever enters the outbox, whatever
+            is killed when; its egress entry, and the privacy events it rests on, are on the disk before.
+        """
+        context = self._context
+        done = folders.read_receipts(context)
+        try:
+            done += mail.read_mail(context)
+            if not is_paused(context.database):
+                done += proposals.advance_studies(context)
+                done += answers.decide_tasks(context)
+                done += answers.admit_candidates(context)
+                done += self._progress.relay(context)
+            self._complaint = ""
+        except SettingsError as error:
+            self._complain(error)  # without a policy nothing is decided; what was decided before still leaves
+        done += folders.write_verdicts_and_orders(context)
+        return done + folders.fill_outbox(context)
+
+    def run(self, stop: threading.Event) -> None:
+        """Sweep whenever a folder changes, and at least once a second, until told to stop."""
+        from watchfiles import watch
+
+        paths = self._context.paths
+        watched = (paths.inbox, paths.handover, paths.receipts)
+        with self._alone():
+            _log.info("gate_started", site=self._context.settings.name)
+            self.sweep()
+            changes = watch(
+                *watched, debounce=50, step=20, rust_timeout=PAUSE_MILLISECONDS, yield_on_timeout=True, stop_event=stop
+            )
+            for _ in changes:
+                while self.sweep() and not stop.is_set():
+                    pass
+
+    def close(self) -> None:
+        """Close the database."""
+        self._context.database.close()
+
+    def _complain(self, error: SettingsError) -> None:
+        if str(error) != self._complaint:
+            self._complaint = str(error)
+            _log.error("nothing_is_decided", why=str(error))
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        with (self._context.paths.gate / "lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise GateError("A gate of this site is already running.", "Stop it first.") from None
+            yield

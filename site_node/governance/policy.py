@@ -1,0 +1,163 @@
+"""What this hospital allows: policy.yaml, and a pure rule on a study. The gate reads the file before every decision.
+
+A study that asks for less protection than the policy demands does not run, whatever the hub says. A missing or broken
+policy allows nothing.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from protocol.messages import Reason
+from protocol.privacy_accounting import PrivacyEvent, epsilon_of, histogram_event, training_event
+from protocol.study import StudySpec
+from site_node.errors import SettingsError
+from site_node.settings import faults, read_yaml
+
+ROUNDING = 1e-9
+_TEMPLATE = """\
+# What this hospital allows. The gate reads this file before every decision; a change needs no restart.
+# `wardround site policy DIR` shows how it is understood, and what it means for the studies that were proposed.
+
+# Who approves a study: a person (`wardround site approve`), or automatically whatever this policy allows.
+approval: {approval}            # person | automatic
+approval_days: 365          # an approval ends after so many days
+
+networks: [convnet, densenet, resnet]  # permitted networks (`wardround site networks`), or: any
+modalities: [CR, DX]          # DICOM modalities that studies may ask for, or: any
+minimum_patients: 10          # with fewer training patients this hospital does not train
+
+# Differential privacy. The unit is the patient.
+dp_required: true           # refuse studies that train without it
+maximum_epsilon: 8          # the most that one study may spend
+maximum_delta: 1.0e-4
+lifetime_epsilon: 24        # the most that all studies together may spend; the ledger never forgets
+lifetime_delta: 1.0e-3
+noised_evaluation: false    # refuse studies whose held-out score histograms are not noised
+
+maximum_update_megabytes: 2048   # nothing larger leaves
+"""
+
+
+def policy_text(approval: str = "person") -> str:
+    """Return a commented policy.yaml with careful values."""
+    return _TEMPLATE.format(approval=approval)
+
+
+class Policy(BaseModel):
+    """The keys of policy.yaml; those left out have the template's values."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    approval: Literal["person", "automatic"] = "person"
+    approval_days: int = Field(default=365, ge=1, le=3650)
+    networks: list[str] | Literal["any"] = ["convnet", "densenet", "resnet"]
+    modalities: list[str] | Literal["any"] = ["CR", "DX"]
+    minimum_patients: int = Field(default=10, ge=1)
+    dp_required: bool = True
+    maximum_epsilon: float = Field(default=8.0, gt=0, allow_inf_nan=False)
+    maximum_delta: float = Field(default=1e-4, gt=0, lt=1)
+    lifetime_epsilon: float = Field(default=24.0, gt=0, allow_inf_nan=False)
+    lifetime_delta: float = Field(default=1e-3, gt=0, lt=1)
+    noised_evaluation: bool = False
+    maximum_update_megabytes: int = Field(default=2048, ge=1)
+
+
+@dataclass(frozen=True)
+class Objection:
+    """Why a study or task is not taken: the word that may leave, and the sentence for this hospital's own eyes."""
+
+    reason: Reason
+    sentence: str
+
+
+def load_policy(path: Path) -> Policy:
+    """Read policy.yaml.
+
+    Raises: SettingsError naming the faulty keys; nothing is allowed then.
+    """
+    written = read_yaml(path, "Without a policy nothing is allowed. `wardround site init` writes an example.")
+    try:
+        return Policy.model_validate(written)
+    except ValidationError as error:
+        raise SettingsError(
+            f"{path} is not usable: {faults(error)}.", "Until it is corrected nothing is allowed."
+        ) from None
+
+
+def objection_to(policy: Policy, study: StudySpec, noise_multiplier: float | None) -> Objection | None:
+    """Return the first objection of the hospital's policy to a study with the hub's noise, or None. Pure."""
+    checks = (_network(policy, study), _modality(policy, study), *_protection(policy, study))
+    for sentence in checks:
+        if sentence:
+            return Objection(Reason.POLICY, sentence)
+    return noise_objection(study, noise_multiplier)
+
+
+def noise_objection(study: StudySpec, noise_multiplier: float | None) -> Objection | None:
+    """Check the hub's calibration against the study's target, by the hospital's own accounting."""
+    target = study.privacy.epsilon
+    if (target is None) != (noise_multiplier is None):
+        return Objection(Reason.BAD_TASK, "The hub's noise does not fit the study: noise goes with privacy.epsilon.")
+    if target is None or noise_multiplier is None:
+        return None
+    if not 0 < noise_multiplier < float("inf"):
+        return Objection(Reason.BAD_TASK, "The hub's noise is not a positive number.")
+    epsilon = epsilon_of([training_event(study, noise_multiplier, study.maximum_training_tasks)], study.privacy.delta)
+    if epsilon <= target * (1 + ROUNDING):
+        return None
+    sentence = f"The hub's noise {noise_multiplier:g} gives epsilon {epsilon:.3f}, above the study's {target:g}."
+    return Objection(Reason.BAD_TASK, sentence)
+
+
+def planned_events(study: StudySpec, noise_multiplier: float | None) -> list[tuple[str, PrivacyEvent]]:
+    """Return what a study may spend at most: (which patients, event). Pure."""
+    planned: list[tuple[str, PrivacyEvent]] = []
+    if noise_multiplier is not None:
+        planned.append(("training", training_event(study, noise_multiplier, study.maximum_training_tasks)))
+    if study.evaluation.noise_epsilon is not None:
+        planned.append(("held-out", histogram_event(study.evaluation.noise_epsilon, study.evaluation.at_most)))
+    return planned
+
+
+def _network(policy: Policy, study: StudySpec) -> str | None:
+    if policy.networks == "any" or study.network.name in policy.networks:
+        return None
+    return f"The network {study.network.name!r} is not among `networks`: {', '.join(policy.networks)}."
+
+
+def _modality(policy: Policy, study: StudySpec) -> str | None:
+    if policy.modalities == "any":
+        return None
+    if not study.cohort.modality:
+        return "The study is open to every modality; `modalities` allows only " + ", ".join(policy.modalities) + "."
+    foreign = sorted(set(study.cohort.modality) - set(policy.modalities))
+    return f"The modality {', '.join(foreign)} is not among `modalities`." if foreign else None
+
+
+def _protection(policy: Policy, study: StudySpec) -> list[str | None]:
+    epsilon, delta = study.privacy.epsilon, study.privacy.delta
+    found: list[str | None] = [_evaluation(policy, study)]
+    if epsilon is None and policy.dp_required:
+        found.append("The study trains without differential privacy; `dp_required` refuses that.")
+    if epsilon is not None and epsilon > policy.maximum_epsilon:
+        found.append(f"epsilon {epsilon:g} is above `maximum_epsilon` {policy.maximum_epsilon:g}.")
+    if epsilon is not None and delta > policy.maximum_delta:
+        found.append(f"delta {delta:g} is above `maximum_delta` {policy.maximum_delta:g}.")
+    return found
+
+
+def _evaluation(policy: Policy, study: StudySpec) -> str | None:
+    noise = study.evaluation.noise_epsilon
+    if noise is None:
+        refused = "Held-out histograms are not noised; `noised_evaluation` demands it."
+        return refused if policy.noised_evaluation else None
+    epsilon = epsilon_of([histogram_event(noise, study.evaluation.at_most)], study.privacy.delta)
+    if epsilon <= policy.maximum_epsilon:
+        return None
+    return (
+        f"{study.evaluation.at_most} noised evaluations spend epsilon {epsilon:.3g} of the held-out patients, above "
+        f"`maximum_epsilon` {policy.maximum_epsilon:g}. The study should lower evaluation.at_most or noise_epsilon."
+    )

@@ -1,0 +1,70 @@
+"""Work orders: the gate tells the worker what it may do. One JSON file for each, named by the task.
+
+An order is written only after the gate has accepted the task, recorded its digest and found the study's planned maximum
+in the privacy ledger. A worker does nothing without one, and stops when it is taken away.
+"""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from protocol.digest import Digest, canonical_json, hex_of, parse_json
+from protocol.errors import DigestError
+from site_node.durable import write_durably
+from site_node.errors import OrderError
+from site_node.settings import SitePaths
+
+TASK_ID_PATTERN = r"^[a-z0-9][a-z0-9.-]{0,199}$"
+
+
+class WorkOrder(BaseModel):
+    """What to do. For `cohort` the worker counts and freezes the study's cohort; the others answer a RoundTask.
+
+    `lot` is the expected number of patients in a step (Abadi et al. 2016): sampling rate times the approved figure.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    schema_: Literal["wardround.work-order/1"] = Field(default="wardround.work-order/1", alias="schema")
+    kind: Literal["cohort", "initialise", "train", "evaluate"]
+    task_id: str = Field(pattern=TASK_ID_PATTERN)
+    task_digest: Digest
+    study: dict[str, Any]
+    study_digest: Digest
+    round: int = Field(default=0, ge=0)
+    base_blob: Digest | None = None
+    noise_multiplier: float | None = None
+    lot: float | None = Field(default=None, gt=0)
+
+
+def cohort_task_id(study_digest: str) -> str:
+    """Return the id of the order that counts a study's cohort."""
+    return f"cohort-{hex_of(study_digest)[:16]}"
+
+
+def order_path(paths: SitePaths, task_id: str) -> Path:
+    """Return where the order of a task lies."""
+    return paths.orders / f"{task_id}.json"
+
+
+def write_order(paths: SitePaths, order: WorkOrder) -> None:
+    """Write an order durably; the same order again changes nothing."""
+    write_durably(order_path(paths, order.task_id), canonical_json(order.model_dump(mode="json", by_alias=True)))
+
+
+def read_order(paths: SitePaths, task_id: str) -> WorkOrder | None:
+    """Return the order of a task, or None if there is none (any more).
+
+    Raises: OrderError if the file is something else.
+    """
+    try:
+        data = order_path(paths, task_id).read_bytes()
+    except FileNotFoundError:
+        return None
+    try:
+        return WorkOrder.model_validate(parse_json(data))
+    except (DigestError, ValidationError):
+        raise OrderError(
+            f"The work order {task_id} does not parse.", "Let the gate write it again: restart `wardround site gate`."
+        ) from None

@@ -1,0 +1,85 @@
+"""What the site's own people see of their node: plain data for the command line and the site's own pages."""
+
+import sqlite3
+from typing import Any
+
+from protocol.errors import ProtocolError
+from site_node.durable import finished_files
+from site_node.governance import hash_chain
+from site_node.governance.approval import decisions_on, rfc3339, standing_of
+from site_node.governance.policy import Policy, objection_to
+from site_node.governance.privacy_ledger import budget_of, ledger_entries
+from site_node.governance.reasons import sentence_of
+from site_node.governance.records import StudyRecord, is_paused, study_records, task_records
+from site_node.settings import SiteSettings
+
+
+def status_of(settings: SiteSettings, database: sqlite3.Connection) -> dict[str, Any]:
+    """Return where the site stands."""
+    paths = settings.paths
+    row = database.execute("SELECT received_at FROM receipts ORDER BY number DESC LIMIT 1").fetchone()
+    tasks = task_records(database, "waiting", "accepted")
+    return {
+        "site": settings.name,
+        "hub": settings.hub_url,
+        "enrolled": paths.hub_key.exists(),
+        "paused": is_paused(database),
+        "indexed": paths.index.exists(),
+        "studies": {record.digest: record.state for record in study_records(database)},
+        "tasks": [{"task_id": t.task_id, "state": t.state} for t in tasks],
+        "orders": [path.stem for path in finished_files(paths.orders, ".json")],
+        "outbox": database.execute("SELECT COUNT(*) FROM unsent").fetchone()[0],
+        "egress_entries": hash_chain.head(database, "egress")[0],
+        "last_receipt_at": None if row is None else row["received_at"],
+    }
+
+
+def studies_of(database: sqlite3.Connection, policy: Policy, now: float) -> list[dict[str, Any]]:
+    """Return every study that was proposed here, with what stands in its way."""
+    return [_study(database, record, policy, now) for record in study_records(database)]
+
+
+def budget_overview(database: sqlite3.Connection, policy: Policy) -> dict[str, Any]:
+    """Return the privacy ledger's account: per study, in sum, and what is left."""
+    entries = ledger_entries(database)
+    budget = budget_of(entries, policy)
+    number, head = hash_chain.verify(database, "ledger")
+    return {
+        "unit": "patient",
+        "lifetime_epsilon": budget.lifetime_epsilon,
+        "lifetime_delta": budget.lifetime_delta,
+        "epsilon": budget.epsilon,
+        "delta": budget.delta,
+        "left_epsilon": max(0.0, budget.lifetime_epsilon - budget.epsilon),
+        "studies": [{"study_digest": c.study_digest, "epsilon": c.epsilon, "delta": c.delta} for c in budget.charges],
+        "entries": number,
+        "head": head,
+    }
+
+
+def _study(database: sqlite3.Connection, record: StudyRecord, policy: Policy, now: float) -> dict[str, Any]:
+    try:
+        study = record.study
+    except ProtocolError:  # refused at once, because it does not parse: only its digest and the fault are known
+        return {"digest": record.digest, "state": record.state, "reason": record.reason, "explanation": record.detail}
+    decisions = decisions_on(database, record.digest)
+    objection = objection_to(policy, study, record.noise_multiplier)
+    last = decisions[-1] if decisions else None
+    return {
+        "digest": record.digest,
+        "name": study.name,
+        "title": study.title,
+        "state": record.state,
+        "reason": record.reason,
+        "explanation": record.detail or (sentence_of(record.reason) if record.reason else ""),
+        "policy_objection": None if objection is None else objection.sentence,
+        "standing": standing_of(decisions, now),
+        "decided_by": None if last is None else last.person,
+        "expires_at": None if last is None or last.expires_at is None else rfc3339(last.expires_at),
+        "epsilon": study.privacy.epsilon,
+        "delta": study.privacy.delta,
+        "rounds": study.rounds,
+        "network": study.network.name,
+        "training_patients": record.training_patients,
+        "held_out_patients": record.held_out_patients,
+    }

@@ -1,0 +1,73 @@
+"""A job in a process of its own: fresh memory, a worker that stays responsive, and an end when the worker ends.
+
+Children are forked from a server process that has imported torch and MONAI once and has started no thread. The child
+holds the reading end of a pipe whose writing end only the worker has: when the worker dies, however it dies, the pipe
+ends and so does the child. Its result goes into a staging folder that the worker publishes, or does not.
+"""
+
+import importlib
+import multiprocessing
+import os
+import threading
+from dataclasses import replace
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+from site_node.logs import configure_logs
+from site_node.settings import SitePaths, load_settings
+
+TRAINING_JOB = "site_node.training.job:run_order"
+ORPHANED = 70
+POLL_SECONDS = 5.0
+
+
+class JobProcess:
+    """One running child."""
+
+    def __init__(self, site: Path, staging: Path, task_id: str, job: str = TRAINING_JOB) -> None:
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload([job.partition(":")[0]])
+        reader, self._writer = context.Pipe(duplex=False)
+        # Not daemonic: a job may have loader processes of its own; the pipe sees to its end.
+        self._process: BaseProcess = context.Process(
+            target=_run, args=(reader, str(site), str(staging), task_id, job), name=f"job {task_id}"
+        )
+        self._process.start()
+        reader.close()
+
+    @property
+    def pid(self) -> int | None:
+        """Return the child's process id."""
+        return self._process.pid
+
+    def wait(self, seconds: float) -> int | None:
+        """Wait for the end so long; return the exit code, or None if it still runs."""
+        self._process.join(seconds)
+        return self._process.exitcode
+
+    def stop(self) -> None:
+        """End the child now. Safe at any moment: only whole results are ever published."""
+        self._writer.close()
+        if self._process.is_alive():
+            self._process.kill()
+        self._process.join()
+        self._process.close()
+
+
+def _run(leash: Connection, site: str, staging: str, task_id: str, job: str) -> None:
+    threading.Thread(target=_end_with_worker, args=(leash,), daemon=True).start()
+    module, _, function = job.partition(":")
+    configure_logs()
+    settings = load_settings(Path(site))
+    staged = replace(settings, paths=SitePaths(settings.paths.root, Path(staging)))
+    getattr(importlib.import_module(module), function)(staged, task_id)
+
+
+def _end_with_worker(leash: Connection) -> None:
+    try:
+        while not leash.poll(POLL_SECONDS):
+            pass
+    except OSError:
+        pass
+    os._exit(ORPHANED)  # the pipe has ended: nobody is left to hand a result to

@@ -1,0 +1,145 @@
+"""One order, from queue to candidate: lease, child process, heartbeat, publication. Safe to be called many times.
+
+A redelivered task never trains twice: if the candidate is there it is done, if somebody alive holds the lease it is
+theirs, and if the order was taken away there is nothing to do.
+"""
+
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import structlog
+
+from protocol.messages import Reason
+from site_node.candidate import (
+    Candidate,
+    CohortFigures,
+    candidate_folder,
+    cohort_path,
+    publish,
+    write_candidate,
+    write_cohort_figures,
+)
+from site_node.durable import sync_folder
+from site_node.errors import OrderError
+from site_node.orders import WorkOrder, order_path, read_order
+from site_node.settings import SitePaths, SiteSettings
+from site_node.tasks.child import TRAINING_JOB, JobProcess
+from site_node.tasks.lease import HEARTBEAT_SECONDS, Lease, Leases, holder_name
+
+MAX_CRASHES = 2
+KILLED = -9
+POLL_SECONDS = 0.1
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Worker:
+    """What a job needs of its worker. `stop` is set when the worker is asked to end."""
+
+    settings: SiteSettings
+    job: str = TRAINING_JOB
+    clock: Callable[[], float] = time.time
+    holder: str = field(default_factory=holder_name)
+    stop: threading.Event = field(default_factory=threading.Event)
+
+    def leases(self) -> Leases:
+        """Open the leases; each thread has its own connection."""
+        return Leases(self.settings.paths.jobs, self.holder, self.clock)
+
+
+def result_exists(paths: SitePaths, order: WorkOrder) -> bool:
+    """Tell whether an order's result was handed over."""
+    if order.kind == "cohort":
+        return cohort_path(paths, order.study_digest).exists()
+    return candidate_folder(paths, order.task_id).exists()
+
+
+def work_on(worker: Worker, task_id: str) -> str:
+    """Do what a task's order says and return how it went, in a word for the log."""
+    paths = worker.settings.paths
+    try:
+        order = read_order(paths, task_id)
+    except OrderError as error:
+        _log.error("order_unreadable", task=task_id, why=str(error))
+        return "unreadable"
+    if order is None:
+        return "no order"
+    if result_exists(paths, order):
+        return "done before"
+    leases = worker.leases()
+    try:
+        lease = leases.acquire(task_id)
+        if lease is None:
+            return "held by another"
+        outcome = _work_under(worker, leases, lease, order)
+    finally:
+        leases.close()
+    _log.info("order_ended", task=task_id, outcome=outcome, token=lease.token)
+    return outcome
+
+
+def _work_under(worker: Worker, leases: Leases, lease: Lease, order: WorkOrder) -> str:
+    paths = worker.settings.paths
+    staging = paths.worker / "staging" / f"{order.task_id}.{lease.token}"
+    shutil.rmtree(staging, ignore_errors=True)
+    staged = SitePaths(paths.root, staging)
+    for folder in (staged.candidates, staged.cohorts):
+        folder.mkdir(parents=True)
+    try:
+        code = _watch(worker, leases, lease, order, staging)
+        if code is None:
+            leases.release(lease)
+            return "interrupted"
+        if not result_exists(staged, order):
+            if lease.crashes < MAX_CRASHES:
+                leases.release(lease, crashed=True)
+                return "crashed"
+            _give_up(staged, order, Reason.OUT_OF_MEMORY if code == KILLED else Reason.INTERNAL)
+        done = leases.publish(lease, lambda: _hand_over(staged, paths, order))
+        return "done" if done else "lease lost"
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _watch(worker: Worker, leases: Leases, lease: Lease, order: WorkOrder, staging: Path) -> int | None:
+    """Run the child with heartbeats; return its exit code, or None if it was stopped.
+
+    It is stopped when the worker ends, the lease is lost, or the gate takes the order away (pause, withdrawal,
+    cancellation).
+    """
+    paths = worker.settings.paths
+    child = JobProcess(paths.root, staging, order.task_id, worker.job)
+    beat_at = time.monotonic()
+    try:
+        while (code := child.wait(POLL_SECONDS)) is None:
+            if worker.stop.is_set():
+                return None
+            if time.monotonic() - beat_at < HEARTBEAT_SECONDS:
+                continue
+            beat_at = time.monotonic()
+            if not leases.beat(lease) or not order_path(paths, order.task_id).exists():
+                return None
+        return code
+    finally:
+        child.stop()
+
+
+def _give_up(staged: SitePaths, order: WorkOrder, reason: Reason) -> None:
+    if order.kind == "cohort":
+        write_cohort_figures(staged, CohortFigures(study_digest=order.study_digest, problem=reason))
+        return
+    write_candidate(
+        staged, Candidate(task_id=order.task_id, task_digest=order.task_digest, kind="failure", reason=reason)
+    )
+
+
+def _hand_over(staged: SitePaths, paths: SitePaths, order: WorkOrder) -> None:
+    if order.kind == "cohort":
+        cohort_path(staged, order.study_digest).replace(cohort_path(paths, order.study_digest))
+        sync_folder(paths.cohorts)
+        return
+    publish(candidate_folder(staged, order.task_id), candidate_folder(paths, order.task_id))

@@ -1,0 +1,40 @@
+"""The worker's process: Celery consuming the site's queue, one job at a time, each in a child process.
+
+Celery's own pool is a single thread, because the work is done elsewhere: the main thread keeps answering signals, and
+asked to end it stops the child at once. What was interrupted is found again by the supervisor of the next worker.
+"""
+
+import functools
+from typing import Any
+
+import structlog
+from celery import signals
+
+from site_node.settings import SiteSettings
+from site_node.tasks.app import TASK_NAME, enqueue, make_app
+from site_node.tasks.child import TRAINING_JOB
+from site_node.tasks.run_order import Worker, work_on
+from site_node.tasks.supervisor import Supervisor
+
+_log = structlog.get_logger()
+
+
+def run_worker(settings: SiteSettings, job: str = TRAINING_JOB) -> int:
+    """Work until a signal ends the process; return its exit status."""
+    worker = Worker(settings, job)
+    app = make_app(settings)
+
+    @app.task(name=TASK_NAME)  # type: ignore[untyped-decorator,unused-ignore]
+    def run_order(task_id: str) -> str:
+        return "worker ends" if worker.stop.is_set() else work_on(worker, task_id)
+
+    def end(**_: Any) -> None:
+        worker.stop.set()
+
+    signals.worker_shutting_down.connect(end, weak=False)
+    Supervisor(worker, functools.partial(enqueue, app)).start()
+    _log.info("worker_started", site=settings.name)
+    consumer = app.Worker(pool="threads", concurrency=1, loglevel="WARNING", quiet=True)
+    consumer.start()
+    worker.stop.set()
+    return int(consumer.exitcode or 0)

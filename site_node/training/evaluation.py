@@ -1,0 +1,70 @@
+"""How good a version is on this site's held-out patients, as histograms that merge.
+
+One score for each patient, made of the images' scores as the study says; scores stay here, counts in bins leave. If
+the study asks for noise, coarser bins are used and every bin is noised (a patient is in one bin of one histogram).
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from protocol.metrics import BINS, NOISED_BINS, ScoreHistograms
+from protocol.study import HeldOutSplit, StudySpec
+from protocol.tensors import Weights
+from site_node.errors import NoHeldOutPatientsError, NotFiniteError
+from site_node.privacy.noise import NoiseSource
+from site_node.training.networks import build_network, load_into
+from site_node.training.patients import PreparedPatients
+from site_node.training.trainer import chosen_device
+
+IMAGES_AT_ONCE = 256
+
+
+def evaluate(
+    study: StudySpec, weights: Weights, held_out: Mapping[HeldOutSplit, PreparedPatients], noise: NoiseSource
+) -> dict[HeldOutSplit, ScoreHistograms]:
+    """Return the histograms of each split's patient scores.
+
+    Raises: NoHeldOutPatientsError if there is nobody to evaluate on; NotFiniteError if a score is not finite.
+    """
+    if not held_out:
+        raise NoHeldOutPatientsError(
+            "This site has no held-out patient.", "Mark some as validation or test in labels.csv, or raise splits."
+        )
+    device = chosen_device()
+    network = build_network(study).to(device).eval()
+    load_into(network, weights)
+    return {split: _histograms(study, network, patients, noise) for split, patients in held_out.items()}
+
+
+def patient_scores(
+    study: StudySpec, network: nn.Module, patients: PreparedPatients, device: torch.device
+) -> NDArray[np.float64]:
+    """Return a score in [0, 1] for each patient, the mean or the largest of the images' scores."""
+    parts = []
+    with torch.inference_mode():
+        for start in range(0, len(patients.images), IMAGES_AT_ONCE):
+            images = patients.images[start : start + IMAGES_AT_ONCE].astype(np.float32)
+            logits = network(torch.from_numpy(images).to(device)).squeeze(1)
+            parts.append(torch.sigmoid(logits.to(torch.float64)).cpu().numpy())
+    scores = np.concatenate(parts)
+    if not np.isfinite(scores).all():
+        raise NotFiniteError("The version's scores are not finite.", "Lower training.learning_rate.")
+    starts = patients.first_image[:-1]
+    if study.label.patient_score == "max":
+        return np.asarray(np.maximum.reduceat(scores, starts))
+    return np.asarray(np.add.reduceat(scores, starts) / np.diff(patients.first_image))
+
+
+def _histograms(
+    study: StudySpec, network: nn.Module, patients: PreparedPatients, noise: NoiseSource
+) -> ScoreHistograms:
+    epsilon = study.evaluation.noise_epsilon
+    scores = np.clip(patient_scores(study, network, patients, next(network.parameters()).device), 0.0, 1.0)
+    if epsilon is None:
+        return ScoreHistograms.from_scores(scores, patients.labels, BINS)
+    exact = ScoreHistograms.from_scores(scores, patients.labels, NOISED_BINS)
+    return exact.noised(lambda count: noise.histograms.two_sided_geometric(count, 1.0 / epsilon))

@@ -1,0 +1,53 @@
+"""A study's cohort, frozen: built once, kept on the worker's own disk, the same for every task of the study.
+
+Approval and privacy ledger speak of these patients and their number. Images that arrive later, or a changed
+labels.csv, do not enter a running study; a new study sees them.
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from protocol.digest import canonical_json, hex_of, parse_json
+from protocol.errors import DigestError
+from site_node.cohort.cohort import Cohort, ImageRef, Patient
+from site_node.durable import write_durably
+from site_node.errors import CohortError
+
+
+def frozen_cohort(folder: Path, study_digest: str, build: Callable[[], Cohort]) -> Cohort:
+    """Return the study's cohort: as it was frozen, or built now and frozen.
+
+    Raises: CohortError if the frozen file is damaged; whatever `build` raises.
+    """
+    path = folder / f"{hex_of(study_digest)}.json"
+    if path.exists():
+        return _read(path)
+    cohort = build()
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    write_durably(path, canonical_json(_document(cohort)), mode=0o600)
+    return cohort
+
+
+def _document(cohort: Cohort) -> dict[str, Any]:
+    patients = [asdict(patient) for patient in cohort.patients]
+    for patient in patients:
+        patient["images"] = [{**image, "path": str(image["path"])} for image in patient["images"]]
+    return {"manifest_digest": cohort.manifest_digest, "dropped": dict(cohort.dropped), "patients": patients}
+
+
+def _read(path: Path) -> Cohort:
+    try:
+        document = parse_json(path.read_bytes())
+        patients = tuple(_patient(entry) for entry in document["patients"])
+        return Cohort(patients, document["manifest_digest"], document["dropped"])
+    except (DigestError, KeyError, TypeError, ValueError):
+        raise CohortError(
+            "The frozen cohort of a study is damaged.", "Stop the study at the hub; a new study freezes a new cohort."
+        ) from None
+
+
+def _patient(entry: dict[str, Any]) -> Patient:
+    images = tuple(ImageRef(**{**image, "path": Path(image["path"])}) for image in entry["images"])
+    return Patient(**{**entry, "images": images})

@@ -1,0 +1,263 @@
+"""One job of the worker: from the gate's order to a candidate. Any failure becomes a candidate too, with its reason.
+
+The same code runs in a Celery task's child process and, in simulation, as a call.
+"""
+
+import errno
+import os
+import time
+import traceback
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+import torch
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from protocol.digest import canonical_json, digest_of_bytes, hex_of
+from protocol.errors import DigestError, ProtocolError, TensorError
+from protocol.messages import Activity, Reason
+from protocol.study import HeldOutSplit, StudySpec, parse_study
+from protocol.tensors import Weights, decode_weights
+from site_node.candidate import Candidate, CohortFigures, write_candidate, write_cohort_figures
+from site_node.cohort.cohort import Cohort, build_cohort
+from site_node.durable import unfinished_beside
+from site_node.errors import BaseUnavailableError, OrderError, SettingsError, SiteError, TooFewPatientsError
+from site_node.orders import WorkOrder, read_order
+from site_node.privacy.noise import KEY_BYTES, NoiseSource
+from site_node.settings import SiteSettings
+from site_node.training.evaluation import evaluate
+from site_node.training.frozen_cohort import frozen_cohort
+from site_node.training.networks import initial_weights, threads_worth
+from site_node.training.patients import PreparedPatients, prepare_cohort
+from site_node.training.trainer import train
+from site_node.update.steps import Payload, update_payload, weights_payload
+
+PROGRESS_SECONDS = 0.5
+HELD_OUT: tuple[HeldOutSplit, ...] = ("validation", "test")
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Job:
+    """An order, the study it names and where this site keeps things."""
+
+    settings: SiteSettings
+    order: WorkOrder
+    study: StudySpec
+
+    def cohort(self) -> Cohort:
+        """Return the study's cohort, frozen."""
+        paths = self.settings.paths
+
+        def build() -> Cohort:
+            return build_cohort(paths.index, self.settings.labels, self.study, _split_key(_noise_key(paths.noise_key)))
+
+        return frozen_cohort(paths.worker / "cohorts", self.order.study_digest, build)
+
+    def noise(self, cohort: Cohort) -> NoiseSource:
+        """Return the task's secret streams."""
+        return NoiseSource(_noise_key(self.settings.paths.noise_key), self.order.task_digest, cohort.manifest_digest)
+
+    def base(self) -> Weights:
+        """Return the version to start from, its bytes checked against the digest.
+
+        Raises: BaseUnavailableError if it is missing or damaged.
+        """
+        digest = self.order.base_blob
+        if digest is None:
+            raise OrderError("The order names no version to start from.", "The gate refuses such a task.")
+        try:
+            data = (self.settings.paths.blobs / hex_of(digest)).read_bytes()
+            if digest_of_bytes(data) != digest:
+                raise TensorError("other bytes than its digest says")
+            return decode_weights(data)
+        except (FileNotFoundError, TensorError):
+            raise BaseUnavailableError(
+                "The version to start from is missing or damaged.", "The agent downloads it again; check the disk."
+            ) from None
+
+
+def run_order(settings: SiteSettings, task_id: str) -> None:
+    """Do what the gate ordered and hand the candidate over. Without an order nothing is done.
+
+    Guarantee: a job that was begun ends with a candidate (or a cohort's figures), whatever fails; the reason in it is
+        of the fixed vocabulary, and the log tells the site's administrator more, without patient data.
+    """
+    order = read_order(settings.paths, task_id)
+    if order is None:
+        log.warning("no order for this task; nothing done", task=task_id)
+        return
+    started = time.monotonic()
+    try:
+        study = _study_of(order)
+        torch.set_num_threads(threads_worth(study, min(settings.threads, usable_cores())))
+        receipt = _run(Job(settings, order, study))
+    except Exception as error:
+        _hand_over_failure(settings, order, _reason_of(error))
+        _log_failure(order, error)
+        receipt = {"failed": True}
+    seconds = round(time.monotonic() - started, 3)
+    _write(settings.paths.worker_receipts / f"{task_id}.json", {"kind": order.kind, "seconds": seconds, **receipt})
+    log.info("order done", task=task_id, kind=order.kind, seconds=seconds)
+
+
+def usable_cores() -> int:
+    """Return how many cores this process may run on. More threads than these spin against each other."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _run(job: Job) -> dict[str, int]:
+    kinds: dict[str, Callable[[Job], dict[str, int]]] = {
+        "cohort": _count_cohort,
+        "initialise": _initialise,
+        "train": _train,
+        "evaluate": _evaluate,
+    }
+    return kinds[job.order.kind](job)
+
+
+def _count_cohort(job: Job) -> dict[str, int]:
+    initial_weights(job.study)  # an unknown network is refused before anybody approves it
+    cohort = job.cohort()
+    training = cohort.of("train")
+    figures = CohortFigures(
+        study_digest=job.order.study_digest,
+        training_patients=len(training),
+        training_images=sum(len(patient.images) for patient in training),
+        held_out_patients=len(cohort.patients) - len(training),
+        manifest_digest=cohort.manifest_digest,
+    )
+    write_cohort_figures(job.settings.paths, figures)
+    return {"patients": len(cohort.patients), "images": sum(len(p.images) for p in cohort.patients)}
+
+
+def _initialise(job: Job) -> dict[str, int]:
+    _hand_over_payload(job, weights_payload(job.study, initial_weights(job.study)))
+    return {"patients": 0, "images": 0}
+
+
+def _train(job: Job) -> dict[str, int]:
+    cohort, base = job.cohort(), job.base()
+    patients = prepare_cohort(job.study, cohort, ["train"], job.settings.paths.cache).get("train")
+    if patients is None:
+        raise TooFewPatientsError("This site has no patient to train on.", "It can still evaluate.")
+    trained = train(
+        job.study,
+        base,
+        patients,
+        job.noise(cohort),
+        noise_multiplier=job.order.noise_multiplier,
+        round_number=job.order.round,
+        report=_reporter(job, Activity.TRAINING),
+    )
+    _hand_over_payload(job, update_payload(job.study, base, trained))
+    return _used([patients])
+
+
+def _evaluate(job: Job) -> dict[str, int]:
+    cohort, base = job.cohort(), job.base()
+    report = _reporter(job, Activity.EVALUATING)
+    prepared = prepare_cohort(job.study, cohort, job.study.evaluation.splits, job.settings.paths.cache)
+    held_out = {split: prepared[split] for split in HELD_OUT if split in prepared}
+    histograms = evaluate(job.study, base, held_out, job.noise(cohort))
+    report(1.0)
+    order = job.order
+    candidate = Candidate(
+        task_id=order.task_id, task_digest=order.task_digest, kind="evaluation", histograms=histograms
+    )
+    write_candidate(job.settings.paths, candidate)
+    return _used(held_out.values())
+
+
+def _study_of(order: WorkOrder) -> StudySpec:
+    study = parse_study(order.study)
+    if study.digest != order.study_digest:
+        raise OrderError("The order's study is not the one of its digest.", "Restart the gate; it writes it again.")
+    return study
+
+
+def _used(prepared: Iterable[PreparedPatients]) -> dict[str, int]:
+    counts = [(patients.patients, len(patients.images)) for patients in prepared]
+    return {"patients": sum(patients for patients, _ in counts), "images": sum(images for _, images in counts)}
+
+
+def _hand_over_payload(job: Job, payload: Payload) -> None:
+    candidate = Candidate(
+        task_id=job.order.task_id,
+        task_digest=job.order.task_digest,
+        kind="update",
+        payload_digest=digest_of_bytes(payload.data),
+        payload_bytes=len(payload.data),
+        manifest_digest=payload.manifest_digest,
+        steps=list(payload.steps),
+    )
+    write_candidate(job.settings.paths, candidate, payload.data)
+
+
+def _hand_over_failure(settings: SiteSettings, order: WorkOrder, reason: Reason) -> None:
+    if order.kind == "cohort":
+        write_cohort_figures(settings.paths, CohortFigures(study_digest=order.study_digest, problem=reason))
+        return
+    failure = Candidate(task_id=order.task_id, task_digest=order.task_digest, kind="failure", reason=reason)
+    write_candidate(settings.paths, failure)
+
+
+def _reason_of(error: Exception) -> Reason:
+    if isinstance(error, SiteError):
+        return error.reason
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return Reason.OUT_OF_MEMORY
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return Reason.DISK_FULL
+    if isinstance(error, ProtocolError | DigestError):
+        return Reason.BAD_TASK
+    return Reason.INTERNAL
+
+
+def _log_failure(order: WorkOrder, error: Exception) -> None:
+    # A foreign exception's text may hold a path or a header's value: only its kind and our lines are logged.
+    said = str(error) if isinstance(error, SiteError | ProtocolError) else type(error).__name__
+    frames = traceback.extract_tb(error.__traceback__)
+    where = [f"{Path(frame.filename).name}:{frame.lineno}" for frame in frames][-6:]
+    log.error("order failed", task=order.task_id, kind=order.kind, error=said, where=where)
+
+
+def _reporter(job: Job, activity: Activity) -> Callable[[float], None]:
+    path = job.settings.paths.progress / f"{job.order.task_id}.json"
+    last = [float("-inf")]
+
+    def report(fraction: float) -> None:
+        now = time.monotonic()
+        if now - last[0] < PROGRESS_SECONDS and fraction < 1.0:
+            return
+        last[0] = now
+        _write(path, {"activity": activity.value, "fraction": round(fraction, 4)})
+
+    report(0.0)
+    return report
+
+
+def _write(path: Path, document: dict[str, object]) -> None:
+    # Whole or not at all for a reader, but not synced: losing it in a power cut loses nothing.
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = unfinished_beside(path)
+    unfinished.write_bytes(canonical_json(document))
+    unfinished.replace(path)
+
+
+def _noise_key(path: Path) -> bytes:
+    try:
+        key = path.read_bytes()
+    except FileNotFoundError:
+        key = b""
+    if len(key) != KEY_BYTES:
+        raise SettingsError("The site's noise key is missing or damaged.", "`wardround site init` makes one.")
+    return key
+
+
+def _split_key(noise_key: bytes) -> bytes:
+    return HKDF(SHA256(), KEY_BYTES, salt=None, info=b"wardround.split-key/1").derive(noise_key)

@@ -1,0 +1,285 @@
+"""The permitted networks: MONAI's, in sizes that a study chooses, with a normalisation that keeps patients apart.
+
+No BatchNorm under differential privacy: it normalises an image with the mean and variance of its batch, so that the
+gradient of one patient depends on the others, clipping bounds nothing, and its running statistics leave the hospital
+un-noised. GroupNorm normalises each image by itself. Without DP a study may ask for it.
+
+Every network is built with BatchNorm and converted, because MONAI does not hand `norm` down everywhere (1.6.1:
+`ResNet._make_layer` always makes BatchNorm blocks, whatever the constructor was told). In-place activations are turned
+off for torch.func.
+
+All networks map (image, 1, *size) to one logit (image, 1), in two and three dimensions. Sizes are arguments of the
+study; see each `...Sizes` class, or `wardround site networks`.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import numpy as np
+import torch
+from monai.networks.blocks import Convolution
+from monai.networks.nets import DenseNet, ResNet
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from torch import nn
+from torch.nn import functional
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.flop_counter import FlopCounterMode
+
+from protocol.study import StudySpec
+from protocol.tensors import Weights
+from site_node.errors import BaseUnavailableError, UnknownNetworkError
+
+Channels = Annotated[int, Field(ge=1, le=2048)]
+Stride = Annotated[int, Field(ge=1, le=8)]
+Kernel = Annotated[int, Field(ge=1, le=15)]
+MAX_PARAMETERS = 200_000_000
+OPERATIONS_A_THREAD = 20_000_000
+"""Of one image's forward pass."""
+
+
+class Sizes(BaseModel):
+    """Sizes that all networks have."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    groups: int = Field(default=8, ge=1, le=256, description="groups of a GroupNorm, lowered where they do not divide")
+
+
+class ConvnetSizes(Sizes):
+    """Convolutions, then a linear layer on a grid of `head` x `head` averages, which knows where things are."""
+
+    channels: list[Channels] = Field(default=[16, 32, 32], min_length=1, max_length=12)
+    strides: list[Stride] = Field(default=[2, 2, 2], min_length=1, max_length=12)
+    kernels: list[Kernel] = Field(default=[5, 3, 3], min_length=1, max_length=12)
+    head: int = Field(default=4, ge=1, le=32)
+
+    @model_validator(mode="after")
+    def _same_length(self) -> "ConvnetSizes":
+        if not len(self.channels) == len(self.strides) == len(self.kernels):
+            raise ValueError("channels, strides and kernels must be equally long, one entry a layer")
+        if any(kernel % 2 == 0 for kernel in self.kernels):
+            raise ValueError("kernels must be odd")
+        return self
+
+
+class DensenetSizes(Sizes):
+    """monai.networks.nets.DenseNet; the defaults are a small one."""
+
+    init_features: Channels = 16
+    growth_rate: Channels = 8
+    block_config: list[Annotated[int, Field(ge=1, le=64)]] = Field(default=[2, 2, 2], min_length=1, max_length=6)
+    bn_size: int = Field(default=2, ge=1, le=8)
+
+
+class ResnetSizes(Sizes):
+    """monai.networks.nets.ResNet of four stages; layers [2, 2, 2, 2] with 64 to 512 planes are a ResNet-18."""
+
+    block: Literal["basic", "bottleneck"] = "basic"
+    layers: list[Annotated[int, Field(ge=1, le=64)]] = Field(default=[1, 1, 1, 1], min_length=4, max_length=4)
+    planes: list[Channels] = Field(default=[16, 32, 64, 64], min_length=4, max_length=4)
+    first_kernel: Kernel = 7
+    first_stride: Stride = 2
+    max_pool: bool = True
+
+
+class GridAverage(nn.Module):
+    """Average an image over a grid of `cells` along each axis; a map of that size passes (adaptive pooling is slow)."""
+
+    def __init__(self, cells: int) -> None:
+        super().__init__()
+        self.cells = cells
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        """Shapes: (image, channel, *size) -> (image, channel, *cells)."""
+        size = maps.shape[2:]
+        if all(length == self.cells for length in size):
+            return maps
+        two = len(size) == 2
+        if any(length % self.cells for length in size):
+            adaptive = functional.adaptive_avg_pool2d if two else functional.adaptive_avg_pool3d
+            return adaptive(maps, self.cells)
+        return (functional.avg_pool2d if two else functional.avg_pool3d)(maps, [s // self.cells for s in size])
+
+
+def _convnet(sizes: ConvnetSizes, dimensions: int) -> nn.Module:
+    layers: list[nn.Module] = []
+    before = 1
+    for channels, stride, kernel in zip(sizes.channels, sizes.strides, sizes.kernels, strict=True):
+        layers.append(
+            Convolution(
+                dimensions, before, channels, strides=stride, kernel_size=kernel,
+                adn_ordering="NA", norm="batch", act="relu", bias=False,
+            )
+        )  # fmt: skip
+        before = channels
+    return nn.Sequential(*layers, GridAverage(sizes.head), nn.Flatten(), nn.Linear(before * sizes.head**dimensions, 1))
+
+
+def _densenet(sizes: DensenetSizes, dimensions: int) -> nn.Module:
+    network: nn.Module = DenseNet(
+        dimensions, 1, 1, init_features=sizes.init_features, growth_rate=sizes.growth_rate,
+        block_config=sizes.block_config, bn_size=sizes.bn_size,
+    )  # fmt: skip
+    return network
+
+
+def _resnet(sizes: ResnetSizes, dimensions: int) -> nn.Module:
+    network: nn.Module = ResNet(
+        sizes.block, sizes.layers, sizes.planes, spatial_dims=dimensions, n_input_channels=1, num_classes=1,
+        conv1_t_size=sizes.first_kernel, conv1_t_stride=sizes.first_stride, no_max_pool=not sizes.max_pool,
+        bias_downsample=False,
+    )  # fmt: skip
+    return network
+
+
+@dataclass(frozen=True)
+class Permitted:
+    """A network that a study may name.
+
+    `images_at_once` is the fastest number of images of a private gradient's chunk, measured on a CPU; less for 3D.
+    """
+
+    sizes: type[Sizes]
+    build: Callable[..., nn.Module]
+    images_at_once: int
+
+
+PERMITTED: Mapping[str, Permitted] = {
+    "convnet": Permitted(ConvnetSizes, _convnet, images_at_once=64),
+    "densenet": Permitted(DensenetSizes, _densenet, images_at_once=32),
+    "resnet": Permitted(ResnetSizes, _resnet, images_at_once=8),
+}
+
+
+def build_network(study: StudySpec) -> nn.Module:
+    """Build a study's network; its values are those of the seed (`initial_weights`).
+
+    Shapes: (image, 1, *study.preprocessing.size) -> (image, 1), the logit of the second class.
+    Guarantee: the same study gives the same values. Under DP no layer mixes the images of a batch.
+    Raises: UnknownNetworkError if the name or an argument is not permitted, or the images are too small for it.
+    """
+    permitted = _permitted(study.network.name)
+    sizes = _sizes(study, permitted)
+    with torch.device("meta"):  # shapes without values: what is too large never takes memory
+        _refuse(study, _assembled(study, permitted, sizes))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(study.seed)
+        return _assembled(study, permitted, sizes)
+
+
+def images_at_once(study: StudySpec) -> int:
+    """Return how many images' gradients a private step holds at a time."""
+    per_chunk = _permitted(study.network.name).images_at_once
+    return per_chunk if len(study.preprocessing.size) == 2 else max(1, per_chunk // 8)
+
+
+def threads_worth(study: StudySpec, at_most: int) -> int:
+    """Return how many threads a study's steps gain from: small networks are slower with more than one.
+
+    Raises: UnknownNetworkError as `build_network`.
+    """
+    permitted = _permitted(study.network.name)
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        _assembled(study, permitted, _sizes(study, permitted))(torch.empty(1, 1, *study.preprocessing.size))
+    return max(1, min(at_most, round(int(counter.get_total_flops()) / OPERATIONS_A_THREAD)))
+
+
+def initial_weights(study: StudySpec) -> Weights:
+    """Return version 0, the same at every site.
+
+    Raises: UnknownNetworkError as `build_network`.
+    """
+    return weights_of(build_network(study))
+
+
+def weights_of(network: nn.Module) -> Weights:
+    """Return copies of the network's parameters and floating-point buffers, by name."""
+    state = network.state_dict()
+    return {
+        name: np.array(tensor.detach().cpu().numpy(), np.float32)
+        for name, tensor in sorted(state.items())
+        if tensor.is_floating_point()
+    }
+
+
+def load_into(network: nn.Module, weights: Weights) -> None:
+    """Set a network's values.
+
+    Raises: BaseUnavailableError if names or shapes are not the network's, which says that the version was made for
+        another study or by another release.
+    """
+    own = {name: tuple(t.shape) for name, t in network.state_dict().items() if t.is_floating_point()}
+    if own != {name: tuple(array.shape) for name, array in weights.items()}:
+        raise BaseUnavailableError(
+            "The version's tensors are not those of the study's network.",
+            "Do hub and site run the same release of Wardround and MONAI?",
+        )
+    network.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in weights.items()}, strict=False)
+
+
+def _permitted(name: str) -> Permitted:
+    permitted = PERMITTED.get(name)
+    if permitted is None:
+        raise UnknownNetworkError(f"The network {name!r} is not permitted.", f"Choose one of: {', '.join(PERMITTED)}.")
+    return permitted
+
+
+def _sizes(study: StudySpec, permitted: Permitted) -> Sizes:
+    try:
+        return permitted.sizes.model_validate(study.network.arguments)
+    except ValidationError as error:
+        faults = "; ".join(
+            f"{'.'.join(map(str, e['loc'])) or 'together'}: {e['msg']}"
+            for e in error.errors(include_url=False, include_input=False)
+        )
+        known = ", ".join(permitted.sizes.model_fields)
+        raise UnknownNetworkError(
+            f"The arguments of {study.network.name!r} are not permitted: {faults}.", f"Known arguments: {known}."
+        ) from None
+
+
+def _assembled(study: StudySpec, permitted: Permitted, sizes: Sizes) -> nn.Module:
+    network = permitted.build(sizes, len(study.preprocessing.size))
+    _normalise(network, study.network.normalisation, sizes.groups)
+    for module in network.modules():
+        if hasattr(module, "inplace"):
+            object.__setattr__(module, "inplace", False)
+    return network
+
+
+def _normalise(network: nn.Module, kind: str, groups: int) -> None:
+    if kind == "batch":
+        return
+    for parent in list(network.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, _BatchNorm):
+                setattr(parent, name, _layer(kind, child.num_features, groups))
+
+
+def _layer(kind: str, channels: int, groups: int) -> nn.Module:
+    if kind == "none":
+        return nn.Identity()
+    number = {"group": math.gcd(groups, channels), "instance": channels, "layer": 1}[kind]
+    return nn.GroupNorm(number, channels)
+
+
+def _refuse(study: StudySpec, network: nn.Module) -> None:
+    if study.privacy.epsilon is not None and any(isinstance(m, _BatchNorm) for m in network.modules()):
+        raise UnknownNetworkError(
+            "BatchNorm mixes the patients of a batch, so clipping one patient's gradient bounds nothing.",
+            "Use network.normalisation: group, or set privacy.epsilon: null.",
+        )
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    if parameters > MAX_PARAMETERS:
+        raise UnknownNetworkError(
+            f"The network has {parameters} parameters; at most {MAX_PARAMETERS} are permitted.", "Choose smaller sizes."
+        )
+    try:
+        network.eval()(torch.empty(2, 1, *study.preprocessing.size, device="meta"))
+    except (RuntimeError, ValueError):
+        raise UnknownNetworkError(
+            f"Images of {study.preprocessing.size} are too small for this {study.network.name!r}.",
+            "Raise preprocessing.size, or use fewer layers or strides.",
+        ) from None

@@ -1,0 +1,128 @@
+"""Local training: a round's steps at one site, with differential privacy or, visibly, without.
+
+A private step: draw patients (Poisson), sum their clipped gradients, add Gaussian noise from the site's secret stream,
+divide by the expected number of patients, and let the optimiser follow. An empty draw takes the same step with noise
+alone. What depends on patients is touched by the noised sum only; everything after it is post-processing.
+Without DP the same draws make an ordinary minibatch step; the batch's mean gradient is bounded to `clip_norm`, the
+usual remedy against divergence, so that one learning rate serves a study with and without DP.
+The optimiser's state begins anew each round; the learning rate may fall over the rounds (cosine).
+
+Source: Abadi et al. 2016, arXiv:1607.00133, Algorithm 1, with the patient as the unit; McMahan et al. 2017 (FedAvg).
+"""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from protocol.study import StudySpec
+from protocol.tensors import Weights
+from site_node.errors import NotFiniteError, OrderError, TooFewPatientsError
+from site_node.privacy.clipping import PatientBatch, clipped_sum_of_batch
+from site_node.privacy.noise import NoiseSource, add_gaussian_noise, clipping_reserve
+from site_node.training.networks import build_network, images_at_once, load_into, weights_of
+from site_node.training.objectives import loss_of
+from site_node.training.patients import PreparedPatients, draw_batch
+
+PLAIN_IMAGES_AT_ONCE = 256
+Report = Callable[[float], None]
+"""Told the fraction of planned steps that are done, which depends on no patient."""
+
+
+def train(
+    study: StudySpec,
+    base: Weights,
+    patients: PreparedPatients,
+    noise: NoiseSource,
+    *,
+    noise_multiplier: float | None,
+    round_number: int,
+    report: Report = lambda fraction: None,
+) -> Weights:
+    """Take a round's steps from the base version and return the new weights.
+
+    Guarantee: with DP, each of exactly `local_steps` steps is a Poisson-sampled Gaussian mechanism with the study's
+        sampling rate and this noise multiplier, whatever the drawn patients are. Deterministic for the noise source on
+        one machine with one number of threads.
+    Raises: OrderError if study and order disagree about noise; TooFewPatientsError without patients; NotFiniteError
+        if training diverged; BaseUnavailableError if the base does not fit.
+    """
+    _check(study, patients, noise_multiplier)
+    device = chosen_device()
+    network = build_network(study).to(device).train()
+    load_into(network, base)
+    optimizer = _optimizer(study, network, round_number)
+    expected = study.training.sampling_rate * patients.patients
+    for step in range(study.training.local_steps):
+        batch = draw_batch(study, patients, noise, device)
+        if noise_multiplier is None:
+            gradient = _plain_gradient(study, network, batch, expected)
+        else:
+            gradient = _private_gradient(study, network, batch, noise, noise_multiplier) / expected
+        _follow(network, optimizer, gradient)
+        report((step + 1) / study.training.local_steps)
+    trained = weights_of(network)
+    if not all(np.isfinite(array).all() for array in trained.values()):
+        raise NotFiniteError("Training diverged: the weights are not finite.", "Lower training.learning_rate.")
+    return trained
+
+
+def chosen_device() -> torch.device:
+    """Return the GPU if there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _check(study: StudySpec, patients: PreparedPatients, noise_multiplier: float | None) -> None:
+    if (study.privacy.epsilon is None) != (noise_multiplier is None):
+        raise OrderError("The order's noise does not fit the study's privacy terms.", "The gate refuses such a task.")
+    if noise_multiplier is not None and not (noise_multiplier > 0 and math.isfinite(noise_multiplier)):
+        raise OrderError("The order's noise multiplier is not a positive number.", "The gate refuses such a task.")
+    if not patients.patients:
+        raise TooFewPatientsError("This site has no patient to train on.", "It can still evaluate.")
+
+
+def _optimizer(study: StudySpec, network: nn.Module, round_number: int) -> torch.optim.Optimizer:
+    terms = study.training
+    rate = terms.learning_rate
+    if terms.schedule == "cosine":
+        done = min(max(round_number - 1, 0) / study.rounds, 1.0)  # the first round is number 1
+        rate *= 0.5 * (1.0 + math.cos(math.pi * done))
+    if terms.optimizer == "adam":
+        return torch.optim.Adam(network.parameters(), lr=rate, weight_decay=terms.weight_decay)
+    return torch.optim.SGD(network.parameters(), lr=rate, momentum=terms.momentum, weight_decay=terms.weight_decay)
+
+
+def _private_gradient(
+    study: StudySpec, network: nn.Module, batch: PatientBatch, noise: NoiseSource, noise_multiplier: float
+) -> Tensor:
+    """Return the noised sum of clipped patient gradients: the only thing that training learns about patients."""
+    clip_norm, at_once = study.privacy.clip_norm, images_at_once(study)
+    deviation = noise_multiplier * clip_norm
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    bound = clip_norm - clipping_reserve(deviation, parameters)
+    total = clipped_sum_of_batch(network, loss_of(study), batch, bound, images_at_once=at_once)
+    noised = add_gaussian_noise(total.cpu().numpy(), deviation, noise.gradients)
+    return torch.from_numpy(noised).to(total.device, torch.float32)
+
+
+def _plain_gradient(study: StudySpec, network: nn.Module, batch: PatientBatch, expected: float) -> Tensor:
+    parameters = list(network.parameters())
+    total = torch.zeros(sum(p.numel() for p in parameters), device=parameters[0].device)
+    loss = loss_of(study)
+    for chunk in batch.chunks(PLAIN_IMAGES_AT_ONCE):
+        weights = torch.repeat_interleave(1.0 / chunk.counts, chunk.counts)
+        objective = (loss(network(chunk.images).squeeze(1), chunk.targets) * weights).sum()
+        total += torch.cat([g.flatten() for g in torch.autograd.grad(objective, parameters)])
+    mean = total / expected
+    norm = float(torch.linalg.vector_norm(mean))
+    return mean * min(1.0, study.privacy.clip_norm / norm) if norm > 0 else mean
+
+
+def _follow(network: nn.Module, optimizer: torch.optim.Optimizer, gradient: Tensor) -> None:
+    start = 0
+    for parameter in network.parameters():
+        parameter.grad = gradient[start : start + parameter.numel()].view_as(parameter)
+        start += parameter.numel()
+    optimizer.step()

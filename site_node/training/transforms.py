@@ -1,0 +1,122 @@
+"""How an image becomes a tensor (MONAI transforms), and how a tensor is varied in training.
+
+Preparation uses nothing but the image itself, so it needs no accounting: each image is scaled by its own percentiles,
+padded to a square (a cube), resized, and standardised by its own mean and deviation. It is deterministic.
+Augmentation is drawn from the task's secret stream, so that a task that is run again sees the same pictures.
+
+Orientation: rows downwards, columns rightwards, as stored. Radiographs are not mirrored: the heart is on one side.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import monai
+import numpy as np
+import torch
+from monai.transforms import (
+    Compose,
+    EnsureChannelFirst,
+    NormalizeIntensity,
+    Resize,
+    ScaleIntensity,
+    ScaleIntensityRange,
+    SpatialPad,
+)
+from numpy.typing import NDArray
+from torch import Tensor
+
+from protocol.study import Preprocessing
+from site_node.errors import PixelsError
+from site_node.privacy.noise import SecureStream
+
+LOW_PERCENTILE = 0.5
+HIGH_PERCENTILE = 99.5
+VERSION = 1
+"""Grows whenever preparation changes, so that cached images of an older release are not used."""
+
+Picture = NDArray[np.float32]
+Prepare = Callable[[Picture], Picture]
+"""(*original size) -> (1, *study's size)"""
+
+
+@dataclass(frozen=True)
+class Variation:
+    """How far an image is moved (fraction of its size), zoomed, turned (degrees), and its contrast changed."""
+
+    shift: float
+    zoom: float
+    turn_degrees: float
+    contrast: float
+
+
+VARIATIONS = {
+    "none": None,
+    "light": Variation(shift=0.03, zoom=0.0, turn_degrees=0.0, contrast=0.1),
+    "medium": Variation(shift=0.06, zoom=0.08, turn_degrees=6.0, contrast=0.2),
+}
+
+
+def preparation(preprocessing: Preprocessing) -> Prepare:
+    """Return what prepares one image.
+
+    Shapes: (*original size) float32 -> (1, *preprocessing.size) float32, mean 0 and deviation 1 (0 for an even image).
+    Raises (when called): PixelsError if the image has another number of dimensions than the study.
+    """
+    monai.data.set_track_meta(False)
+    channel_first = EnsureChannelFirst(channel_dim="no_channel")
+    then = Compose([Resize(preprocessing.size, mode="area"), NormalizeIntensity()])
+    dimensions = len(preprocessing.size)
+
+    def prepare(picture: Picture) -> Picture:
+        if picture.ndim != dimensions:
+            raise PixelsError(
+                f"The study wants images of {dimensions} dimensions, this one has {picture.ndim}.",
+                "Give preprocessing.size one number for each dimension of the images.",
+            )
+        pad = SpatialPad([max(picture.shape)] * dimensions)
+        return np.asarray(then(pad(_scaling(picture, preprocessing)(channel_first(picture)))), np.float32)
+
+    return prepare
+
+
+def _scaling(picture: Picture, preprocessing: Preprocessing) -> Callable[[Picture], Picture]:
+    if preprocessing.intensity == "percentile":
+        low, high = np.percentile(picture, (LOW_PERCENTILE, HIGH_PERCENTILE))
+        if high > low:  # an image that is nearly all of one value has only its extremes
+            return ScaleIntensityRange(low, high, 0.0, 1.0, clip=True)  # type: ignore[no-any-return]
+    return ScaleIntensity(0.0, 1.0)  # type: ignore[no-any-return]
+
+
+def augment(images: Tensor, kind: str, stream: SecureStream) -> Tensor:
+    """Vary each image by itself.
+
+    Shapes: images and result (image, 1, *size) float32.
+    Guarantee: deterministic for the stream; what leaves the frame is filled from the border.
+    """
+    variation = VARIATIONS[kind]
+    if variation is None or not images.shape[0]:
+        return images
+    dimensions = images.dim() - 2
+    draws = torch.from_numpy(stream.uniforms(images.shape[0] * (dimensions + 4)) * 2.0 - 1.0)
+    draws = draws.to(images.device, torch.float32).view(images.shape[0], dimensions + 4)
+    grid = torch.nn.functional.affine_grid(
+        _affine(draws, variation, dimensions), list(images.shape), align_corners=False
+    )
+    moved = torch.nn.functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
+    shape = (-1, *[1] * (images.dim() - 1))
+    gain = 1.0 + variation.contrast * draws[:, -1].view(shape)
+    return moved * gain + variation.contrast * draws[:, -2].view(shape)
+
+
+def _affine(draws: Tensor, variation: Variation, dimensions: int) -> Tensor:
+    # (image, dimensions, dimensions + 1): zoom, a turn in the plane of the last two axes, and a shift in units of half
+    # the image, as affine_grid wants them.
+    angle = draws[:, dimensions] * np.deg2rad(variation.turn_degrees)
+    zoom = 1.0 + variation.zoom * draws[:, dimensions + 1]
+    matrix = torch.zeros(draws.shape[0], dimensions, dimensions + 1, device=draws.device)
+    for axis in range(dimensions):
+        matrix[:, axis, axis] = zoom
+    matrix[:, 0, 0], matrix[:, 1, 1] = zoom * angle.cos(), zoom * angle.cos()
+    matrix[:, 0, 1], matrix[:, 1, 0] = -zoom * angle.sin(), zoom * angle.sin()
+    matrix[:, :, -1] = 2.0 * variation.shift * draws[:, :dimensions]
+    return matrix

@@ -1,0 +1,1 @@
+"""From weights to what is handed over: the steps of an update, listed in order."""

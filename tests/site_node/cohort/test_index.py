@@ -1,0 +1,147 @@
+"""The index: complete, incremental, resumable, and never ended by a bad file."""
+
+import os
+import stat
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from site_node.cohort import index_database
+from site_node.cohort.index import index_folder
+from site_node.cohort.index_database import open_index
+from site_node.cohort.index_report import index_of_any_folder, report_as_json, report_as_text
+from site_node.errors import IndexingError
+from tests.fakes.dicom import make_dataset, make_hospital, save
+
+PIXELS = np.zeros((8, 8), dtype=np.uint8)
+DEMO = Path(__file__).parents[3] / "compose" / "demo" / "hospitals"
+ODD_FILES = Path(__file__).parents[4] / "shared" / "data" / "odd_dicom"
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> Path:
+    return tmp_path / "worker" / "index.sqlite"
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    return make_hospital(tmp_path / "images", patients=4, size=8).folder
+
+
+def test_everything_is_counted_once(images: Path, index: Path) -> None:
+    save(make_dataset(PIXELS, PatientID=""), images / "anonymous.dcm")
+    (images / "broken.dcm").write_bytes(b"no image")
+    report = index_folder([images], index)
+    assert (report.files, report.indexed, report.instances, report.patients) == (11, 9, 9, 4)
+    assert [(entry.file.name, entry.reason) for entry in report.quarantined] == [("broken.dcm", "not a DICOM file")]
+    assert report.files == report.indexed + len(report.quarantined) + report.companions
+
+
+def test_a_copy_is_a_file_but_no_second_instance(images: Path, index: Path) -> None:
+    (images / "copy.dcm").write_bytes((images / "P0000" / "0.dcm").read_bytes())
+    report = index_folder([images], index)
+    assert (report.indexed, report.instances) == (9, 8)
+
+
+def test_overlapping_folders_count_once(images: Path, index: Path) -> None:
+    assert index_folder([images, images / "P0000"], index).files == 9
+
+
+def test_an_unchanged_folder_is_not_opened_again(images: Path, index: Path) -> None:
+    first = index_folder([images], index)
+    second = index_folder([images], index)
+    assert (first.opened, second.opened) == (9, 0)
+    assert (first.indexed, first.patients) == (second.indexed, second.patients)
+
+
+def test_changed_new_and_vanished_files_are_noticed(images: Path, index: Path) -> None:
+    index_folder([images], index)
+    (images / "P0000" / "0.dcm").unlink()
+    (images / "P0001" / "0.dcm").write_bytes(b"overwritten")
+    save(make_dataset(PIXELS, "P9"), images / "new.dcm")
+    report = index_folder([images], index)
+    assert (report.opened, report.vanished, report.indexed, len(report.quarantined)) == (2, 1, 7, 1)
+
+
+def test_a_repaired_file_leaves_the_quarantine(images: Path, index: Path) -> None:
+    path = images / "P0000" / "0.dcm"
+    content = path.read_bytes()
+    path.write_bytes(content[:-20])
+    assert "ends in the middle" in index_folder([images], index).quarantined[0].reason
+    path.write_bytes(content)
+    assert index_folder([images], index).quarantined == ()
+
+
+def test_an_emptied_folder_is_not_taken_for_a_deletion(images: Path, index: Path) -> None:
+    index_folder([images], index)
+    images.rename(images.with_name("elsewhere"))
+    with pytest.raises(IndexingError, match="not there"):
+        index_folder([images], index)
+    images.mkdir()
+    with pytest.raises(IndexingError, match="Mount it again"):
+        index_folder([images], index)
+    with open_index(index) as database:
+        assert database.counts().images == 8
+
+
+def test_a_run_that_was_interrupted_goes_on(images: Path, index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("site_node.cohort.index.BATCH_FILES", 3)
+
+    def interrupt(done: int, total: int) -> None:
+        if done >= 6:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        index_folder([images], index, progress=interrupt)
+    assert index_folder([images], index).opened == 3
+
+
+def test_progress_ends_at_the_total(images: Path, index: Path) -> None:
+    heard: list[tuple[int, int]] = []
+    index_folder([images], index, progress=lambda done, total: heard.append((done, total)))
+    assert heard[-1] == (9, 9)
+
+
+def test_processes_give_the_same_index(images: Path, index: Path, tmp_path: Path) -> None:
+    alone = index_folder([images], index, processes=1)
+    together = index_folder([images], tmp_path / "other.sqlite", processes=2)
+    assert alone == together
+
+
+def test_the_index_is_readable_by_its_user_alone(images: Path, index: Path) -> None:
+    index_folder([images], index)
+    assert stat.S_IMODE(os.stat(index).st_mode) == 0o600  # noqa: PTH116 - the mode as the system has it
+
+
+def test_an_index_of_another_reader_version_is_made_again(
+    images: Path, index: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index_folder([images], index)
+    monkeypatch.setattr(index_database, "READER_VERSION", 99)
+    assert index_folder([images], index).opened == 9
+
+
+def test_the_report_names_files_relative_to_the_folder(images: Path) -> None:
+    (images / "P0000" / "broken.dcm").write_bytes(b"no image")
+    report = index_of_any_folder(images)
+    data = report_as_json(report, [images])
+    assert {key: data[key] for key in ("files", "instances", "patients", "indexed")} == {
+        "files": 10, "instances": 8, "patients": 4, "indexed": 8,
+    }  # fmt: skip
+    assert data["quarantined"] == [{"file": "P0000/broken.dcm", "reason": "not a DICOM file"}]
+    assert "1 quarantined" in report_as_text(report)
+
+
+@pytest.mark.parametrize(("hospital", "patients"), [("st-anna", 239), ("harbour", 142), ("northfield", 96)])
+def test_every_file_of_the_demos_hospitals_is_usable(hospital: str, patients: int) -> None:
+    report = index_of_any_folder(DEMO / hospital)
+    assert (report.patients, report.quarantined, report.companions) == (patients, (), 1)
+
+
+@pytest.mark.shared
+def test_odd_files_end_indexed_or_quarantined_with_a_reason() -> None:
+    report = index_of_any_folder(ODD_FILES)
+    assert report.files == report.indexed + len(report.quarantined) + report.companions == 373
+    assert report.indexed >= 255
+    assert all(entry.reason for entry in report.quarantined)

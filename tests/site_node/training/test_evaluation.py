@@ -1,0 +1,63 @@
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from protocol.metrics import NOISED_BINS, summarise
+from protocol.study import StudySpec, parse_study
+from site_node.errors import NoHeldOutPatientsError, NotFiniteError
+from site_node.training.evaluation import evaluate, patient_scores
+from site_node.training.networks import build_network, initial_weights
+from tests.site_node.training.examples import make_noise, make_patients, make_study
+
+PATIENTS = make_patients([1, 3, 2, 1, 4])
+
+
+def with_terms(part: str, **terms: Any) -> StudySpec:
+    document = make_study().model_dump(mode="json", by_alias=True)
+    document[part] |= terms
+    return parse_study(document)
+
+
+@pytest.mark.parametrize(("rule", "join"), [("mean", np.mean), ("max", np.max)])
+def test_a_patients_score_is_made_of_the_images_scores(rule: str, join: Any) -> None:
+    study = with_terms("label", patient_score=rule)
+    network = build_network(study).eval()
+    with torch.no_grad():
+        logits = network(torch.from_numpy(PATIENTS.images.astype(np.float32))).squeeze(1)
+    images = torch.sigmoid(logits).numpy()
+    expected = [join(images[PATIENTS.images_of(patient)]) for patient in range(PATIENTS.patients)]
+    assert patient_scores(study, network, PATIENTS, torch.device("cpu")) == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_histogram_counts_each_patient_once() -> None:
+    study = make_study()
+    histograms = evaluate(study, initial_weights(study), {"validation": PATIENTS, "test": PATIENTS}, make_noise())
+    assert set(histograms) == {"validation", "test"}
+    metrics = summarise(histograms["test"])
+    assert (metrics.patients, metrics.positives) == (5, 2)
+
+
+def test_noised_histograms_are_coarse_and_every_bin_is_noised() -> None:
+    study = with_terms("evaluation", noise_epsilon=0.5)
+    histogram = evaluate(study, initial_weights(study), {"test": PATIENTS}, make_noise())["test"]
+    assert histogram.bins == NOISED_BINS
+    negative, positive = histogram.dense()
+    noisy = np.concatenate([negative, positive])
+    assert (noisy != 0).mean() > 0.5
+    assert (noisy < 0).any()
+    again = evaluate(study, initial_weights(study), {"test": PATIENTS}, make_noise())["test"]
+    other = evaluate(study, initial_weights(study), {"test": PATIENTS}, make_noise(task="other"))["test"]
+    assert histogram == again != other
+
+
+def test_nobody_held_out_is_refused() -> None:
+    with pytest.raises(NoHeldOutPatientsError):
+        evaluate(make_study(), initial_weights(make_study()), {}, make_noise())
+
+
+def test_scores_that_are_not_finite_are_refused() -> None:
+    weights = {name: np.full_like(array, np.nan) for name, array in initial_weights(make_study()).items()}
+    with pytest.raises(NotFiniteError):
+        evaluate(make_study(), weights, {"test": PATIENTS}, make_noise())

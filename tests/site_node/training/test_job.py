@@ -1,0 +1,198 @@
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zstandard
+
+from protocol.digest import digest_of_bytes, hex_of
+from protocol.messages import Reason
+from protocol.metrics import summarise
+from protocol.privacy_accounting import noise_multiplier_of
+from protocol.study import StudySpec, parse_study
+from protocol.tensors import decode_weights, encode_weights
+from site_node.candidate import Candidate, payload_path, read_candidate, read_cohort_figures
+from site_node.cohort.index import index_folder
+from site_node.orders import WorkOrder, write_order
+from site_node.settings import SitePaths, SiteSettings
+from site_node.training.job import run_order
+from site_node.training.networks import initial_weights
+from tests.fakes.dicom import make_hospital
+from tests.site_node.training.examples import make_study
+
+TASK_DIGEST = "sha256:" + "7" * 64
+PATIENT_PREFIX = "WARD"
+
+
+def split(number: int) -> str:
+    return ("train", "train", "train", "train", "validation", "test")[number // 2 % 6]
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> SiteSettings:
+    hospital = make_hospital(tmp_path / "images", patients=24, size=16, split=split, prefix=PATIENT_PREFIX)
+    paths = SitePaths(tmp_path / "site")
+    for folder in paths.folders():
+        folder.mkdir(parents=True, exist_ok=True)
+    paths.noise_key.write_bytes(b"n" * 32)
+    index_folder([hospital.folder], paths.index)
+    return SiteSettings("a", "http://hub", (hospital.folder,), hospital.labels, "", paths, Path("policy.yaml"), 1)
+
+
+def run(settings: SiteSettings, kind: Any, study: StudySpec | None = None, **fields: Any) -> Candidate:
+    study = study or make_study(images_per_patient=2)
+    order = WorkOrder(
+        kind=kind,
+        task_id=fields.pop("task_id", f"task-{kind}"),
+        task_digest=TASK_DIGEST,
+        study=study.model_dump(mode="json", by_alias=True),
+        study_digest=fields.pop("study_digest", study.digest),
+        **fields,
+    )
+    write_order(settings.paths, order)
+    run_order(settings, order.task_id)
+    candidate = read_candidate(settings.paths, order.task_id)
+    return candidate or Candidate(task_id="none", task_digest=TASK_DIGEST, kind="failure")
+
+
+def base_blob(settings: SiteSettings, study: StudySpec) -> str:
+    data = encode_weights(initial_weights(study))
+    digest = digest_of_bytes(data)
+    (settings.paths.blobs / hex_of(digest)).write_bytes(data)
+    return digest
+
+
+def train(settings: SiteSettings, study: StudySpec | None = None, **fields: Any) -> Candidate:
+    study = study or make_study(images_per_patient=2)
+    blob = base_blob(settings, study)
+    return run(
+        settings, "train", study, round=1, base_blob=blob, **{"noise_multiplier": noise_multiplier_of(study), **fields}
+    )
+
+
+def test_a_cohort_order_gives_the_figures_that_are_approved(settings: SiteSettings) -> None:
+    run(settings, "cohort")
+    figures = read_cohort_figures(settings.paths, make_study(images_per_patient=2).digest)
+    assert figures is not None
+    assert (figures.training_patients, figures.training_images, figures.held_out_patients) == (16, 32, 8)
+    assert figures.problem is None
+
+
+def test_an_initialise_order_gives_version_0(settings: SiteSettings) -> None:
+    study = make_study()
+    candidate = run(settings, "initialise", study)
+    assert candidate.steps == ["weights", "zstandard"]
+    data = zstandard.ZstdDecompressor().decompress(payload_path(settings.paths, candidate.task_id).read_bytes())
+    assert data == encode_weights(initial_weights(study))
+
+
+def test_a_training_order_gives_an_update_of_the_stated_size_and_digest(settings: SiteSettings) -> None:
+    candidate = train(settings)
+    payload = payload_path(settings.paths, candidate.task_id).read_bytes()
+    assert (candidate.kind, candidate.steps) == ("update", ["difference", "zstandard"])
+    assert (candidate.payload_bytes, candidate.payload_digest) == (len(payload), digest_of_bytes(payload))
+    update = decode_weights(zstandard.ZstdDecompressor().decompress(payload))
+    assert update.keys() == initial_weights(make_study()).keys()
+
+
+def test_an_evaluation_order_gives_histograms_of_held_out_patients(settings: SiteSettings) -> None:
+    study = make_study()
+    candidate = run(settings, "evaluate", study, round=1, base_blob=base_blob(settings, study))
+    assert candidate.histograms is not None
+    assert {name: summarise(h).patients for name, h in candidate.histograms.items()} == {"validation": 4, "test": 4}
+
+
+def test_a_task_run_again_after_a_crash_gives_the_same_update(settings: SiteSettings) -> None:
+    first = train(settings, task_id="first")
+    again = train(settings, task_id="again")  # same task digest: the name of the file does not key the noise
+    assert first.payload_digest == again.payload_digest
+
+
+def test_a_frozen_cohort_does_not_see_later_labels(settings: SiteSettings) -> None:
+    run(settings, "cohort", task_id="cohort-1")
+    lines = settings.labels.read_text().splitlines()
+    settings.labels.write_text("\n".join(lines[:20]))
+    first = train(settings)
+    assert first.kind == "update"
+    receipt = json.loads((settings.paths.worker_receipts / "task-train.json").read_text())
+    assert (receipt["patients"], receipt["images"]) == (16, 32)
+
+
+def test_progress_is_told_in_the_fixed_vocabulary(settings: SiteSettings) -> None:
+    train(settings)
+    progress = json.loads((settings.paths.progress / "task-train.json").read_text())
+    assert progress == {"activity": "training", "fraction": 1}
+
+
+def changed(**parts: Mapping[str, Any]) -> StudySpec:
+    document = make_study().model_dump(mode="json", by_alias=True)
+    return parse_study({**document, **{name: {**document[name], **part} for name, part in parts.items()}})
+
+
+@pytest.mark.parametrize(
+    ("study", "reason"),
+    [
+        (changed(network={"name": "vit"}), Reason.UNKNOWN_NETWORK),
+        (changed(label={"column": "absent"}), Reason.INTERNAL),
+        (changed(cohort={"modality": ["MR"]}), Reason.TOO_FEW_PATIENTS),
+    ],
+)
+def test_a_cohort_that_cannot_be_made_is_a_problem_with_a_reason(
+    settings: SiteSettings, study: StudySpec, reason: Reason
+) -> None:
+    run(settings, "cohort", study)
+    figures = read_cohort_figures(settings.paths, study.digest)
+    assert figures is not None
+    assert figures.problem == reason
+    assert figures.training_patients == 0
+
+
+def test_a_missing_base_is_a_failure(settings: SiteSettings) -> None:
+    candidate = run(settings, "train", round=1, base_blob="sha256:" + "0" * 64, noise_multiplier=1.0)
+    assert (candidate.kind, candidate.reason) == ("failure", Reason.BASE_UNAVAILABLE)
+
+
+def test_a_damaged_base_is_a_failure(settings: SiteSettings) -> None:
+    blob = base_blob(settings, make_study())
+    (settings.paths.blobs / hex_of(blob)).write_bytes(b"other bytes")
+    candidate = run(settings, "train", round=1, base_blob=blob, noise_multiplier=1.0)
+    assert (candidate.kind, candidate.reason) == ("failure", Reason.BASE_UNAVAILABLE)
+
+
+def test_private_training_without_noise_is_refused(settings: SiteSettings) -> None:
+    assert train(settings, noise_multiplier=None).reason == Reason.BAD_TASK
+
+
+def test_an_order_for_another_study_than_it_names_is_refused(settings: SiteSettings) -> None:
+    candidate = run(settings, "initialise", study_digest="sha256:" + "0" * 64)
+    assert (candidate.kind, candidate.reason) == ("failure", Reason.BAD_TASK)
+
+
+def test_a_missing_noise_key_is_a_failure(settings: SiteSettings) -> None:
+    settings.paths.noise_key.unlink()
+    assert train(settings).reason == Reason.INTERNAL
+
+
+def test_without_an_order_nothing_is_done(settings: SiteSettings) -> None:
+    run_order(settings, "nobody-asked")
+    assert read_candidate(settings.paths, "nobody-asked") is None
+
+
+def test_neither_log_nor_handover_names_a_patient_or_a_file(
+    settings: SiteSettings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(settings, "cohort")
+    train(settings)
+    for image in settings.images[0].rglob("*.dcm"):
+        image.unlink()
+    for cached in settings.paths.cache.iterdir():
+        cached.unlink()
+    failed = train(settings, task_id="images-gone")
+    assert failed.kind == "failure"
+    said = capsys.readouterr()
+    handed = "".join(path.read_text() for path in settings.paths.handover.rglob("*.json"))
+    for text in (said.out, said.err, handed):
+        assert PATIENT_PREFIX not in text
+        assert ".dcm" not in text
+        assert "2.25." not in text
