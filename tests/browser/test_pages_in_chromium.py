@@ -1,0 +1,148 @@
+"""The pages once in a real browser: sign in, reload, walk through all of them, sign out. No error anywhere."""
+
+import contextlib
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+from selenium.webdriver.remote.webdriver import WebDriver
+from selenium.webdriver.support.ui import WebDriverWait
+
+from tests.fakes.fake_hub import PASSWORD, running_fake_hub
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+CHROMEDRIVER = shutil.which("chromedriver")
+FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--window-size=1440,900",
+)
+WAIT_SECONDS = 60
+FAULTS = '[data-testid="stException"], [data-testid="stAlert"], .wr-note-box.bad'
+TITLES = {
+    "Launch a study": "Launch a study",
+    "Rounds": "Rounds",
+    "Validate": "Validate",
+    "Versions": "Versions",
+    "Audit log": "Audit log",
+    "Overview": "Overview",
+}
+
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None or CHROMEDRIVER is None,
+    reason="Chromium is not installed: apt-get install chromium chromium-driver",
+)
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    """Serve the pages in a process of their own, against a fake hub."""
+    with running_fake_hub() as hub:
+        command = [sys.executable, "-m", "compose.cli", "ui", "--hub", hub.url, "--port", "8700", "--json"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            try:
+                line = process.stdout.readline() if process.stdout else ""
+                yield json.loads(line)["url"]
+            finally:
+                process.terminate()
+                process.wait(20)
+
+
+@pytest.fixture
+def browser(tmp_path: Path) -> Iterator[WebDriver]:
+    options = webdriver.ChromeOptions()
+    options.binary_location = str(CHROMIUM)
+    for flag in (*FLAGS, f"--user-data-dir={tmp_path / 'profile'}"):
+        options.add_argument(flag)
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(CHROMEDRIVER))
+    try:
+        yield driver
+    finally:
+        driver.quit()
+
+
+def heading(browser: WebDriver) -> str:
+    with contextlib.suppress(Exception):  # the page may be redrawn between finding and reading
+        return str(browser.find_element(By.CSS_SELECTOR, ".wr-head h1").text)
+    return ""
+
+
+def wait_for_heading(browser: WebDriver, title: str) -> None:
+    WebDriverWait(browser, WAIT_SECONDS).until(lambda driver: heading(driver) == title, f"no page {title!r}")
+
+
+def sign_in(browser: WebDriver, password: str = PASSWORD) -> None:
+    browser.find_element(By.ID, "name").send_keys("ada")
+    browser.find_element(By.ID, "password").send_keys(password)
+    browser.find_element(By.CSS_SELECTOR, "button[type=submit]").click()
+
+
+def test_a_stranger_meets_the_sign_in_page_and_a_wrong_password_is_refused(browser: WebDriver, address: str) -> None:
+    browser.get(f"{address}/audit")
+    assert "/sign-in" in browser.current_url
+    sign_in(browser, "wrong")
+    assert "do not match" in browser.find_element(By.CSS_SELECTOR, "[role=alert]").text
+
+
+def test_signing_in_survives_a_reload_and_every_page_opens_without_a_fault(browser: WebDriver, address: str) -> None:
+    browser.get(f"{address}/rounds")
+    sign_in(browser)
+    wait_for_heading(browser, "Rounds")
+    assert "token" not in browser.current_url
+    assert browser.execute_script("return document.cookie").find("wardround") == -1
+    cookies = [cookie for cookie in browser.get_cookies() if cookie["name"].startswith("wardround-")]
+    assert [cookie["httpOnly"] for cookie in cookies] == [True]
+    browser.refresh()
+    wait_for_heading(browser, "Rounds")
+    for link, title in TITLES.items():
+        browser.find_element(By.XPATH, f"//*[@data-testid='stSidebarNavLink'][contains(., '{link}')]").click()
+        wait_for_heading(browser, title)
+        time.sleep(1.5)
+        faults = [element.text for element in browser.find_elements(By.CSS_SELECTOR, FAULTS)]
+        assert faults == [], f"on {title}"
+    assert browser.find_elements(By.CSS_SELECTOR, '[data-testid="stAppDeployButton"]') == []
+
+
+def test_a_digest_copies_itself_when_clicked(browser: WebDriver, address: str) -> None:
+    browser.get(f"{address}/versions")
+    sign_in(browser)
+    wait_for_heading(browser, "Versions")
+    WebDriverWait(browser, WAIT_SECONDS).until(lambda driver: driver.find_elements(By.CSS_SELECTOR, ".wr-digest"))
+    digest = browser.find_element(By.CSS_SELECTOR, ".wr-digest")
+    assert str(digest.get_attribute("data-copy")).startswith("sha256:")
+    digest.click()
+    WebDriverWait(browser, 10).until(lambda driver: driver.find_elements(By.CSS_SELECTOR, ".wr-digest.copied"))
+
+
+def test_signing_out_ends_it(browser: WebDriver, address: str) -> None:
+    browser.get(address)
+    sign_in(browser)
+    wait_for_heading(browser, "Overview")
+    browser.find_element(By.LINK_TEXT, "Sign out").click()
+    WebDriverWait(browser, WAIT_SECONDS).until(lambda driver: "/sign-in" in driver.current_url)
+    assert "You are signed out" in browser.page_source
+    browser.get(f"{address}/rounds")
+    assert "/sign-in" in browser.current_url
+
+
+def test_nothing_is_fetched_from_elsewhere(browser: WebDriver, address: str) -> None:
+    browser.get(address)
+    sign_in(browser)
+    wait_for_heading(browser, "Overview")
+    time.sleep(2)
+    names = browser.execute_script("return performance.getEntriesByType('resource').map(entry => entry.name)")
+    foreign = [name for name in names if not name.startswith((address, "data:", "blob:"))]
+    assert foreign == []

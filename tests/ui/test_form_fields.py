@@ -1,0 +1,67 @@
+"""The form follows the schema, and says nothing that the defaults say already."""
+
+from dataclasses import replace
+
+from protocol.study import parse_study, study_json_schema
+from ui.form_fields import Field, groups_of, specification_of, starting_value, yaml_of
+
+
+def all_fields() -> tuple[Field, ...]:
+    return tuple(field for group in groups_of(study_json_schema()) for field in group.fields)
+
+
+def field_of(path: str) -> Field:
+    return next(field for field in all_fields() if ".".join(field.path) == path)
+
+
+def test_every_key_of_the_schema_has_one_field() -> None:
+    study = parse_study(specification_of({f.path: starting_value(f) for f in all_fields()}, all_fields()))
+    tree = study.model_dump(mode="json", by_alias=True)
+    constants = {"schema", "kind", "unit", "mechanism"}
+    leaves = {
+        (key, *rest)
+        for key, value in tree.items()
+        for rest in ([(inner,) for inner in value] if isinstance(value, dict) else [()])
+    }
+    expected = {path for path in leaves if path[-1] not in constants and path != ("strategy", "name")}
+    assert {field.path for field in all_fields()} == expected
+
+
+def test_kinds_come_from_the_types() -> None:
+    kinds = {
+        "rounds": "integer",
+        "privacy.epsilon": "number",
+        "cohort.modality": "words",
+        "cohort.sex": "several",
+        "preprocessing.size": "integers",
+        "network.arguments": "mapping",
+        "network.normalisation": "choice",
+        "description": "paragraph",
+    }
+    assert {path: field_of(path).kind for path in kinds} == kinds
+
+
+def test_optional_numbers_may_be_none() -> None:
+    assert field_of("privacy.epsilon").nullable
+    assert field_of("cohort.age_min_years").nullable
+    assert not field_of("rounds").nullable
+
+
+def test_a_value_equal_to_its_default_is_left_out() -> None:
+    specification = specification_of({f.path: starting_value(f) for f in all_fields()}, all_fields())
+    assert "training" not in specification
+    assert specification["privacy"] == {"epsilon": 8.0}
+    assert yaml_of(specification).startswith("title: ")
+
+
+def test_a_part_that_this_version_does_not_know_appears_by_itself() -> None:
+    schema = study_json_schema()
+    schema["properties"]["robustness"] = {"type": "object", "properties": {"trim": {"type": "number", "default": 0.1}}}
+    last = groups_of(schema)[-1]
+    assert last.title == "More"
+    assert last.fields[0].path == ("robustness", "trim")
+
+
+def test_a_required_value_is_always_written() -> None:
+    field = replace(field_of("rounds"), default=5)
+    assert specification_of({("rounds",): 5}, (field,)) == {"rounds": 5}

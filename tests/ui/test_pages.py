@@ -1,0 +1,192 @@
+"""Each page for each role, against a fake hub on a real port."""
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from tests.fakes.fake_hub import ROLES, FakeHub
+from tests.ui.conftest import OpenPage, text_of
+
+READABLE = ["overview", "rounds", "validate_models", "versions", "audit"]
+OWN = {"ada": ["launch_study"], "claire": [], "otto": ["people"]}
+
+
+def assert_clean(app: AppTest) -> None:
+    assert not app.exception, [element.value for element in app.exception]
+    assert not app.error
+    assert "wr-note-box bad" not in text_of(app)
+
+
+@pytest.mark.parametrize(("name", "page"), [(name, page) for name in ROLES for page in [*READABLE, *OWN[name]]])
+def test_every_role_opens_every_page_it_may_see(open_page: OpenPage, name: str, page: str) -> None:
+    app = open_page(name, page)
+    assert_clean(app)
+    assert '<div class="wr-head">' in text_of(app)
+    assert name in text_of(app)
+
+
+@pytest.mark.parametrize(("name", "page"), [("claire", "launch_study"), ("otto", "launch_study"), ("ada", "people")])
+def test_a_page_of_another_role_is_not_in_the_navigation(open_page: OpenPage, name: str, page: str) -> None:
+    with pytest.raises(ValueError, match="Could not find a navigation page"):
+        open_page(name, page)
+
+
+def test_nobody_sees_anything_without_signing_in(open_page: OpenPage, hub: FakeHub) -> None:
+    app = open_page(None)
+    assert "You are not signed in" in text_of(app)
+    assert hub.calls == []
+
+
+def test_an_expired_token_leads_back_to_signing_in(open_page: OpenPage, hub: FakeHub) -> None:
+    app = open_page("ada")
+    hub.revoked.add("token-of-ada")
+    app.run()
+    assert "/sign-out?notice=expired" in text_of(app)
+    assert not app.exception
+
+
+def test_a_hub_that_is_away_is_said_in_one_sentence(open_page: OpenPage, hub: FakeHub) -> None:
+    hub.url = "http://127.0.0.1:9"
+    app = open_page("ada")
+    assert "does not answer" in text_of(app)
+    assert not app.exception
+
+
+@pytest.mark.parametrize("page", READABLE)
+def test_an_empty_hub_says_what_will_be_there(open_page: OpenPage, hub: FakeHub, page: str) -> None:
+    hub.empty = True
+    app = open_page("claire", page)
+    assert_clean(app)
+    assert "wr-empty" in text_of(app)
+
+
+def test_the_overview_counts_hospitals_and_studies(open_page: OpenPage) -> None:
+    text = text_of(open_page("claire"))
+    assert "3 of 4 hospitals online, 1 study running, 1 waiting for hospitals." in text
+    assert "ε 5.66 of 8" in text
+    assert "no differential privacy" in text
+
+
+def test_opening_a_study_from_the_overview_shows_its_rounds(open_page: OpenPage) -> None:
+    app = open_page("claire")
+    app.button(key="open-pneumonia-pilot").click().run()
+    assert_clean(app)
+    assert app.selectbox[0].value == "pneumonia-pilot"
+    assert "No differential privacy" in text_of(app)
+
+
+def test_rounds_say_who_is_late(open_page: OpenPage) -> None:
+    text = text_of(open_page("ada", "rounds"))
+    assert "deadline passed" in text
+    assert text.count(">late</span>") == 2
+    assert "st-anna: not enough memory there" in text
+    assert "held-out patients: no DP" in text
+
+
+def test_a_proposed_study_shows_each_hospital_answer(open_page: OpenPage) -> None:
+    app = open_page("ada", "rounds")
+    app.selectbox[0].set_value("effusion-cxr").run()
+    assert_clean(app)
+    text = text_of(app)
+    assert "Waiting for hospitals" in text
+    assert "167 training patients" in text
+    assert [button.label for button in app.button if button.disabled] == ["Start now"]
+
+
+def test_a_researcher_can_stop_a_study(open_page: OpenPage, hub: FakeHub) -> None:
+    app = open_page("ada", "rounds")
+    app.button(key="stop-for-good").click().run()
+    assert_clean(app)
+    assert any(method == "POST" and path.endswith("/stop") for method, path in hub.calls)
+
+
+def test_others_cannot_steer_a_study(open_page: OpenPage) -> None:
+    assert [button.label for button in open_page("claire", "rounds").button] == []
+
+
+def test_a_clinician_records_a_decision_with_reasons(open_page: OpenPage, hub: FakeHub) -> None:
+    app = open_page("claire", "validate_models")
+    assert "Held-out patients: no DP" in text_of(app)
+    app.text_area[0].set_value("Ranks our patients well.")
+    next(button for button in app.button if button.label == "Accept").click().run()
+    assert_clean(app)
+    assert [(d["person"], d["decision"], d["comment"]) for d in hub.decisions] == [
+        ("claire", "accepted", "Ranks our patients well.")
+    ]
+    assert "Ranks our patients well." in text_of(app)
+
+
+def test_a_decision_needs_reasons(open_page: OpenPage, hub: FakeHub) -> None:
+    app = open_page("claire", "validate_models")
+    next(button for button in app.button if button.label == "Reject").click().run()
+    assert "Please say why" in text_of(app)
+    assert hub.decisions == []
+
+
+def test_a_researcher_cannot_decide(open_page: OpenPage) -> None:
+    assert [button.label for button in open_page("ada", "validate_models").button] == []
+
+
+def test_the_validation_of_one_split_is_shown_alone(open_page: OpenPage) -> None:
+    app = open_page("claire", "validate_models")
+    everyone = text_of(app)
+    app.button_group[0].set_value("test").run()
+    assert_clean(app)
+    assert text_of(app) != everyone
+
+
+def test_versions_name_parents_and_offer_digests_to_copy(open_page: OpenPage) -> None:
+    text = text_of(open_page("claire", "versions"))
+    assert 'data-copy="sha256:' in text
+    assert "built from the seed" in text
+
+
+def test_verifying_the_log_says_that_it_is_whole(open_page: OpenPage) -> None:
+    app = open_page("otto", "audit")
+    app.button[0].click().run()
+    assert "The log is whole" in text_of(app)
+
+
+def test_a_broken_log_is_said_loudly_with_the_remedy(open_page: OpenPage, hub: FakeHub) -> None:
+    hub.audit_problem = "Entry 17 was changed."
+    app = open_page("otto", "audit")
+    app.button[0].click().run()
+    assert "Entry 17 was changed." in text_of(app)
+    assert "keep a copy of the database" in text_of(app)
+
+
+def test_the_log_is_filtered_by_word_and_actor(open_page: OpenPage) -> None:
+    app = open_page("otto", "audit")
+    app.text_input[0].set_value("clinician").run()
+    assert "1 entry" in text_of(app)
+    app.multiselect[1].set_value(["hub"]).run()
+    assert "Nothing matches" in text_of(app)
+
+
+def test_an_operator_invites_a_hospital_and_sees_the_code_once(open_page: OpenPage, hub: FakeHub) -> None:
+    app = open_page("otto", "people")
+    next(field for field in app.text_input if field.label == "Hospital's name").set_value("lakeside")
+    next(button for button in app.button if button.label == "Make an invitation").click().run()
+    assert_clean(app)
+    assert hub.invited == ["lakeside"]
+    assert "k7f3-9dqx-m2ha-w4tz" in text_of(app)
+    app.run()
+    assert "k7f3-9dqx-m2ha-w4tz" not in text_of(app)
+
+
+def test_an_operator_adds_a_person(open_page: OpenPage, hub: FakeHub) -> None:
+    app = open_page("otto", "people")
+    by_label = {field.label: field for field in app.text_input}
+    by_label["Name"].set_value("rosa")
+    by_label["First password"].set_value("a long password")
+    next(button for button in app.button if button.label == "Add").click().run()
+    assert_clean(app)
+    assert [person["name"] for person in hub.people] == ["rosa"]
+    assert "rosa" in text_of(app)
+
+
+def test_markup_from_the_hub_is_shown_as_text(open_page: OpenPage, hub: FakeHub) -> None:
+    study = dict(hub.studies()[0]) | {"name": "x", "digest": "sha256:0", "title": "<script>alert(1)</script>"}
+    hub.proposed.append(study)
+    text = text_of(open_page("claire"))
+    assert "<script>alert(1)" not in text
+    assert "&lt;script&gt;alert(1)" in text

@@ -1,0 +1,125 @@
+"""Wording, markup, settings, views and figures: pure functions, by cases."""
+
+import socket
+
+import httpx
+import pytest
+
+from tests.fakes import fake_hub_data as data
+from tests.fakes.fake_hub import FakeHub
+from ui import charts, markup, wording
+from ui.errors import HubAnswerError, HubRefusedError, PortError, SignedOutError
+from ui.hub_client import HubClient, open_http
+from ui.server import listen, streamlit_options
+from ui.settings import UiSettings
+from ui.views import Metrics
+
+
+@pytest.mark.parametrize(
+    ("value", "words"), [(None, "—"), (0, "0 B"), (950, "950 B"), (1_184_320, "1.2 MB"), (250_000_000, "250 MB")]
+)
+def test_sizes(value: int | None, words: str) -> None:
+    assert wording.size(value) == words
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.4, "0.4 s"), (59, "59 s"), (600, "10 min"), (7200, "2 h"), (260000, "3 days"), (None, "—")],
+)
+def test_durations(seconds: float | None, words: str) -> None:
+    assert wording.duration(seconds) == words
+
+
+@pytest.mark.parametrize(("value", "words"), [(1e-5, "10⁻⁵"), (2e-5, "2·10⁻⁵"), (1e-4, "10⁻⁴"), (0.025, "2.5·10⁻²")])
+def test_small_numbers(value: float, words: str) -> None:
+    assert wording.power_of_ten(value) == words
+
+
+def test_a_hidden_count_is_shown_as_below_five() -> None:
+    assert wording.count(None) == "<5"
+    assert wording.count(12034) == "12\u202f034"
+
+
+def test_clocks_are_in_the_reader_time_zone() -> None:
+    assert wording.clock(0, "Asia/Shanghai") == "1 Jan 1970, 08:00"
+    assert wording.clock(0) == "1 Jan 1970, 00:00 UTC"
+    assert wording.clock(0, "Not/AZone") == "1 Jan 1970, 00:00"
+
+
+def test_every_reason_of_the_protocol_has_words() -> None:
+    from protocol.messages import Activity, Reason
+
+    for reason in [*Reason, *Activity]:
+        words = wording.words_of(reason.value)
+        assert "-" not in reason.value or words != reason.value.replace("-", " ")
+
+
+def test_markup_escapes_what_it_is_given() -> None:
+    for made in (markup.pill("<b>"), markup.head("<b>"), markup.note("bad", "<b>"), markup.digest('"><b>')):
+        assert "<b>" not in made.replace("<b>&lt;b&gt;</b>", "")
+
+
+def test_a_hospital_keeps_its_colour_whatever_the_order() -> None:
+    assert markup.colour_of("a", ["b", "a"]) == markup.colour_of("a", ["a", "b"])
+    assert markup.colour_of("a", ["a", "b"]) != markup.colour_of("b", ["a", "b"])
+
+
+def test_the_forest_has_a_row_per_hospital_and_one_for_all() -> None:
+    metrics = Metrics(auc=0.8, auc_low=0.7, auc_high=0.9, patients=40)
+    figure = charts.forest(metrics, [("a", metrics), ("b", Metrics())], ["a", "b"])
+    assert len(figure.data) == 3
+    assert "one class only" in figure.layout.annotations[1].text
+
+
+def test_figures_are_drawn_from_nothing() -> None:
+    assert charts.auc_by_round([], [], []).layout.height
+    assert charts.calibration(None).layout.height
+    assert charts.lineage([], None, []).layout.height
+
+
+def test_the_cookie_belongs_to_one_hub() -> None:
+    assert UiSettings("http://a").cookie_name != UiSettings("http://b").cookie_name
+    assert UiSettings.from_secrets(UiSettings("http://a").as_secrets()) == UiSettings("http://a")
+
+
+def test_streamlit_is_told_to_send_no_statistics_and_to_open_nothing() -> None:
+    options = streamlit_options(UiSettings("http://a", port=8600))
+    assert options["browser.gatherUsageStats"] is False
+    assert options["server.headless"] is True
+    assert options["client.toolbarMode"] == "minimal"
+    assert options["server.port"] == 8600
+
+
+def test_a_taken_port_moves_on_unless_strict() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with listen("127.0.0.1", port, strict=False) as found:
+            assert found.getsockname()[1] > port
+        with pytest.raises(PortError, match="is taken"):
+            listen("127.0.0.1", port, strict=True)
+
+
+def test_a_refusal_keeps_the_hub_sentence_and_remedy(hub: FakeHub) -> None:
+    with open_http(hub.url) as http:
+        with pytest.raises(HubRefusedError, match="no study of this digest") as caught:
+            HubClient(http, "token-of-ada").study("sha256:0")
+        assert caught.value.remedy
+        with pytest.raises(SignedOutError):
+            HubClient(http, "token-of-nobody").me()
+
+
+def test_an_answer_of_another_version_is_noticed() -> None:
+    with (
+        httpx.Client(
+            transport=httpx.MockTransport(lambda _: httpx.Response(200, json={"nom": "ada"})), base_url="http://h"
+        ) as http,
+        pytest.raises(HubAnswerError, match="name"),
+    ):
+        HubClient(http, "t").me()
+
+
+def test_the_audit_log_is_fetched_page_by_page(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ui.hub_client.AUDIT_PAGE_ENTRIES", 10)
+    with open_http(hub.url) as http:
+        log = HubClient(http, "token-of-otto").audit()
+    assert [entry.number for entry in log.entries] == [entry["number"] for entry in data.audit(hub.now)]

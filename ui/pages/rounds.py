@@ -1,0 +1,246 @@
+"""Rounds: a study while it runs. Who is doing what, who is late, how good the model is, what it has cost in privacy."""
+
+import time
+from html import escape
+
+import streamlit as st
+
+from ui import charts, markup
+from ui.live import attempt, live
+from ui.session import RESEARCHER, Session, require_session
+from ui.study_choice import auc_cell, choose_study
+from ui.views import Round, RoundSite, Study, StudySite
+from ui.wording import NONE, count, duration, epsilon, interval, number, plural, power_of_ten, size, words_of
+
+ANSWERED = {"accepted", "refused"}
+STEPS = {
+    ("initialise", "open"): "asked to build the first version",
+    ("initialise", "delivered"): "building the first version",
+    ("initialise", "accepted"): "first version built",
+    ("train", "open"): "asked to train",
+    ("train", "delivered"): "training",
+    ("train", "accepted"): "update accepted",
+    ("evaluate", "open"): "asked to evaluate",
+    ("evaluate", "delivered"): "evaluating",
+    ("evaluate", "accepted"): "evaluated",
+}
+
+
+def show() -> None:
+    """Draw the page."""
+    session = require_session()
+    st.html(
+        markup.head(
+            "Rounds", "Each round sends the model to the hospitals and brings back what they learned, never an image."
+        )
+    )
+    chosen, action = st.columns([4, 1.4], vertical_alignment="bottom")
+    with chosen:
+        study = choose_study(session.hub)
+    if study is None:
+        return
+    with action:
+        _steering(session, study)
+    alive = study.state in {"running", "proposed"}
+    live(lambda: _follow(session, study.digest, study.state), every_seconds=2.0 if alive else None)
+
+
+def _follow(session: Session, digest: str, state: str) -> None:
+    study, rounds = session.hub.study(digest), session.hub.rounds(digest)
+    if study.state != state:
+        st.rerun()  # the frame around this part depends on the state
+    if study.reason:
+        st.html(
+            markup.note("bad" if study.state == "failed" else "info", words_of(study.state).capitalize(), study.reason)
+        )
+    if study.state == "proposed" or not rounds:
+        _answers(study)
+        return
+    st.html(_figures(study, rounds))
+    st.html(_who_does_what(study, rounds[-1]))
+    _charts(study, rounds)
+    _history(rounds)
+
+
+def _steering(session: Session, study: Study) -> None:
+    if not session.may(RESEARCHER):
+        return
+    if study.state == "proposed":
+        minimum = int(study.study.get("participants", {}).get("minimum_sites", 1))
+        ready = sum(site.state == "approved" for site in study.sites) >= minimum
+        reason = "Starts with the hospitals that have approved." if ready else f"Needs {plural(minimum, 'approval')}."
+        if st.button("Start now", type="primary", disabled=not ready, help=reason, width="stretch"):
+            attempt(lambda: session.hub.start_study(study.digest), "The study has started.")
+    if study.state in {"running", "proposed"}:
+        with st.popover("Stop study", width="stretch"):
+            st.write("Hospitals are told to stop. Versions made so far stay; spent privacy stays spent. This is final.")
+            if st.button("Stop for good", key="stop-for-good", type="primary"):
+                attempt(lambda: session.hub.stop_study(study.digest), "The study is stopped.")
+
+
+def _answers(study: Study) -> None:
+    st.html(
+        markup.section(
+            "Waiting for hospitals",
+            "Each decides by its own policy; the study starts by itself once all have answered.",
+        )
+    )
+    names = [site.site for site in study.sites]
+    st.html(markup.grid(_answer_card(site, names) for site in study.sites))
+
+
+def _answer_card(site: StudySite, names: list[str]) -> str:
+    if site.state == "approved":
+        text = f"{site.training_patients or 0} training patients" if site.training_patients else "evaluates only"
+    else:
+        text = words_of(site.reason).capitalize() if site.reason else "No answer yet"
+    body = f'<div class="wr-quiet">{escape(text)}</div>'
+    return markup.card(site.site, markup.dot(markup.colour_of(site.site, names)), markup.pill(site.state), body)
+
+
+def _figures(study: Study, rounds: list[Round]) -> str:
+    scored = [item for item in rounds if item.metrics and item.metrics.auc is not None]
+    last = scored[-1].metrics if scored else None
+    spent, target = study.privacy.epsilon, study.privacy.epsilon_target
+    moved = sum(item.bytes_up for item in rounds)
+    fetched = sum(item.bytes_down for item in rounds)
+    auc = "interval " + interval(last.auc_low, last.auc_high) if last else "after the first round"
+    private = (
+        f"promised: at most {target:g} at δ = {power_of_ten(study.privacy.delta)}"
+        if target is not None and study.privacy.delta
+        else ""
+    )
+    return markup.tiles(
+        (
+            markup.tile("Round", str(rounds[-1].number), words_of(rounds[-1].state), f"of {study.rounds_planned}"),
+            markup.tile("AUC, pooled", number(last.auc) if last else NONE, auc),
+            markup.tile("Privacy spent, per patient", "off" if target is None else f"ε {epsilon(spent or 0.0)}",
+                        private or "no differential privacy"),
+            markup.tile("Left the hospitals", size(moved), f"{size(fetched)} fetched by them"),
+        )
+    )  # fmt: skip
+
+
+def _who_does_what(study: Study, current: Round) -> str:
+    names = [site.site for site in study.sites]
+    now = time.time()
+    over = current.ended_at is None and current.deadline_at is not None and now > current.deadline_at
+    if current.ended_at is not None:
+        when = f"took {duration(current.seconds)}"
+    elif over:
+        late = duration(now - (current.deadline_at or now))
+        when = f"deadline passed {late} ago; closes as soon as enough hospitals have answered"
+    else:
+        when = f"closes in {duration((current.deadline_at or now) - now)} at the latest"
+    cards = [_site_card(site, names, over, current.number) for site in current.sites]
+    body = markup.grid(cards) if cards else '<div class="wr-quiet">A hospital is being asked.</div>'
+    title = markup.section(f"Round {current.number}: {words_of(current.state)}", when)
+    return f'{title}<div class="wr-under">{body}</div>'
+
+
+def _site_card(site: RoundSite, names: list[str], over: bool, number_of_round: int) -> str:
+    state = site.evaluate_state or site.train_state
+    late = over and state not in ANSWERED
+    share = 1.0 if state == "accepted" else site.fraction or 0.0
+    facts = markup.facts(
+        [
+            ("training patients", count(site.patients)),
+            ("ε spent", NONE if site.epsilon is None else epsilon(site.epsilon)),
+            ("sent", size(site.bytes_up or 0)),
+            ("fetched", size(site.bytes_down or 0)),
+        ]
+    )
+    tone = "done" if state == "accepted" else "late" if late else ""
+    line = markup.ends(_doing(site, number_of_round), f"{100 * share:.0f} %")
+    sign = markup.dot(markup.colour_of(site.site, names))
+    return markup.card(site.site, sign, _badge(site, state, late), line + markup.bar(share, tone) + facts)
+
+
+def _badge(site: RoundSite, state: str | None, late: bool) -> str:
+    if late:
+        return markup.pill("late", "late")
+    if state == "delivered":
+        return markup.pill(site.activity or state)
+    return markup.pill(state, "done" if state == "accepted" else None)
+
+
+def _doing(site: RoundSite, number_of_round: int) -> str:
+    if site.reason:
+        words = words_of(site.reason)
+    elif site.evaluate_state:
+        words = STEPS.get(("evaluate", site.evaluate_state), words_of(site.evaluate_state))
+    else:
+        kind = "train" if number_of_round else "initialise"
+        words = STEPS.get((kind, site.train_state or ""), words_of(site.train_state))
+    return words[:1].upper() + words[1:]
+
+
+def _charts(study: Study, rounds: list[Round]) -> None:
+    names = [site.site for site in study.sites]
+    seen = sorted({site.site for item in rounds for site in item.sites}, key=names.index)
+    has_scores = any(item.metrics for item in rounds)
+    left, right = st.columns([1.75, 1], gap="small")
+    with left, st.container(key="card-auc", height="stretch"):
+        st.html(markup.section("How good is the model?", _held_out(rounds)))
+        if has_scores:
+            st.plotly_chart(charts.auc_by_round(rounds, seen, names), key="auc", config=charts.CONFIG, theme=None)
+        else:
+            st.html(markup.empty("No version evaluated yet", "The first figures come at the end of the first round."))
+    with right, st.container(key="card-epsilon"):
+        st.html(markup.section("What has it cost in privacy?"))
+        _epsilon_chart(study, rounds)
+    with st.container(key="card-traffic"):
+        st.html(markup.section("What travelled?", "model versions to the hospitals, updates back; never an image"))
+        st.plotly_chart(charts.traffic_by_round(rounds), key="traffic", config=charts.CONFIG, theme=None)
+
+
+def _held_out(rounds: list[Round]) -> str:
+    scored = [item.metrics for item in rounds if item.metrics]
+    return scored[-1].privacy if scored else ""
+
+
+def _epsilon_chart(study: Study, rounds: list[Round]) -> None:
+    target = study.privacy.epsilon_target
+    if target is None:
+        text = "This study runs without differential privacy. Every hospital saw that before it approved."
+        st.html(markup.note("wait", "No differential privacy", text))
+        return
+    points = [(0, 0.0)] + [(item.number, item.epsilon) for item in rounds if item.epsilon is not None]
+    figure = charts.epsilon_by_round([x for x, _ in points], [y for _, y in points], target, study.rounds_planned)
+    figure.update_layout(height=340)
+    st.plotly_chart(figure, key="epsilon", config=charts.CONFIG, theme=None)
+
+
+def _history(rounds: list[Round]) -> None:
+    with st.container(key="card-history"):
+        st.html(markup.section("All rounds", "newest first"))
+        st.html(
+            markup.table(
+                ["Round", "State", "AUC, pooled", "Hospitals answered", "ε after it", "Sent", "Fetched", "Took"],
+                [_history_row(item) for item in reversed(rounds)],
+                numeric=(0, 4, 5, 6, 7),
+            )
+        )
+
+
+def _history_row(item: Round) -> list[str]:
+    metrics = item.metrics
+    counted = sum(site.train_state == "accepted" for site in item.sites)
+    missing = [f"{site.site}: {words_of(site.reason)}" for site in item.sites if site.reason]
+    answered = f"{counted} of {len(item.sites)}" if item.sites else NONE
+    if missing:
+        answered += f' <span class="wr-warn" title="{escape("; ".join(missing))}">({escape(missing[0])})</span>'
+    return [
+        str(item.number),
+        markup.pill(item.state),
+        auc_cell(metrics.auc, metrics.auc_low, metrics.auc_high) if metrics else NONE,
+        answered,
+        epsilon(item.epsilon) if item.epsilon is not None else NONE,
+        size(item.bytes_up),
+        size(item.bytes_down),
+        duration(item.seconds),
+    ]
+
+
+if __name__ == "__main__":
+    show()

@@ -1,0 +1,119 @@
+"""Versions: every model of a study, where it came from, what it cost in privacy and what was decided about it."""
+
+import json
+from html import escape
+
+import streamlit as st
+
+from ui import charts, markup
+from ui.session import require_session
+from ui.study_choice import auc_cell, choose_study, choose_version, local_clock
+from ui.views import Study, Version
+from ui.wording import NONE, epsilon, size
+
+
+def show() -> None:
+    """Draw the page."""
+    session = require_session()
+    st.html(markup.head("Versions", "Each version names its parents and the hospitals whose updates are in it."))
+    study = choose_study(session.hub, having=lambda item: item.state != "proposed")
+    if study is None:
+        return
+    versions = session.hub.versions(study.digest)
+    if not versions:
+        st.html(
+            markup.empty(
+                "No version yet", "A hospital builds the first one from the study's seed; it appears in a moment."
+            )
+        )
+        return
+    with st.container(key="card-lineage"):
+        st.html(markup.section("Lineage", "which hospital's update went into which version; larger dots weigh more"))
+        st.plotly_chart(
+            charts.lineage(versions, study.final_version, [site.site for site in study.sites]),
+            key="lineage",
+            config=charts.CONFIG,
+            theme=None,
+        )
+    with st.container(key="card-versions"):
+        st.html(markup.section("All versions", "click a digest to copy it whole"))
+        st.html(_table(study, versions))
+    _details(study, versions)
+
+
+def _table(study: Study, versions: list[Version]) -> str:
+    rows = [_row(version, version.number == study.final_version) for version in reversed(versions)]
+    columns = ["Version", "Digest", "Made", "Hospitals", "AUC, pooled", "ε per patient", "Decision"]
+    return markup.table(columns, rows, numeric=(0, 5))
+
+
+def _row(version: Version, is_final: bool) -> list[str]:
+    metrics, privacy = version.metrics, version.privacy
+    last = version.decisions[-1] if version.decisions else None
+    final = ' <span class="wr-pill good">final</span>' if is_final else ""
+    sites = ", ".join(part.site for part in version.participants) or "built from the seed"
+    spent = epsilon(privacy.epsilon) if privacy else NONE
+    return [
+        f"<b>{version.number}</b>",
+        markup.digest(version.digest) + final,
+        local_clock(version.created_at),
+        escape(sites),
+        auc_cell(metrics.auc, metrics.auc_low, metrics.auc_high) if metrics else NONE,
+        spent,
+        f"{markup.pill(last.decision)} <span class='wr-quiet'>{escape(last.person)}</span>" if last else NONE,
+    ]
+
+
+def _details(study: Study, versions: list[Version]) -> None:
+    with st.container(key="card-details"):
+        st.html(markup.section("Provenance of one version"))
+        left, right = st.columns([1, 1.3], gap="large")
+        with left:
+            version = choose_version(versions, study.final_version)
+            st.html(_identity(study, version))
+            if version.lineage_envelope:
+                st.download_button(
+                    "Signed lineage (JSON)",
+                    _envelope_text(version),
+                    file_name=f"{study.name}-v{version.number}.lineage.dsse.json",
+                    mime="application/json",
+                    icon=":material/verified:",
+                    on_click="ignore",
+                )
+        with right:
+            _contributions(version)
+
+
+def _identity(study: Study, version: Version) -> str:
+    return markup.facts(
+        [
+            ("weights", markup.digest(version.digest)),
+            ("parents", " ".join(markup.digest(parent) for parent in version.parents) or "none: the first version"),
+            ("names and shapes", markup.digest(version.manifest_digest)),
+            ("study", markup.digest(study.digest)),
+            ("size", size(version.weights_bytes)),
+            ("round", str(version.round)),
+        ]
+    )
+
+
+def _contributions(version: Version) -> None:
+    if not version.participants:
+        text = "Any hospital can rebuild this version from the study's seed and compare the digest."
+        st.html(markup.note("info", "Built from the seed", text))
+        return
+    whole = sum(part.weight for part in version.participants) or 1.0
+    rows = [
+        [escape(part.site), f"{100 * part.weight / whole:.0f} %", markup.digest(part.update_digest)]
+        for part in version.participants
+    ]
+    st.html(markup.table(["Hospital", "Share", "Update"], rows, numeric=(1,)))
+
+
+def _envelope_text(version: Version) -> str:
+    envelope = version.lineage_envelope
+    return envelope if isinstance(envelope, str) else json.dumps(envelope, indent=2)
+
+
+if __name__ == "__main__":
+    show()

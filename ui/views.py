@@ -1,0 +1,282 @@
+"""What the hub's API answers, as frozen values. Parsed with pydantic, so that a hub of another version is noticed.
+
+Names follow the API to the letter. Times are UTC seconds since the epoch; a count of None under `Metrics` means that
+the hub hides it, because fewer than five patients are behind it.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Person:
+    """Who is signed in."""
+
+    name: str
+    role: str
+
+
+@dataclass(frozen=True)
+class PersonEntry:
+    """Someone who may sign in, as the operator sees them."""
+
+    name: str
+    role: str
+    created_at: float | None = None
+    disabled: bool = False
+
+
+@dataclass(frozen=True)
+class StudySite:
+    """A hospital's answer to a study."""
+
+    site: str
+    state: str
+    reason: str | None = None
+    training_patients: int | None = None
+    evaluates: bool = True
+
+
+@dataclass(frozen=True)
+class StudyPrivacy:
+    """What the study promises a patient and what is spent of it."""
+
+    unit: str = "patient"
+    epsilon_target: float | None = None
+    epsilon: float | None = None
+    delta: float | None = None
+
+
+@dataclass(frozen=True)
+class Study:
+    """A research study and where it stands."""
+
+    digest: str
+    name: str
+    title: str
+    description: str
+    state: str
+    reason: str | None
+    kind: str
+    study: dict[str, Any]
+    noise_multiplier: float | None
+    rounds_planned: int
+    round: int | None
+    proposed_by: str
+    proposed_at: float
+    started_at: float | None
+    ended_at: float | None
+    final_version: int | None
+    privacy: StudyPrivacy
+    sites: list[StudySite]
+
+    @property
+    def label(self) -> str:
+        """Return the title, or the name where there is none."""
+        return self.title or self.name
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """How good a version is on held-out patients; None where undefined or hidden."""
+
+    auc: float | None = None
+    auc_low: float | None = None
+    auc_high: float | None = None
+    brier: float | None = None
+    ece: float | None = None
+    patients: int | None = None
+    positives: int | None = None
+    sensitivity: float | None = None
+    specificity: float | None = None
+    by_split: dict[str, "Metrics"] = field(default_factory=dict)
+    noise_epsilon: float | None = None
+    privacy: str = ""
+
+
+@dataclass(frozen=True)
+class RoundSite:
+    """What a hospital did in a round."""
+
+    site: str
+    train_state: str | None = None
+    evaluate_state: str | None = None
+    reason: str | None = None
+    activity: str | None = None
+    fraction: float | None = None
+    patients: int | None = None
+    epsilon: float | None = None
+    bytes_up: int | None = None
+    bytes_down: int | None = None
+    train_seconds: float | None = None
+    norm: float | None = None
+    metrics: Metrics | None = None
+
+
+@dataclass(frozen=True)
+class Round:
+    """A round of a study."""
+
+    number: int
+    state: str
+    version: int | None
+    opened_at: float
+    deadline_at: float | None
+    ended_at: float | None
+    seconds: float | None
+    reason: str | None
+    metrics: Metrics | None
+    sites: list[RoundSite]
+
+    @property
+    def bytes_up(self) -> int:
+        """Return the bytes that left hospitals."""
+        return sum(site.bytes_up or 0 for site in self.sites)
+
+    @property
+    def bytes_down(self) -> int:
+        """Return the bytes that hospitals fetched."""
+        return sum(site.bytes_down or 0 for site in self.sites)
+
+    @property
+    def epsilon(self) -> float | None:
+        """Return the largest epsilon that a hospital had spent after this round."""
+        return max((site.epsilon for site in self.sites if site.epsilon is not None), default=None)
+
+
+@dataclass(frozen=True)
+class VersionParticipant:
+    """A hospital whose update is in a version."""
+
+    site: str
+    weight: float
+    update_digest: str | None = None
+
+
+@dataclass(frozen=True)
+class VersionPrivacy:
+    """What a patient had given away when this version was made."""
+
+    epsilon: float | None = None
+    delta: float | None = None
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A clinician's recorded judgement of a version."""
+
+    person: str
+    decision: str
+    comment: str
+    decided_at: float
+
+
+@dataclass(frozen=True)
+class Curves(Metrics):
+    """Metrics with their curves: of the pooled patients, or of one hospital's."""
+
+    site: str = ""
+    roc: list[tuple[float, float]] = field(default_factory=list)
+    calibration: list[tuple[float, float, int | None]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Validation:
+    """A version's metrics on held-out patients, pooled and per hospital."""
+
+    pooled: Curves | None
+    sites: list[Curves]
+
+
+@dataclass(frozen=True)
+class Version:
+    """A registered model and where it came from."""
+
+    number: int
+    digest: str
+    weights_bytes: int
+    manifest_digest: str
+    parents: list[str]
+    round: int
+    created_at: float
+    participants: list[VersionParticipant]
+    privacy: VersionPrivacy | None
+    metrics: Metrics | None
+    decisions: list[Decision]
+    lineage_envelope: Any = None
+    validation: Validation | None = None
+
+
+@dataclass(frozen=True)
+class Site:
+    """A hospital, as the hub sees it."""
+
+    name: str
+    state: str
+    enrolled_at: float | None = None
+    last_seen_at: float | None = None
+    online: bool = False
+    activity: str | None = None
+    fraction: float | None = None
+    task: str | None = None
+
+
+@dataclass(frozen=True)
+class Invitation:
+    """A one-time code; it is shown once and kept nowhere."""
+
+    name: str
+    code: str
+    expires_at: float
+
+
+@dataclass(frozen=True)
+class AuditEntry:
+    """One line of the audit log."""
+
+    number: int
+    time: float
+    actor: str
+    action: str
+    subject: str
+    details: Any
+    hash: str
+    chain: str | None = None
+
+
+@dataclass(frozen=True)
+class AuditHead:
+    """What stands for the whole log: its size and digests, signed by the hub."""
+
+    size: int
+    root: str
+    chain: str
+    envelope: str
+
+
+@dataclass(frozen=True)
+class AuditPage:
+    """Some lines of the audit log and the head of the whole."""
+
+    entries: list[AuditEntry]
+    head: AuditHead | None = None
+
+
+@dataclass(frozen=True)
+class AuditVerdict:
+    """The answer of a verification."""
+
+    ok: bool
+    entries: int
+    head: str | None = None
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
+class StudyCheck:
+    """The price of a specification, before anyone is asked."""
+
+    digest: str
+    noise_multiplier: float | None
+    epsilon_by_round: list[float]
+    study: dict[str, Any]
