@@ -1,0 +1,60 @@
+"""A hospital of a simulation: real gate, agent and training, each called in its turn; its secrets come from the seed.
+
+A site makes its noise key when it is initialised and offers no way to set one. This file, which no site imports,
+overwrites it: that is how a simulation is repeatable, and why its privacy protects nobody who can read the seed.
+"""
+
+import hashlib
+from pathlib import Path
+
+from compose.simulated_hub import SimulatedHub
+from protocol.digest import canonical_json
+from protocol.signing import SigningKey
+from site_node.agent.agent import Agent
+from site_node.agent.hub_client import HubClient
+from site_node.cohort.index import index_folder
+from site_node.enrolment import create_site, enroll_site
+from site_node.governance.gate import Gate
+from site_node.training.job import run_order
+
+HUB_URL = "http://in-memory.invalid"
+PERMISSIVE_POLICY = """\
+# A simulation allows whatever is simulated.
+approval: automatic
+networks: any
+modalities: any
+minimum_patients: 1
+dp_required: false
+maximum_epsilon: 1000
+maximum_delta: 0.99
+lifetime_epsilon: 100000
+lifetime_delta: 0.99
+"""
+
+
+class SimulatedSite:
+    """One hospital."""
+
+    def __init__(self, name: str, images: Path, folder: Path, hub: SimulatedHub, seed: int, threads: int) -> None:
+        self.name = name
+        self._settings = create_site(folder, name, HUB_URL, [images], policy=PERMISSIVE_POLICY, threads=threads)
+        self._settings.paths.noise_key.write_bytes(noise_key_of(seed, name))
+        client = HubClient(hub.client(), name, SigningKey.load_or_create(self._settings.paths.transport_key))
+        enroll_site(self._settings, client, hub.invite(name))
+        self._gate = Gate(self._settings)
+        self._agent = Agent(self._settings, client, lambda task_id: run_order(self._settings, task_id))
+
+    def index(self) -> str:
+        """Index the images' headers and say what was found."""
+        report = index_folder(self._settings.images, self._settings.paths.index)
+        aside = f", {len(report.quarantined)} files set aside" if report.quarantined else ""
+        return f"{report.instances} images of {report.patients} patients{aside}"
+
+    def step(self) -> int:
+        """Let gate and agent do what they have to do; return how much it was."""
+        return self._gate.sweep() + self._agent.step(0.0)
+
+
+def noise_key_of(seed: int, site: str) -> bytes:
+    """Return the secret of a simulated site: a function of the seed and its name."""
+    return hashlib.sha256(canonical_json({"purpose": "simulated noise key", "seed": seed, "site": site})).digest()
