@@ -60,7 +60,7 @@ def verify(database: sqlite3.Connection, table: Table) -> tuple[int, str]:
     """
     expected, chain = 1, EMPTY_HEAD
     for row in database.execute(f"SELECT number, entry, hash, chain FROM {table} ORDER BY number"):  # noqa: S608
-        leaf = _leaf_hash(row["entry"])
+        leaf = _leaf_hash(row["entry"] if isinstance(row["entry"], bytes) else b"")
         chain = _link(chain, leaf)
         if (row["number"], row["hash"], row["chain"]) != (expected, leaf, chain) or _number_in(
             row["entry"]
@@ -73,9 +73,9 @@ def verify(database: sqlite3.Connection, table: Table) -> tuple[int, str]:
     return expected - 1, chain
 
 
-def _number_in(entry: bytes) -> int:
+def _number_in(entry: object) -> int:
     try:
-        return int(parse_json(entry)["number"])
+        return int(parse_json(entry)["number"]) if isinstance(entry, bytes) else -1
     except (DigestError, KeyError, TypeError, ValueError):
         return -1
 

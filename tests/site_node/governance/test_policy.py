@@ -1,0 +1,70 @@
+"""The policy's rules on a study, each with the sentence that the hospital reads."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from protocol.messages import Reason
+from protocol.privacy_accounting import noise_multiplier_of
+from site_node.errors import SettingsError
+from site_node.governance.policy import Policy, load_policy, objection_to, policy_text
+from site_node.governance.reasons import SENTENCES
+from tests.fakes.gated_site import study_of
+
+CASES: list[tuple[dict[str, Any], dict[str, Any], str]] = [
+    ({"networks": ["resnet"]}, {}, "not among `networks`"),
+    ({"modalities": ["CT"]}, {}, "DX is not among `modalities`"),
+    ({}, {"cohort": {}}, "open to every modality"),
+    ({"maximum_epsilon": 3.0}, {}, "above `maximum_epsilon`"),
+    ({"maximum_delta": 1e-5}, {}, "above `maximum_delta`"),
+    ({}, {"privacy": {"epsilon": None}}, "without differential privacy"),
+    ({"noised_evaluation": True}, {}, "`noised_evaluation` demands it"),
+    ({}, {"evaluation": {"noise_epsilon": 1.0, "at_most": 100}}, "lower evaluation.at_most"),
+]
+
+
+@pytest.mark.parametrize(("policy", "study", "words"), CASES)
+def test_what_the_hospital_does_not_allow_is_said(policy: dict[str, Any], study: dict[str, Any], words: str) -> None:
+    asked = study_of(**study)
+    objection = objection_to(Policy.model_validate(policy), asked, noise_multiplier_of(asked))
+    assert objection is not None
+    assert words in objection.sentence
+    assert objection.reason is Reason.POLICY
+
+
+def test_what_the_hospital_allows_meets_no_objection() -> None:
+    asked = study_of()
+    assert objection_to(Policy(), asked, noise_multiplier_of(asked)) is None
+    assert objection_to(Policy(), asked, (noise_multiplier_of(asked) or 0) * 2) is None
+
+
+@pytest.mark.parametrize("noise", [None, 0.0, -1.0, float("inf"), 0.2])
+def test_noise_that_misses_the_target_is_refused(noise: float | None) -> None:
+    objection = objection_to(Policy(), study_of(), noise)
+    assert objection is not None
+    assert objection.reason is Reason.BAD_TASK
+
+
+def test_the_template_parses_to_the_careful_defaults(tmp_path: Path) -> None:
+    path = tmp_path / "policy.yaml"
+    path.write_text(policy_text())
+    assert load_policy(path) == Policy()
+    path.write_text(policy_text("automatic"))
+    assert load_policy(path).approval == "automatic"
+
+
+@pytest.mark.parametrize(
+    "text", ["nonsense: 1", "approval: [", "- a", "maximum_epsilon: .nan", "minimum_patients: many"]
+)
+def test_a_broken_policy_allows_nothing_and_names_the_fault(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "policy.yaml"
+    path.write_text(text)
+    with pytest.raises(SettingsError, match=r"policy\.yaml"):
+        load_policy(path)
+    with pytest.raises(SettingsError, match="missing"):
+        load_policy(tmp_path / "absent.yaml")
+
+
+def test_every_reason_of_the_protocol_has_its_sentence_here() -> None:
+    assert set(SENTENCES) == set(Reason)

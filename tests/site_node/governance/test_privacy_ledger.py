@@ -1,0 +1,140 @@
+"""The privacy ledger: charged before anything can be spent, over-counting, outliving studies, unchangeable."""
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from protocol.messages import Approval, Reason, StudyClosed, UpdateNotice
+from protocol.privacy_accounting import epsilon_of
+from site_node.errors import GateError
+from site_node.governance import hash_chain
+from site_node.governance.policy import load_policy
+from site_node.governance.privacy_ledger import budget_of, ledger_entries
+from site_node.governance.records import open_records
+from site_node.overview import budget_overview
+from tests.fakes.gated_site import PERMISSIVE_POLICY, GatedSite, study_of
+
+
+class PowerCutError(Exception):
+    """The process ends here."""
+
+
+def spent(site: GatedSite) -> float:
+    return budget_of(ledger_entries(open_records(site.paths)), load_policy(site.settings.policy)).epsilon
+
+
+def test_the_planned_maximum_is_charged_before_the_first_task(site: GatedSite) -> None:
+    site.join(study_of())
+    assert 3.5 < spent(site) <= 4.0
+
+
+def test_the_charge_covers_whatever_was_sent_and_stays_when_the_study_ends_early(site: GatedSite) -> None:
+    study = study_of()
+    site.join(study)
+    site.hand_over(site.give(site.task(study)))
+    site.sweep()
+    [notice] = [message for message in site.sent() if isinstance(message, UpdateNotice)]
+    before = spent(site)
+    assert notice.privacy is not None
+    assert notice.privacy.epsilon < before
+    site.post(StudyClosed(study_digest=study.digest, state="stopped"))
+    site.sweep()
+    assert spent(site) == before
+
+
+def test_no_approval_is_in_the_outbox_without_its_charge(site: GatedSite) -> None:
+    """Whatever step the power fails at, an approval that can be sent has been charged; never the other way round."""
+    study = study_of()
+    site.propose(study)
+    site.sweep()
+    site.count_cohort(study)
+
+    def cut(step: str) -> None:
+        approved = any(isinstance(message, Approval) for message in site.sent())
+        assert len(ledger_entries(open_records(site.paths))) >= int(approved)
+        if step == "approval recorded":
+            raise PowerCutError
+
+    site.checkpoint = cut
+    with pytest.raises(PowerCutError):
+        site.sweep()
+    assert len(ledger_entries(open_records(site.paths))) == 1
+    assert site.sent() == []
+    site.checkpoint = lambda step: None
+    site.start()
+    site.sweep()
+    assert len(ledger_entries(open_records(site.paths))) == 1
+    assert len(site.sent()) == 1
+
+
+def test_a_study_that_does_not_fit_into_the_lifetime_budget_is_refused_with_what_would_fit(tmp_path: Path) -> None:
+    site = GatedSite.make(tmp_path, PERMISSIVE_POLICY + "lifetime_epsilon: 6\n")
+    site.join(study_of())
+    second = study_of(name="second")
+    site.join(second)
+    approval = site.sent()[-1]
+    assert isinstance(approval, Approval)
+    assert (approval.decision, approval.reason) == ("refused", Reason.BUDGET_SPENT)
+    row = open_records(site.paths).execute("SELECT detail FROM studies WHERE digest = ?", (second.digest,)).fetchone()
+    assert "is left" in row["detail"]
+    site.join(study_of(name="third", privacy={"epsilon": 1.5, "delta": 1e-4}))
+    assert isinstance(site.sent()[-1], Approval)
+    assert spent(site) <= 6
+
+
+def test_studies_add_up_and_never_less_than_their_joint_composition(site: GatedSite) -> None:
+    for name in ("first", "second"):
+        site.join(study_of(name=name))
+    events = [entry.event for entry in ledger_entries(open_records(site.paths)) if entry.event is not None]
+    assert spent(site) >= epsilon_of(events, 2e-4)
+
+
+def test_noised_evaluations_are_charged_too(site: GatedSite) -> None:
+    site.join(study_of(evaluation={"noise_epsilon": 0.1, "at_most": 5}))
+    assert [entry.patients for entry in ledger_entries(open_records(site.paths))] == ["training", "held-out"]
+    assert spent(site) > 4.0
+
+
+def test_a_study_without_dp_stands_in_the_ledger_as_such(tmp_path: Path) -> None:
+    site = GatedSite.make(tmp_path, PERMISSIVE_POLICY + "dp_required: false\n")
+    site.join(study_of(privacy={"epsilon": None}))
+    found = budget_overview(open_records(site.paths), load_policy(site.settings.policy))
+    assert found["studies"][0]["epsilon"] is None
+
+
+@pytest.mark.parametrize("table", ["ledger", "egress"])
+def test_entries_cannot_be_changed_or_deleted(site: GatedSite, table: str) -> None:
+    site.join(study_of())
+    database = open_records(site.paths)
+    with pytest.raises(sqlite3.IntegrityError, match="append only"):
+        database.execute(f"UPDATE {table} SET entry = x'00'")  # noqa: S608 - a table's name of this test
+    with pytest.raises(sqlite3.IntegrityError, match="append only"):
+        database.execute(f"DELETE FROM {table}")  # noqa: S608 - a table's name of this test
+
+
+@pytest.mark.parametrize(
+    "forgery",
+    [
+        "UPDATE ledger SET entry = replace(entry, '4', '5')",
+        "UPDATE ledger SET entry = CAST(replace(CAST(entry AS TEXT), '0.2', '0.1') AS BLOB)",
+        "DELETE FROM ledger WHERE number = 1",
+    ],
+)
+def test_what_was_changed_behind_our_back_is_found(site: GatedSite, forgery: str) -> None:
+    for name in ("first", "second"):
+        site.join(study_of(name=name))
+    database = open_records(site.paths)
+    assert hash_chain.verify(database, "ledger")[0] == 2
+    database.execute("DROP TRIGGER ledger_keeps")
+    database.execute("DROP TRIGGER ledger_stays")
+    database.execute(forgery)
+    with pytest.raises(GateError, match="Entry 1"):
+        hash_chain.verify(database, "ledger")
+
+
+def test_an_entry_of_an_unknown_kind_stops_charging(site: GatedSite) -> None:
+    database = open_records(site.paths)
+    hash_chain.append(database, "ledger", {"schema": "wardround.ledger-entry/9", "time": 0.0})
+    with pytest.raises(GateError, match="unknown kind"):
+        ledger_entries(database)

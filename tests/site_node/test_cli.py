@@ -1,0 +1,113 @@
+"""`wardround site`: what an administrator types, and the one clear message for what goes wrong."""
+
+import json
+import stat
+import time
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from site_node.cli import app
+from site_node.errors import SettingsError
+from site_node.governance.records import open_records, study_records
+from site_node.settings import SitePaths, load_settings
+from tests.fakes.gated_site import GatedSite, study_of
+
+
+def run(*words: str) -> tuple[int, str]:
+    result = CliRunner().invoke(app, [str(word) for word in words])
+    return result.exit_code, result.output
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> str:
+    (tmp_path / "images").mkdir()
+    site = str(tmp_path / "site")
+    status, output = run(
+        "init", site, "--name", "st-anna", "--hub", "http://127.0.0.1:9", "--images", str(tmp_path / "images")
+    )
+    assert status == 0, output
+    return site
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_init_makes_keys_and_folders_that_only_their_process_can_read(folder: str) -> None:
+    paths = SitePaths(Path(folder))
+    assert {mode(path) for path in (paths.identity_key, paths.transport_key, paths.noise_key)} == {0o600}
+    assert {mode(path) for path in (paths.gate, paths.agent, paths.worker)} == {0o700}
+    assert len({path.read_bytes() for path in (paths.identity_key, paths.transport_key, paths.noise_key)}) == 3
+    settings = load_settings(Path(folder))
+    assert settings.name == "st-anna"
+    assert settings.labels == settings.images[0] / "labels.csv"
+
+
+def test_init_does_not_touch_a_site_that_is_there(folder: str, tmp_path: Path) -> None:
+    before = SitePaths(Path(folder)).identity_key.read_bytes()
+    status, output = run("init", folder, "--name", "b", "--hub", "http://h", "--images", str(tmp_path / "images"))
+    assert (status, "there already" in output) == (1, True)
+    assert SitePaths(Path(folder)).identity_key.read_bytes() == before
+
+
+def test_a_hub_that_is_not_there_is_told_with_the_remedy(folder: str) -> None:
+    status, output = run("enroll", folder, "--code", "ABC")
+    assert status == 1
+    assert "does not answer" in output
+    assert "Traceback" not in output
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("name: [", "not YAML at line"),
+        ("name: st-anna", "hub: Field required"),
+        ("name: St Anna\nhub: http://h\nimages: [x]", "name:"),
+        ("name: a\nhub: ftp://h\nimages: [x]\ncolour: red", "colour"),
+    ],
+)
+def test_a_broken_site_yaml_is_told_with_its_fault(folder: str, text: str, words: str) -> None:
+    (Path(folder) / "site.yaml").write_text(text)
+    status, output = run("status", folder)
+    assert status == 1
+    assert words in output
+    with pytest.raises(SettingsError):
+        load_settings(Path(folder))
+
+
+@pytest.mark.parametrize("command", ["gate", "agent"])
+def test_a_site_that_never_enrolled_is_told_to(folder: str, command: str) -> None:
+    status, output = run(command, folder)
+    assert status == 1
+    assert "site enroll" in output
+
+
+def test_a_study_is_approved_by_the_beginning_of_its_digest_and_withdrawn(tmp_path: Path) -> None:
+    site = GatedSite.make(tmp_path, "approval: person\nmodalities: any\nminimum_patients: 1\n")
+    study, folder = study_of(), str(site.paths.root)
+    site.join(study)
+    assert run("approve", folder, "sha256:ffffffffffff")[0] == 1
+    status, output = run("approve", folder, study.digest[7:20], "--person", "Dr Grey")
+    assert status == 0, output
+    site.now = time.time()
+    site.sweep()
+    assert [record.state for record in study_records(open_records(site.paths))] == ["approved"]
+    assert json.loads(run("studies", folder, "--json")[1])[0]["decided_by"] == "Dr Grey"
+    assert json.loads(run("budget", folder, "--json")[1])["epsilon"] > 0
+    site.receive_all()
+    site.sweep()
+    entries = json.loads(run("egress", folder, "--json")[1])
+    assert entries[0]["receipt"]["accepted"] is True
+    assert json.loads(run("egress", folder, "--verify")[1])["receipts"] == 1
+    assert run("approve", folder, study.digest, "--withdraw")[0] == 0
+    site.sweep()
+    assert json.loads(run("status", folder, "--json")[1])["studies"] == {study.digest: "withdrawn"}
+
+
+def test_pause_and_resume(folder: str) -> None:
+    assert run("pause", folder)[0] == 0
+    assert json.loads(run("status", folder, "--json")[1])["paused"] is True
+    assert run("resume", folder)[0] == 0
+    assert json.loads(run("status", folder, "--json")[1])["paused"] is False
