@@ -13,7 +13,7 @@ from hub.auth.coordinator import add_person
 from hub.rounds.committing import close_round
 from hub.rounds.deadlines import tick
 from hub.services import open_services
-from hub.settings import Settings
+from hub.settings import Settings, write_settings
 from hub.storage.migrate import upgrade
 from protocol.study import StudySpec
 
@@ -26,7 +26,9 @@ class SimulatedHub:
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._asked: list[dict[str, Any]] = []
-        self._services = open_services(Settings(dir=folder), lambda _, arguments: self._asked.append(arguments))
+        settings = Settings(dir=folder)
+        write_settings(settings)  # so that `wardround hub serve` can show the result afterwards
+        self._services = open_services(settings, lambda _, arguments: self._asked.append(arguments))
         upgrade(self._services.database)
         self._transport = InMemoryTransport(assemble(self._services))
         self._people = {role: self._person(role, password) for role, password in new_accounts().items()}

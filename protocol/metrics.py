@@ -139,17 +139,26 @@ def roc_curve(histograms: ScoreHistograms) -> list[tuple[float, float]]:
     return [(0.0, 0.0), *((float(f), float(t)) for f, t in zip(false_rate, true_rate, strict=True))]
 
 
-def calibration_curve(histograms: ScoreHistograms, groups: int = 10) -> list[tuple[float, float, int]]:
-    """Return (mean score, fraction of positives, patients) for equal steps of the score; empty steps are left out."""
+def calibration_curve(histograms: ScoreHistograms, groups: int = 10, least: int = 1) -> list[tuple[float, float, int]]:
+    """Return (mean score, fraction of positives, patients) for equal steps of the score; empty steps are left out.
+
+    Guarantee: no group has fewer than `least` patients: small ones are joined with their neighbours, or with none left
+        nothing is returned.
+    """
     centres, negative, positive = _used(histograms)
-    group = np.minimum((centres * groups).astype(int), groups - 1)
-    curve = []
+    step = np.minimum((centres * groups).astype(int), groups - 1)
+    joined: list[list[float]] = []
+    pending = [0.0, 0.0, 0.0]
     for number in range(groups):
-        count = (negative + positive)[group == number]
-        if total := int(count.sum()):
-            score = float(count @ centres[group == number]) / total
-            curve.append((score, float(positive[group == number].sum()) / total, total))
-    return curve
+        count = (negative + positive)[step == number]
+        part = (float(count @ centres[step == number]), float(positive[step == number].sum()), float(count.sum()))
+        pending = [have + more for have, more in zip(pending, part, strict=True)]
+        if pending[2] >= max(least, 1):
+            joined.append(pending)
+            pending = [0.0, 0.0, 0.0]
+    if pending[2] and joined:
+        joined[-1] = [have + more for have, more in zip(joined[-1], pending, strict=True)]
+    return [(score / total, positives / total, int(total)) for score, positives, total in joined]
 
 
 def _bin_of(scores: NDArray[np.float64], bins: int) -> NDArray[np.int64]:

@@ -15,7 +15,7 @@ from hub.storage.database import Session
 from hub.storage.tables import ParticipantRow, RoundRow, SiteRow, TaskRow, UpdateRow
 from hub.studies.specification import stored_study
 from protocol.messages import EvaluationReport, TaskKind
-from protocol.metrics import ScoreHistograms, calibration_curve, roc_curve, summarise
+from protocol.metrics import BinaryMetrics, ScoreHistograms, calibration_curve, roc_curve, summarise
 from protocol.study import StudySpec
 
 SMALLEST_SHOWN_COUNT = 5
@@ -166,8 +166,9 @@ def _with_curves(reports: Sequence[EvaluationReport]) -> View | None:
     view, whole = metrics_view(reports), pooled(reports)
     if view is None or whole is None:
         return None
-    calibration = [[score, rate, _shown(count)] for score, rate, count in calibration_curve(whole)]
-    return {**view, "roc": [list(point) for point in roc_curve(whole)], "calibration": calibration}
+    roc = [list(point) for point in roc_curve(whole)] if _has_enough(summarise(whole)) else []
+    calibration = [list(group) for group in calibration_curve(whole, least=SMALLEST_SHOWN_COUNT)]
+    return {**view, "roc": roc, "calibration": calibration}
 
 
 def _figures(histograms: ScoreHistograms) -> View:
@@ -179,10 +180,15 @@ def _figures(histograms: ScoreHistograms) -> View:
         "brier": metrics.brier,
         "ece": metrics.ece,
         "patients": _shown(metrics.patients),
-        "positives": _shown(metrics.positives),
+        "positives": metrics.positives if _has_enough(metrics) else None,
         "sensitivity": metrics.sensitivity,
         "specificity": metrics.specificity,
     }
+
+
+def _has_enough(metrics: BinaryMetrics) -> bool:
+    """Tell whether both classes are large enough to be counted in what is shown."""
+    return min(metrics.positives, metrics.patients - metrics.positives) >= SMALLEST_SHOWN_COUNT
 
 
 def _shown(count: int) -> int | None:

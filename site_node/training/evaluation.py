@@ -46,9 +46,9 @@ def patient_scores(
     """Return a score in [0, 1] for each patient, the mean or the largest of the images' scores."""
     parts = []
     with torch.inference_mode():
-        for start in range(0, len(patients.images), IMAGES_AT_ONCE):
-            images = patients.images[start : start + IMAGES_AT_ONCE].astype(np.float32)
-            logits = network(torch.from_numpy(images).to(device)).squeeze(1)
+        for start in range(0, len(patients.rows), IMAGES_AT_ONCE):
+            numbers = np.arange(start, min(start + IMAGES_AT_ONCE, len(patients.rows)))
+            logits = network(patients.pixels_of(numbers).to(device)).squeeze(1)
             parts.append(torch.sigmoid(logits.to(torch.float64)).cpu().numpy())
     scores = np.concatenate(parts)
     if not np.isfinite(scores).all():

@@ -181,7 +181,7 @@ def _study_of(order: WorkOrder) -> StudySpec:
 
 
 def _used(prepared: Iterable[PreparedPatients]) -> dict[str, int]:
-    counts = [(patients.patients, len(patients.images)) for patients in prepared]
+    counts = [(patients.patients, len(patients.rows)) for patients in prepared]
     return {"patients": sum(patients for patients, _ in counts), "images": sum(images for _, images in counts)}
 
 

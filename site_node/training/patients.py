@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from protocol.digest import digest_of, hex_of
 from protocol.study import Split, StudySpec
@@ -30,11 +31,13 @@ Read = Callable[[ImageRef], Picture]
 class PreparedPatients:
     """Patients of one split. Never leaves the worker.
 
-    Shapes: images (image, 1, *size) float16, those of one patient side by side; targets (image,) float32, the images'
-        own labels; first_image (patient + 1,) where each patient's images begin; labels (patient,) the patients' own.
+    Shapes: images (row, 1, *size) float16, of the whole cohort, usually mapped from disk; rows (image,) which of them
+        are this split's, those of one patient side by side; targets (image,) float32, the images' own labels;
+        first_image (patient + 1,) where each patient's images begin; labels (patient,) the patients' own.
     """
 
     images: NDArray[np.float16]
+    rows: NDArray[np.int64]
     targets: NDArray[np.float32]
     first_image: NDArray[np.int64]
     labels: NDArray[np.int64]
@@ -48,11 +51,18 @@ class PreparedPatients:
         """Return the numbers of a patient's images."""
         return np.arange(self.first_image[patient], self.first_image[patient + 1])
 
+    def pixels_of(self, numbers: NDArray[np.int64]) -> Tensor:
+        """Return images by their numbers.
+
+        Shapes: numbers (image,); result (image, 1, *size) float32.
+        """
+        return torch.from_numpy(self.images[self.rows[numbers]].astype(np.float32))
+
     def batch(self, images: Sequence[NDArray[np.int64]], device: torch.device) -> PatientBatch:
         """Collect the chosen images of some patients, one array of image numbers for each patient."""
         numbers = np.concatenate([np.empty(0, np.int64), *images])
         return PatientBatch(
-            torch.from_numpy(self.images[numbers].astype(np.float32)).to(device),
+            self.pixels_of(numbers).to(device),
             torch.from_numpy(self.targets[numbers]).to(device),
             torch.tensor([len(chosen) for chosen in images], dtype=torch.int64, device=device),
         )
@@ -97,7 +107,8 @@ def prepare_cohort(
         numbers = [number for patient in patients for number in rows[patient.key]]
         targets = [patient.label if i.label is None else i.label for patient in patients for i in patient.images]
         prepared[split] = PreparedPatients(
-            images=images[numbers],
+            images=images,
+            rows=np.array(numbers, np.int64),
             targets=np.array(targets, np.float32),
             first_image=np.cumsum([0, *(len(patient.images) for patient in patients)]),
             labels=np.array([patient.label for patient in patients], np.int64),

@@ -1,37 +1,16 @@
 """The pages once in a real browser: sign in, reload, walk through all of them, sign out. No error anywhere."""
 
-import contextlib
-import json
-import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webdriver import WebDriver
 from selenium.webdriver.support.ui import WebDriverWait
 
-from tests.fakes.fake_hub import PASSWORD, running_fake_hub
+from tests.browser.pages import FAULTS, WAIT_SECONDS, served_pages, sign_in, wait_for_heading
+from tests.fakes.fake_hub import running_fake_hub
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-CHROMEDRIVER = shutil.which("chromedriver")
-FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--window-size=1440,900",
-)
-WAIT_SECONDS = 60
-FAULTS = '[data-testid="stException"], [data-testid="stAlert"], .wr-note-box.bad'
 TITLES = {
     "Launch a study": "Launch a study",
     "Rounds": "Rounds",
@@ -41,53 +20,12 @@ TITLES = {
     "Overview": "Overview",
 }
 
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None or CHROMEDRIVER is None,
-    reason="Chromium is not installed: apt-get install chromium chromium-driver",
-)
-
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
     """Serve the pages in a process of their own, against a fake hub."""
-    with running_fake_hub() as hub:
-        command = [sys.executable, "-m", "compose.cli", "ui", "--hub", hub.url, "--port", "8700", "--json"]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-            try:
-                line = process.stdout.readline() if process.stdout else ""
-                yield json.loads(line)["url"]
-            finally:
-                process.terminate()
-                process.wait(20)
-
-
-@pytest.fixture
-def browser(tmp_path: Path) -> Iterator[WebDriver]:
-    options = webdriver.ChromeOptions()
-    options.binary_location = str(CHROMIUM)
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path / 'profile'}"):
-        options.add_argument(flag)
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(CHROMEDRIVER))
-    try:
-        yield driver
-    finally:
-        driver.quit()
-
-
-def heading(browser: WebDriver) -> str:
-    with contextlib.suppress(Exception):  # the page may be redrawn between finding and reading
-        return str(browser.find_element(By.CSS_SELECTOR, ".wr-head h1").text)
-    return ""
-
-
-def wait_for_heading(browser: WebDriver, title: str) -> None:
-    WebDriverWait(browser, WAIT_SECONDS).until(lambda driver: heading(driver) == title, f"no page {title!r}")
-
-
-def sign_in(browser: WebDriver, password: str = PASSWORD) -> None:
-    browser.find_element(By.ID, "name").send_keys("ada")
-    browser.find_element(By.ID, "password").send_keys(password)
-    browser.find_element(By.CSS_SELECTOR, "button[type=submit]").click()
+    with running_fake_hub() as hub, served_pages(hub.url) as url:
+        yield url
 
 
 def test_a_stranger_meets_the_sign_in_page_and_a_wrong_password_is_refused(browser: WebDriver, address: str) -> None:

@@ -83,6 +83,14 @@ def test_a_perfectly_calibrated_score_lies_on_the_diagonal() -> None:
     assert ece < 0.01
 
 
+def test_small_calibration_groups_are_joined_with_their_neighbours() -> None:
+    scores, labels = np.array([0.05, 0.15, 0.25, 0.55, 0.95]), np.array([0, 0, 1, 0, 1])
+    histograms = ScoreHistograms.from_scores(scores, labels)
+    assert [count for _, _, count in calibration_curve(histograms, least=2)] == [2, 3]
+    assert [count for _, _, count in calibration_curve(histograms)] == [1, 1, 1, 1, 1]
+    assert calibration_curve(histograms, least=6) == []
+
+
 def test_noise_is_added_to_every_bin_and_never_makes_a_negative_patient() -> None:
     histograms = ScoreHistograms.from_scores(np.array([0.5]), np.array([1]), bins=16)
     noised = histograms.noised(lambda n: np.full(n, -1))

@@ -107,7 +107,7 @@ def _row(entry: AuditEntry) -> list[str]:
 def _details(details: Any) -> str:
     if not isinstance(details, dict):
         return escape(str(details or ""))
-    return " ".join(_detail(str(key), value) for key, value in details.items())
+    return " ".join(_detail(str(key), value) for key, value in details.items() if value not in (None, ""))
 
 
 def _detail(key: str, value: Any) -> str:

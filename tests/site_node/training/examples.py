@@ -64,6 +64,7 @@ def make_patients(images_of_each: Sequence[int], size: Sequence[int] = (16, 16),
     images[targets == 1, :, : size[0] // 2] += 1.5
     return PreparedPatients(
         images=images.astype(np.float16),
+        rows=np.arange(len(targets)),
         targets=targets.astype(np.float32),
         first_image=np.cumsum([0, *images_of_each]),
         labels=labels.astype(np.int64),

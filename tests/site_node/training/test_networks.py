@@ -9,7 +9,15 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from protocol.messages import Reason
 from site_node.errors import BaseUnavailableError, UnknownNetworkError
-from site_node.training.networks import PERMITTED, build_network, initial_weights, load_into, weights_of
+from site_node.training.networks import (
+    PERMITTED,
+    GridAverage,
+    build_network,
+    initial_weights,
+    load_into,
+    threads_worth,
+    weights_of,
+)
 from tests.site_node.training.examples import make_study
 
 
@@ -104,3 +112,16 @@ def test_weights_come_back_as_they_were_set() -> None:
 def test_weights_of_another_network_are_refused() -> None:
     with pytest.raises(BaseUnavailableError, match="not those of the study's network"):
         load_into(build_network(make_study()), initial_weights(make_study("resnet")))
+
+
+@pytest.mark.parametrize("size", [(4, 4), (8, 12), (9, 7), (4, 8, 6), (3, 3, 3)], ids=str)
+def test_a_grid_average_is_adaptive_pooling(size: Sequence[int]) -> None:
+    maps = torch.randn(2, 3, *size)
+    adaptive = nn.AdaptiveAvgPool2d(4) if len(size) == 2 else nn.AdaptiveAvgPool3d(4)
+    assert torch.allclose(GridAverage(4)(maps), adaptive(maps), atol=1e-6)
+
+
+def test_small_networks_are_given_one_thread_and_large_ones_many() -> None:
+    large = {"layers": [2, 2, 2, 2], "planes": [64, 128, 256, 512]}
+    assert threads_worth(make_study(), 8) == 1
+    assert threads_worth(make_study("resnet", (128, 128), arguments=large), 8) == 8

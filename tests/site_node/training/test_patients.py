@@ -48,7 +48,8 @@ def test_a_cohort_is_cut_into_splits_with_each_patients_images_together() -> Non
     assert train.labels.tolist() == [0, 0]
     assert train.images_of(1).tolist() == [2, 3, 4]
     alone = prepare_cohort(make_study(), make_cohort(), ["test"], None, read=Reader())["test"]
-    assert np.array_equal(alone.images, prepared["test"].images)
+    assert torch.equal(alone.pixels_of(np.array([0])), prepared["test"].pixels_of(np.array([0])))
+    assert prepared["test"].rows.tolist() == [6]
 
 
 def test_a_split_without_patients_is_left_out() -> None:
@@ -62,6 +63,7 @@ def test_images_are_decoded_once_for_a_cohort_and_preprocessing(tmp_path: Path) 
     again = prepare_cohort(make_study(augmentation="light"), make_cohort(), ["train"], tmp_path, read=read)["train"]
     assert read.asked == 7
     assert np.array_equal(first.images, again.images)
+    assert isinstance(again.images, np.memmap)  # a large cohort is never whole in memory
     prepare_cohort(make_study(), make_cohort("sha256:" + "3" * 64), ["train"], tmp_path, read=read)
     prepare_cohort(make_study(size=(8, 8)), make_cohort(), ["train"], tmp_path, read=read)
     assert read.asked == 21

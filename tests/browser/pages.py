@@ -1,0 +1,55 @@
+"""The pages as a process of their own, and what a test does in them."""
+
+import contextlib
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from selenium.webdriver.common.by import By
+from selenium.webdriver.remote.webdriver import WebDriver
+from selenium.webdriver.support.ui import WebDriverWait
+
+from tests.fakes.fake_hub import PASSWORD
+
+WAIT_SECONDS = 60
+FAULTS = '[data-testid="stException"], [data-testid="stAlert"], .wr-note-box.bad'
+
+
+@contextmanager
+def served_pages(hub_url: str) -> Iterator[str]:
+    """Run `wardround ui` for a hub and give its address."""
+    command = [sys.executable, "-m", "compose.cli", "ui", "--hub", hub_url, "--port", "8700", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            line = process.stdout.readline() if process.stdout else ""
+            yield json.loads(line)["url"]
+        finally:
+            process.terminate()
+            process.wait(20)
+
+
+def heading(browser: WebDriver) -> str:
+    with contextlib.suppress(Exception):  # the page may be redrawn between finding and reading
+        return str(browser.find_element(By.CSS_SELECTOR, ".wr-head h1").text)
+    return ""
+
+
+def wait_for_heading(browser: WebDriver, title: str) -> None:
+    WebDriverWait(browser, WAIT_SECONDS).until(lambda driver: heading(driver) == title, f"no page {title!r}")
+
+
+def wait_for_text(browser: WebDriver, text: str) -> None:
+    def shown(driver: WebDriver) -> bool:
+        with contextlib.suppress(Exception):
+            return text in str(driver.find_element(By.TAG_NAME, "body").text)
+        return False
+
+    WebDriverWait(browser, WAIT_SECONDS).until(shown, f"the page never shows {text!r}")
+
+
+def sign_in(browser: WebDriver, password: str = PASSWORD, name: str = "ada") -> None:
+    browser.find_element(By.ID, "name").send_keys(name)
+    browser.find_element(By.ID, "password").send_keys(password)
+    browser.find_element(By.CSS_SELECTOR, "button[type=submit]").click()
