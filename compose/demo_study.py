@@ -125,7 +125,7 @@ def demo_hospitals(folder: Path) -> dict[str, Path]:
 
 def addresses(federation: Federation) -> Sequence[str]:
     """Return the lines that say where the pages are and who can sign in."""
-    lines = [f"Web pages   {federation.ui_url}", f"Hub API     {federation.hub_url}/docs"]
+    lines = [f"Web pages   {federation.ui_url}", f"Hub API     {federation.hub_url}/v1/openapi.json"]
     if federation.new_people:
         lines += [f"Sign in as  {role:<11} password {password}" for role, password in federation.people.items()]
     return lines

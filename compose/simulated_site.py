@@ -7,6 +7,8 @@ overwrites it: that is how a simulation is repeatable, and why its privacy prote
 import hashlib
 from pathlib import Path
 
+from structlog.contextvars import bound_contextvars
+
 from compose.simulated_hub import SimulatedHub
 from protocol.digest import canonical_json
 from protocol.signing import SigningKey
@@ -52,7 +54,8 @@ class SimulatedSite:
 
     def step(self) -> int:
         """Let gate and agent do what they have to do; return how much it was."""
-        return self._gate.sweep() + self._agent.step(0.0)
+        with bound_contextvars(site=self.name):
+            return self._gate.sweep() + self._agent.step(0.0)
 
 
 def noise_key_of(seed: int, site: str) -> bytes:

@@ -6,6 +6,7 @@ made from the seed (`simulated_site.py`), so that a run can be repeated to the b
 """
 
 import os
+import re
 import shutil
 import sys
 import time
@@ -14,25 +15,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import structlog
 import typer
 from rich.console import Console
 
 from compose.errors import ComposeError, SimulationError
 from compose.live_view import milestones, privacy_sentence, results_table
 from compose.overrides import read_study
+from compose.plain_logs import log_plainly
 from compose.report import build_report, write_report
 from compose.simulated_hub import SimulatedHub
 from compose.simulated_site import SimulatedSite
 from compose.snapshot import Snapshot, snapshot_of
 from protocol.errors import ProtocolError
-from protocol.study import StudySpec
+from protocol.study import NAME_PATTERN, StudySpec
 from site_node.errors import SiteError
 
 REPORT = "report.json"
 PAUSE_SECONDS = 0.05
 STUCK_SECONDS = 30.0
-ERROR_LEVEL = 40
 DEFAULT_THREADS = min(4, os.cpu_count() or 1)
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -65,7 +65,7 @@ def simulate(
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON; progress to stderr.")] = False,
 ) -> None:
     """Run a study's rounds in one process and write OUT/report.json. Exit status 0 only if the study completed."""
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(ERROR_LEVEL))
+    log_plainly()
     console = Console(stderr=as_json, highlight=False)
     try:
         specification = read_study(study, settings or [])
@@ -95,8 +95,9 @@ def run_simulation(simulation: Simulation, console: Console) -> dict[str, Any]:
             console.print(f"{site.name}: {site.index()}")
         hub.propose(simulation.study)
         ended = _Driver(hub, sites, simulation.study.digest, console).until_ended()
-        console.print(results_table(ended))
-        console.print(privacy_sentence(ended) + f" The noise was seeded (seed {simulation.seed}).")
+        if ended.state == "completed":
+            console.print(results_table(ended))
+            console.print(privacy_sentence(ended) + f" The noise was seeded (seed {simulation.seed}).")
         report = build_report(hub.researcher.client, ended.digest, folders, noise="seeded")
     write_report(simulation.out / REPORT, report)
     return report
@@ -144,6 +145,11 @@ def _sites(options: Sequence[str]) -> dict[str, Path]:
         name, equals, folder = option.partition("=")
         if not equals or not name or name in sites:
             raise SimulationError(f"--site {option!r}: expected NAME=DIR, each name once.")
+        if re.fullmatch(NAME_PATTERN, name) is None:
+            raise SimulationError(
+                f"--site {option!r}: {name!r} is no hospital's name. Use 1 to 63 lower-case letters, digits and "
+                "hyphens, a letter or digit first."
+            )
         if not Path(folder).is_dir():
             raise SimulationError(f"--site {option!r}: there is no folder {folder}. Name a folder of DICOM files.")
         sites[name] = Path(folder).resolve()

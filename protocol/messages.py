@@ -47,7 +47,7 @@ class Reason(StrEnum):
     UNKNOWN_STUDY = "unknown-study"
     BAD_TASK = "bad-task"
     TOO_FEW_PATIENTS = "too-few-patients"
-    ONE_CLASS = "one-class"
+    LABELS_UNUSABLE = "labels-unusable"
     NO_HELD_OUT_PATIENTS = "no-held-out-patients"
     UNKNOWN_NETWORK = "unknown-network"
     BASE_UNAVAILABLE = "base-unavailable"

@@ -4,7 +4,8 @@ Each site counts its held-out patients' scores in fixed bins, one histogram for 
 gives the pooled AUC with its confidence interval, the ROC and the calibration. Bins are equal steps of the *logit* of
 the score, fine enough that binning moves an AUC by less than 0.002 even where all scores lie close together.
 Not noised, a fine histogram of few patients tells nearly as much as their scores: the study says whether noise is added
-(`privacy_accounting.py` charges it), and coarser bins are used then, because noise is paid per bin.
+(`privacy_accounting.py` charges it). Noised histograms have few bins, because every bin brings its noise into the sums;
+their counts stay signed, so that sums remain without bias, and their variance widens the interval.
 Source: DeLong et al. 1988 (variance of an AUC), here on binned scores; Dwork et al. 2006 (Laplace mechanism).
 """
 
@@ -19,9 +20,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from protocol.errors import MetricError
 
-BINS = 65536
-NOISED_BINS = 256
-LOGIT_RANGE = 8.0
+BINS = 1 << 18
+LOGIT_RANGE = 32.0
+NOISED_BINS = 64
+NOISED_LOGIT_RANGE = 8.0
 THRESHOLD = 0.5
 NORMAL_95 = 1.959963984540054
 
@@ -38,6 +40,7 @@ class ScoreHistograms(BaseModel):
     bins: int = Field(default=BINS, ge=2, le=BINS)
     negative: SparseCounts = Field(max_length=BINS)
     positive: SparseCounts = Field(max_length=BINS)
+    noise_variance: float = Field(default=0.0, ge=0, allow_inf_nan=False, description="of the noise on each bin")
 
     @model_validator(mode="after")
     def _bins_once(self) -> "ScoreHistograms":
@@ -72,11 +75,19 @@ class ScoreHistograms(BaseModel):
             result.append(counts)
         return result[0], result[1]
 
-    def noised(self, draw: Callable[[int], Counts]) -> "ScoreHistograms":
-        """Add integer noise to every bin, the empty ones too; `draw(n)` gives n independent values."""
-        negative, positive = self.dense()
+    def noised(self, epsilon: float, draw: Callable[[int, float], Counts]) -> "ScoreHistograms":
+        """Add two-sided geometric noise to every bin, the empty ones too.
+
+        `draw(n, scale)` gives n independent values of probability proportional to exp(-|value| / scale).
+        Source: Ghosh et al. 2009; the variance is 2 a / (1 - a)^2 with a = exp(-epsilon).
+        """
+        negative, positive = (counts + draw(self.bins, 1.0 / epsilon) for counts in self.dense())
+        ratio = math.exp(-epsilon)
         return ScoreHistograms(
-            bins=self.bins, negative=_sparse(negative + draw(self.bins)), positive=_sparse(positive + draw(self.bins))
+            bins=self.bins,
+            negative=_sparse(negative),
+            positive=_sparse(positive),
+            noise_variance=self.noise_variance + 2 * ratio / (1 - ratio) ** 2,
         )
 
 
@@ -104,39 +115,48 @@ def merge(histograms: Sequence[ScoreHistograms]) -> ScoreHistograms:
         raise MetricError("Only histograms with the same bins can be merged, and at least one is needed.")
     pairs = [h.dense() for h in histograms]
     negative, positive = (np.sum([pair[side] for pair in pairs], axis=0) for side in (0, 1))
-    return ScoreHistograms(bins=histograms[0].bins, negative=_sparse(negative), positive=_sparse(positive))
+    return ScoreHistograms(
+        bins=histograms[0].bins,
+        negative=_sparse(negative),
+        positive=_sparse(positive),
+        noise_variance=sum(h.noise_variance for h in histograms),
+    )
 
 
 def summarise(histograms: ScoreHistograms) -> BinaryMetrics:
     """Return AUC with interval, Brier score, calibration error, and sensitivity and specificity at a score of 0.5."""
     centres, negative, positive = _used(histograms)
     negatives, positives = int(negative.sum()), int(positive.sum())
-    auc, low, high = _auc(negative, positive)
+    auc, low, high = _auc(negative, positive, histograms.noise_variance)
     total = negatives + positives
-    brier = float(positive @ (1 - centres) ** 2 + negative @ centres**2) / total if total else None
+    if total <= 0:
+        return BinaryMetrics(max(total, 0), max(positives, 0), None, None, None, None, None, None, None)
+    brier = float(positive @ (1 - centres) ** 2 + negative @ centres**2) / total
     groups = calibration_curve(histograms)
-    ece = sum(abs(score - rate) * count for score, rate, count in groups) / total if total else None
+    ece = sum(abs(score - rate) * count for score, rate, count in groups) / total
     return BinaryMetrics(
         patients=total,
-        positives=positives,
+        positives=max(positives, 0),
         auc=auc,
         auc_low=low,
         auc_high=high,
         brier=brier,
         ece=ece,
-        sensitivity=float(positive[centres > THRESHOLD].sum() / positives) if positives else None,
-        specificity=float(negative[centres < THRESHOLD].sum() / negatives) if negatives else None,
+        sensitivity=_fraction(positive[centres > THRESHOLD].sum(), positives),
+        specificity=_fraction(negative[centres < THRESHOLD].sum(), negatives),
     )
 
 
 def roc_curve(histograms: ScoreHistograms) -> list[tuple[float, float]]:
     """Return (false, true positive rate) from the strictest threshold to the loosest; empty if undefined."""
     _, negative, positive = _used(histograms)
-    if not negative.sum() or not positive.sum():
+    if negative.sum() <= 0 or positive.sum() <= 0:
         return []
     false_rate = np.cumsum(negative[::-1]) / negative.sum()
     true_rate = np.cumsum(positive[::-1]) / positive.sum()
-    return [(0.0, 0.0), *((float(f), float(t)) for f, t in zip(false_rate, true_rate, strict=True))]
+    # Noise may make a sum fall; a curve through its highest values so far is what the ROC can be.
+    points = np.maximum.accumulate(np.clip([false_rate, true_rate], 0.0, 1.0), axis=1).T
+    return [(0.0, 0.0), *((float(f), float(t)) for f, t in points)]
 
 
 def calibration_curve(histograms: ScoreHistograms, groups: int = 10, least: int = 1) -> list[tuple[float, float, int]]:
@@ -158,14 +178,26 @@ def calibration_curve(histograms: ScoreHistograms, groups: int = 10, least: int 
             pending = [0.0, 0.0, 0.0]
     if pending[2] and joined:
         joined[-1] = [have + more for have, more in zip(joined[-1], pending, strict=True)]
-    return [(score / total, positives / total, int(total)) for score, positives, total in joined]
+    return [
+        (min(max(score / total, 0.0), 1.0), min(max(positives / total, 0.0), 1.0), int(total))
+        for score, positives, total in joined
+    ]
+
+
+def _range_of(bins: int) -> float:
+    return NOISED_LOGIT_RANGE if bins <= NOISED_BINS else LOGIT_RANGE
 
 
 def _bin_of(scores: NDArray[np.float64], bins: int) -> NDArray[np.int64]:
-    tiny = 1 / (1 + math.exp(LOGIT_RANGE))
-    clipped = np.clip(scores, tiny, 1 - tiny)
-    logits = np.log(clipped) - np.log1p(-clipped)
-    return np.clip(((logits + LOGIT_RANGE) * (bins / (2 * LOGIT_RANGE))).astype(np.int64), 0, bins - 1)
+    edge = _range_of(bins)
+    with np.errstate(divide="ignore"):
+        logits = np.clip(np.log(scores) - np.log1p(-scores), -edge, edge)
+    numbers = ((logits + edge) * (bins / (2 * edge))).astype(np.int64)
+    return np.asarray(np.clip(numbers, 0, bins - 1), np.int64)
+
+
+def _fraction(count: int, total: int) -> float | None:
+    return min(max(float(count) / total, 0.0), 1.0) if total > 0 else None
 
 
 def _sparse(counts: Counts) -> list[tuple[int, int]]:
@@ -173,25 +205,35 @@ def _sparse(counts: Counts) -> list[tuple[int, int]]:
 
 
 def _used(histograms: ScoreHistograms) -> tuple[NDArray[np.float64], Counts, Counts]:
-    # (scores at the bins' centres, negative, positive) of the bins in use. Noise may push a bin below zero; no
-    # patient can be negative.
-    negative, positive = ({n: c for n, c in sparse if c > 0} for sparse in (histograms.negative, histograms.positive))
+    # (scores at the bins' centres, negative, positive) of the bins in use.
+    negative, positive = (dict(sparse) for sparse in (histograms.negative, histograms.positive))
     numbers = sorted(negative.keys() | positive.keys())
-    logits = (np.array(numbers, np.float64) + 0.5) * (2 * LOGIT_RANGE / histograms.bins) - LOGIT_RANGE
+    edge = _range_of(histograms.bins)
+    logits = (np.array(numbers, np.float64) + 0.5) * (2 * edge / histograms.bins) - edge
     counts = [np.array([side.get(number, 0) for number in numbers], np.int64) for side in (negative, positive)]
     return 1 / (1 + np.exp(-logits)), counts[0], counts[1]
 
 
-def _auc(negative: Counts, positive: Counts) -> tuple[float | None, float | None, float | None]:
+def _auc(negative: Counts, positive: Counts, noise_variance: float) -> tuple[float | None, float | None, float | None]:
     n, p = float(negative.sum()), float(positive.sum())
-    if not n or not p:
+    if n <= 0 or p <= 0:
         return None, None, None
     below = (np.cumsum(negative) - negative / 2) / n  # a positive in this bin ranks above so many negatives
     above = (p - np.cumsum(positive) + positive / 2) / p
-    auc = float(positive @ below / p)
+    auc = min(max(float(positive @ below / p), 0.0), 1.0)
+    if not noise_variance and auc in (0.0, 1.0):
+        return auc, *_extreme_interval(auc, min(n, p))
     variance = _variance(below, positive, auc) / p + _variance(above, negative, auc) / n
-    low, high = _logit_interval(auc, math.sqrt(variance))
+    spread = float(((below - auc) ** 2).sum()) / p**2 + float(((above - auc) ** 2).sum()) / n**2
+    low, high = _logit_interval(auc, math.sqrt(max(variance, 0.0) + noise_variance * spread))
     return auc, low, high
+
+
+def _extreme_interval(auc: float, smaller_class: float) -> tuple[float, float]:
+    # Without a single misranked pair DeLong's variance is 0; as many patients as the smaller class has can only rule
+    # out what would have shown itself with probability 0.975 (Clopper and Pearson 1934, all of them successes).
+    reach = 0.025 ** (1 / smaller_class)
+    return (reach, 1.0) if auc else (0.0, 1 - reach)
 
 
 def _variance(placements: NDArray[np.float64], counts: Counts, mean: float) -> float:

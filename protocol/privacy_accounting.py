@@ -18,6 +18,7 @@ from functools import lru_cache
 from typing import Literal
 
 import dp_accounting
+from dp_accounting.dp_event import DiscreteLaplaceDpEvent
 from dp_accounting.pld import PLDAccountant
 from dp_accounting.rdp import RdpAccountant
 from pydantic import BaseModel, ConfigDict, Field
@@ -43,13 +44,14 @@ class PrivacyEvent(BaseModel):
     """One mechanism, applied `count` times to the same patients. An event never changes its meaning.
 
     `poisson-gaussian`: each patient drawn with `sampling_rate`, sum of sensitivity 1 with Gaussian noise of standard
-    deviation `noise_multiplier`. `laplace`: each patient changes one count by 1; noise of scale `noise_multiplier`.
+    deviation `noise_multiplier`. `discrete-laplace`: each patient changes one count by 1; two-sided geometric noise of
+    scale `noise_multiplier`, which composes to a larger epsilon than continuous Laplace noise.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
     schema_: Literal["wardround.privacy-event/1"] = Field(default="wardround.privacy-event/1", alias="schema")
-    mechanism: Literal["poisson-gaussian", "laplace"]
+    mechanism: Literal["poisson-gaussian", "discrete-laplace"]
     sampling_rate: float = Field(default=1.0, gt=0, le=1)
     noise_multiplier: float = Field(gt=0, allow_inf_nan=False)
     count: int = Field(ge=1)
@@ -111,7 +113,7 @@ def training_event(study: StudySpec, noise_multiplier: float, tasks: int) -> Pri
 
 def histogram_event(noise_epsilon: float, evaluations: int) -> PrivacyEvent:
     """Return the event of so many noised histograms: a patient is in one bin of one histogram each time."""
-    return PrivacyEvent(mechanism="laplace", noise_multiplier=1.0 / noise_epsilon, count=evaluations)
+    return PrivacyEvent(mechanism="discrete-laplace", noise_multiplier=1.0 / noise_epsilon, count=evaluations)
 
 
 def _rough_noise(sampling_rate: float, steps: int, epsilon: float, delta: float) -> float:
@@ -141,7 +143,12 @@ def _composed_epsilon(merged: _Merged, delta: float) -> float:
 
 
 def _rough_epsilon(merged: _Merged, delta: float) -> float:
-    return float(_composed(RdpAccountant(ORDERS, NEIGHBOURS), merged).get_epsilon(delta))
+    # Rényi for the Gaussians; pure epsilons simply add.
+    pure = sum(count / noise for (mechanism, _, noise), count in merged if mechanism == "discrete-laplace")
+    sampled = tuple(entry for entry in merged if entry[0][0] != "discrete-laplace")
+    if not sampled:
+        return float(pure)
+    return float(pure + _composed(RdpAccountant(ORDERS, NEIGHBOURS), sampled).get_epsilon(delta))
 
 
 def _composed(accountant: dp_accounting.PrivacyAccountant, merged: _Merged) -> dp_accounting.PrivacyAccountant:
@@ -154,6 +161,6 @@ def _composed(accountant: dp_accounting.PrivacyAccountant, merged: _Merged) -> d
 
 
 def _dp_event(mechanism: str, sampling_rate: float, noise: float) -> dp_accounting.DpEvent:
-    if mechanism == "laplace":
-        return dp_accounting.LaplaceDpEvent(noise)
+    if mechanism == "discrete-laplace":
+        return DiscreteLaplaceDpEvent(1.0 / noise, 1)
     return dp_accounting.PoissonSampledDpEvent(sampling_rate, dp_accounting.GaussianDpEvent(noise))

@@ -17,7 +17,7 @@ from protocol.errors import DigestError
 from protocol.messages import Count, Reason
 from protocol.metrics import ScoreHistograms
 from protocol.study import HeldOutSplit
-from site_node.durable import remove, sync_folder, unfinished_beside, write_durably
+from site_node.durable import GROUP_WRITES, remove, sync_folder, unfinished_beside, write_durably
 from site_node.errors import GateError
 from site_node.settings import SitePaths
 
@@ -42,7 +42,10 @@ class Candidate(BaseModel):
 
 
 class CohortFigures(BaseModel):
-    """What the site's administrator approves to be known of a cohort, and why there is none."""
+    """What the site's administrator approves to be known of a cohort, and why there is none.
+
+    `version_zero_digest` stays here: the gate compares it with the version 0 that the hub names.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -51,6 +54,7 @@ class CohortFigures(BaseModel):
     training_images: Count = 0
     held_out_patients: Count = 0
     manifest_digest: Digest | None = None
+    version_zero_digest: Digest | None = None
     problem: Reason | None = None
 
 
@@ -71,7 +75,8 @@ def write_candidate(paths: SitePaths, candidate: Candidate, payload: bytes | Non
         return
     paths.candidates.mkdir(parents=True, exist_ok=True)
     unfinished = unfinished_beside(target)
-    unfinished.mkdir(mode=0o770)
+    unfinished.mkdir()
+    unfinished.chmod(GROUP_WRITES)  # the gate takes it away; mkdir's own mode would be cut by the umask
     if payload is not None:
         write_durably(unfinished / "payload.bin", payload)
     write_durably(unfinished / "candidate.json", canonical_json(candidate.model_dump(mode="json")))

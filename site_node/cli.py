@@ -4,29 +4,27 @@ Heavy imports stand inside the commands, so that the gate never loads torch and 
 """
 
 import functools
-import json
 import os
 import pwd
-import signal
-import sys
-import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ParamSpec
+from typing import Annotated
 
 import typer
 
-from protocol.errors import ProtocolError
-from site_node.errors import SettingsError, SiteError
-from site_node.settings import SiteSettings, load_settings
+from site_node.command_line import (
+    Folder,
+    Json,
+    begin_process,
+    open_site,
+    print_json,
+    stop_on_signal,
+    study_beginning,
+    told,
+)
+from site_node.errors import SettingsError
+from site_node.settings import load_settings
 
-if TYPE_CHECKING:
-    import sqlite3
-
-P = ParamSpec("P")
 app = typer.Typer(
     name="site",
     help="One hospital's node. Begin with `init`, then `index`, `enroll`, and run `gate`, `worker` and `agent`.",
@@ -34,22 +32,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The site's directory, as made by `wardround site init`.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, for a script.")]
-
-
-def told(command: Callable[P, None]) -> Callable[P, None]:
-    """End a command with one clear message where something expected went wrong."""
-
-    @functools.wraps(command)
-    def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
-        try:
-            command(*args, **kwargs)
-        except (SiteError, ProtocolError) as error:
-            typer.echo(f"{error}", err=True)
-            raise typer.Exit(1) from None
-
-    return wrapped
 
 
 @app.command()
@@ -70,7 +52,7 @@ def init(
     Afterwards read DIR/policy.yaml: it says what this hospital allows. Then `wardround site index DIR` and
     `wardround site enroll DIR --code CODE` with the code that the hub's operator gave you.
     """
-    from site_node.enrolment import create_site
+    from site_node.enrolment import create_site, exposure_of
     from site_node.governance.policy import policy_text
 
     if approval not in ("person", "automatic"):
@@ -78,6 +60,8 @@ def init(
     text = policy.read_text(encoding="utf-8") if policy is not None else policy_text(approval)
     settings = create_site(folder, name, hub, images, labels, redis_url=redis, policy=text, threads=threads)
     typer.echo(f"The site {settings.name} is made in {settings.paths.root}.")
+    if warning := exposure_of(settings.hub_url):
+        typer.echo(warning, err=True)
     typer.echo(f"Next: read {settings.policy}, then wardround site index {folder}")
 
 
@@ -112,24 +96,26 @@ def index(
 ) -> None:
     """Index DICOM headers: of a site's images, or, to see what is there, of any folder without enrolment.
 
-    Files that cannot be used are listed with the reason; they stop nothing. Run it again after new images came.
+    Files that cannot be used are listed with the reason; they stop nothing. Links are followed, also out of the folder;
+    no folder is entered twice. Run it again after new images came.
     """
     from dataclasses import asdict
 
     from site_node.cohort.index import index_folder
+    from site_node.cohort.index_report import index_of_any_folder
+    from site_node.file_names import shown
 
     if (folder / "site.yaml").exists():
         settings = load_settings(folder)
         report = index_folder(settings.images, settings.paths.index)
     elif folder.is_dir():
-        with tempfile.TemporaryDirectory() as scratch:
-            report = index_folder([folder], Path(scratch) / "index.sqlite")
+        report = index_of_any_folder(folder)
     else:
         raise SettingsError(f"There is no folder at {folder}.", "Name a site's directory or a folder of DICOM files.")
-    quarantined = [{"file": str(entry.file), "reason": entry.reason} for entry in report.quarantined]
+    quarantined = [{"file": shown(entry.file), "reason": entry.reason} for entry in report.quarantined]
     numbers = {key: value for key, value in asdict(report).items() if isinstance(value, int)}
     if as_json:
-        _print({**numbers, "quarantined": quarantined})
+        print_json({**numbers, "quarantined": quarantined})
         return
     typer.echo(f"{report.files} files, {report.instances} images of {report.patients} patients indexed.")
     for entry in quarantined:
@@ -142,10 +128,10 @@ def gate(folder: Folder) -> None:
     """Run the gate: it decides what comes in, records, signs, and alone fills the outbox. Give it no network."""
     from site_node.governance.gate import Gate
 
-    settings = _process(folder)
+    settings = begin_process(folder)
     opened = Gate(settings)
     try:
-        opened.run(_stop_on_signal())
+        opened.run(stop_on_signal())
     finally:
         opened.close()
 
@@ -159,21 +145,23 @@ def agent(folder: Folder) -> None:
     from site_node.agent.hub_client import HubClient, connect
     from site_node.tasks.app import enqueue, make_app
 
-    settings = _process(folder)
+    settings = begin_process(folder)
     queue = make_app(settings)
     with connect(settings.hub_url) as http:
         hub = HubClient(http, settings.name, SigningKey.load_or_create(settings.paths.transport_key))
         carrier = Agent(settings, hub, functools.partial(enqueue, queue))
-        carrier.run(_stop_on_signal())
+        carrier.run(stop_on_signal())
 
 
 @app.command()
 @told
 def worker(folder: Folder) -> None:
     """Run the worker: it trains and evaluates what the gate ordered, with the site's Redis as its only connection."""
-    from site_node.tasks.worker import run_worker
+    from site_node.tasks.worker import check_ready, run_worker
 
-    raise typer.Exit(run_worker(_process(folder)))
+    settings = begin_process(folder)
+    check_ready(settings)
+    raise typer.Exit(run_worker(settings))
 
 
 @app.command()
@@ -182,10 +170,10 @@ def status(folder: Folder, as_json: Json = False) -> None:
     """Show where the site stands: enrolled or paused, studies, tasks at work, what waits to leave."""
     from site_node.overview import status_of
 
-    with _records(folder) as (settings, database):
+    with open_site(folder) as (settings, database):
         found = status_of(settings, database)
     if as_json:
-        _print(found)
+        print_json(found)
         return
     standing = "paused" if found["paused"] else "enrolled" if found["enrolled"] else "not enrolled"
     typer.echo(f"{found['site']} at {found['hub']}: {standing}")
@@ -203,10 +191,10 @@ def studies(folder: Folder, as_json: Json = False) -> None:
     from site_node.governance.policy import load_policy
     from site_node.overview import studies_of
 
-    with _records(folder) as (settings, database):
+    with open_site(folder) as (settings, database):
         found = studies_of(database, load_policy(settings.policy), time.time())
     if as_json:
-        _print(found)
+        print_json(found)
         return
     if not found:
         typer.echo("No study was proposed yet.")
@@ -241,8 +229,8 @@ def approve(
 
     if refuse and withdraw:
         raise SettingsError("--refuse and --withdraw exclude each other.", "Choose one.")
-    with _records(folder) as (settings, database):
-        study = _study_beginning(database, digest)
+    with open_site(folder) as (settings, database):
+        study = study_beginning(database, digest)
         now, length = time.time(), days or load_policy(settings.policy).approval_days
         word: DecisionWord = "withdrawn" if withdraw else "refused" if refuse else "approved"
         expires_at = now + length * SECONDS_A_DAY if word == "approved" else None
@@ -259,10 +247,10 @@ def budget(folder: Folder, as_json: Json = False) -> None:
     from site_node.governance.policy import load_policy
     from site_node.overview import budget_overview
 
-    with _records(folder) as (settings, database):
+    with open_site(folder) as (settings, database):
         found = budget_overview(database, load_policy(settings.policy))
     if as_json:
-        _print(found)
+        print_json(found)
         return
     typer.echo(f"epsilon {found['epsilon']:.3f} of {found['lifetime_epsilon']:g}, for each patient, over all studies")
     typer.echo(f"delta {found['delta']:.2g} of {found['lifetime_delta']:g}; {found['entries']} entries, chain intact")
@@ -283,15 +271,15 @@ def egress(
     from site_node.governance.context import read_hub_key
     from site_node.governance.hash_chain import verify as verify_chain
 
-    with _records(folder) as (settings, database):
+    with open_site(folder) as (settings, database):
         if verify:
             entries, head = verify_chain(database, "egress")
             receipts = ledger.verify_receipts(database, read_hub_key(settings.paths)) if entries else 0
-            _print({"ok": True, "entries": entries, "head": head, "receipts": receipts})
+            print_json({"ok": True, "entries": entries, "head": head, "receipts": receipts})
             return
         found = ledger.egress_entries(database)
     if as_json:
-        _print(found)
+        print_json(found)
         return
     for entry in found:
         answer = entry["receipt"]
@@ -310,7 +298,7 @@ def policy(folder: Folder, as_json: Json = False) -> None:
     settings = load_settings(folder)
     found = load_policy(settings.policy).model_dump(mode="json")
     if as_json:
-        _print(found)
+        print_json(found)
         return
     for name, value in found.items():
         typer.echo(f"{name}: {value}")
@@ -324,7 +312,7 @@ def networks(as_json: Json = False) -> None:
 
     names = sorted(PERMITTED)
     if as_json:
-        _print(names)
+        print_json(names)
         return
     for name in names:
         typer.echo(name)
@@ -349,50 +337,8 @@ def resume(folder: Folder) -> None:
 def _switch(folder: Path, *, paused: bool) -> None:
     from site_node.governance.records import set_paused
 
-    with _records(folder) as (_, database):
+    with open_site(folder) as (_, database):
         set_paused(database, paused)
-
-
-@contextmanager
-def _records(folder: Path) -> Iterator[tuple[SiteSettings, "sqlite3.Connection"]]:
-    from site_node.governance.records import open_records
-
-    settings = load_settings(folder)
-    database = open_records(settings.paths)
-    try:
-        yield settings, database
-    finally:
-        database.close()
-
-
-def _study_beginning(database: "sqlite3.Connection", digest: str) -> str:
-    from site_node.governance.records import study_records
-
-    known = [record.digest for record in study_records(database)]
-    found = [d for d in known if d.startswith(digest) or d.removeprefix("sha256:").startswith(digest)]
-    if len(found) != 1:
-        problem = "No study's digest begins" if not found else "Several studies' digests begin"
-        raise SettingsError(f"{problem} with {digest[:80]!r}.", "See `wardround site studies DIR`.")
-    return found[0]
-
-
-def _process(folder: Path) -> SiteSettings:
-    from site_node.logs import configure_logs
-
-    configure_logs()
-    return load_settings(folder)
-
-
-def _stop_on_signal() -> threading.Event:
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    return stop
-
-
-def _print(value: Any) -> None:
-    json.dump(value, sys.stdout, indent=2, ensure_ascii=False)
-    sys.stdout.write("\n")
 
 
 if __name__ == "__main__":

@@ -12,12 +12,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 COPY_CHUNK_BYTES = 1 << 20
+GROUP_READS = 0o640
+GROUP_WRITES = 0o2770  # a folder whose files the group takes away; they are of the folder's group
 
 
-def write_durably(path: Path, data: bytes, mode: int = 0o640) -> None:
+def write_durably(path: Path, data: bytes, mode: int = GROUP_READS) -> None:
     """Write a file under its final name only once its bytes are on the disk."""
     unfinished = unfinished_beside(path)
     with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+        os.fchmod(file.fileno(), mode)  # whatever the umask: the reader is of the folder's group
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
@@ -29,6 +32,7 @@ def copy_durably(source: Path, target: Path) -> None:
     """Copy a file's bytes (never its inode) under the target's name once they are on the disk."""
     unfinished = unfinished_beside(target)
     with source.open("rb") as reader, unfinished.open("xb") as writer:
+        os.fchmod(writer.fileno(), GROUP_READS)
         shutil.copyfileobj(reader, writer, COPY_CHUNK_BYTES)
         writer.flush()
         os.fsync(writer.fileno())

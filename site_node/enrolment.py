@@ -9,19 +9,21 @@ import secrets
 from collections.abc import Sequence
 from pathlib import Path
 
+import httpx
 import yaml
 
 from protocol.messages import PROTOCOL_VERSION, Enrolment
 from protocol.signing import PublicKey, SigningKey, sign
 from site_node.agent.hub_client import HubClient
 from site_node.agent.state import AgentState, write_state
-from site_node.durable import write_durably
+from site_node.durable import GROUP_WRITES, write_durably
 from site_node.errors import EnrolmentError, SettingsError
 from site_node.governance.policy import policy_text
 from site_node.settings import SitePaths, SiteSettings, load_settings
 
 NOISE_KEY_BYTES = 32
-PRIVATE, SHARED = 0o700, 0o750
+PRIVATE, SHARED = 0o2700, 0o2750  # setgid: what is made or moved within has the folder's group, not its writer's
+LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 SETTINGS_TEMPLATE = """\
 # One hospital's node. Paths are relative to this file's folder.
 {keys}
@@ -56,9 +58,8 @@ def create_site(
             f"There is no folder of images at {', '.join(missing) or '(none given)'}.", "Check --images."
         )
     for folder in paths.folders():
-        own = folder in (paths.gate, paths.agent, paths.worker)
         folder.mkdir(parents=True, exist_ok=True)
-        folder.chmod(PRIVATE if own else SHARED)
+        folder.chmod(_mode_of(paths, folder))
     SigningKey.load_or_create(paths.identity_key)
     SigningKey.load_or_create(paths.transport_key)
     _create_secret(paths.noise_key)
@@ -109,6 +110,25 @@ def enroll_site(settings: SiteSettings, hub: HubClient, code: str, expected_hub_
     write_state(paths, AgentState(0, hub_key))
     write_durably(paths.hub_key, hub_key.text.encode())
     return hub_key
+
+
+def exposure_of(hub_url: str) -> str | None:
+    """Return a warning if the way to the hub would not be encrypted; None over HTTPS or within this machine."""
+    url = httpx.URL(hub_url)
+    if url.scheme == "https" or url.host in LOOPBACK_NAMES:
+        return None
+    return (
+        f"Warning: {hub_url} is not encrypted: who listens on the way sees the weights and can take the site's tokens. "
+        "Give the hub a certificate and write https:// into site.yaml before you enrol."
+    )
+
+
+def _mode_of(paths: SitePaths, folder: Path) -> int:
+    if {paths.gate, paths.agent, paths.worker} & {folder, *folder.parents}:
+        return PRIVATE
+    # the gate takes away what lies in these
+    taken = {paths.handover, paths.receipts} & {folder, *folder.parents}
+    return GROUP_WRITES if taken else SHARED
 
 
 def _create_secret(path: Path) -> None:

@@ -6,9 +6,8 @@
     ├── UnreadableError             one file is no image that can be used; the message says why
     │   └── PixelsError             its pixels cannot be decoded
     ├── CohortError
-    │   ├── LabelsError             labels.csv is missing, unreadable or lacks a column
+    │   ├── LabelsError             labels.csv is missing, unreadable, lacks a column   labels-unusable
     │   ├── TooFewPatientsError     no or not enough patients are left        too-few-patients
-    │   ├── OneClassError           the training patients are all of one class       one-class
     │   └── NoHeldOutPatientsError  nobody to evaluate on                 no-held-out-patients
     ├── UnknownNetworkError         the network or its arguments are not permitted  unknown-network
     ├── BaseUnavailableError        the version to start from is missing or damaged base-unavailable
@@ -18,6 +17,7 @@
     ├── OrderError                  a work order does not parse or does not fit      bad-task
     ├── GateError                   a candidate, ledger or verdict is not as the gate demands
     ├── DatabaseError               a database of the site cannot be opened
+    ├── RedisAwayError              the site's own Redis does not answer
     ├── EnrolmentError              the hub refused the enrolment, or it was never done
     └── HubUnreachableError         the hub does not answer; asking again may help
         └── HubRefusedError         the hub answers, and refuses this request
@@ -64,19 +64,15 @@ class CohortError(SiteError):
 
 
 class LabelsError(CohortError):
-    """The site's labels.csv is missing, unreadable or lacks a column."""
+    """The site's labels.csv is missing, unreadable or lacks a column; the message holds nothing of its content."""
+
+    reason = Reason.LABELS_UNUSABLE
 
 
 class TooFewPatientsError(CohortError):
     """No patient, or fewer than the study demands, are left after the cohort's criteria."""
 
     reason = Reason.TOO_FEW_PATIENTS
-
-
-class OneClassError(CohortError):
-    """All training patients are of one class."""
-
-    reason = Reason.ONE_CLASS
 
 
 class NoHeldOutPatientsError(CohortError):
@@ -127,6 +123,10 @@ class GateError(SiteError):
 
 class DatabaseError(SiteError):
     """A database of the site cannot be opened."""
+
+
+class RedisAwayError(SiteError):
+    """The site's own Redis does not answer."""
 
 
 class EnrolmentError(SiteError):

@@ -19,10 +19,7 @@ TASK_ID_PATTERN = r"^[a-z0-9][a-z0-9.-]{0,199}$"
 
 
 class WorkOrder(BaseModel):
-    """What to do. For `cohort` the worker counts and freezes the study's cohort; the others answer a RoundTask.
-
-    `lot` is the expected number of patients in a step (Abadi et al. 2016): sampling rate times the approved figure.
-    """
+    """What to do. For `cohort` the worker counts and freezes the study's cohort; the others answer a RoundTask."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
@@ -35,7 +32,6 @@ class WorkOrder(BaseModel):
     round: int = Field(default=0, ge=0)
     base_blob: Digest | None = None
     noise_multiplier: float | None = None
-    lot: float | None = Field(default=None, gt=0)
 
 
 def cohort_task_id(study_digest: str) -> str:

@@ -1,6 +1,7 @@
 """What the site's own people see of their node: plain data for the command line and the site's own pages."""
 
 import sqlite3
+from pathlib import Path
 from typing import Any
 
 from protocol.errors import ProtocolError
@@ -24,7 +25,7 @@ def status_of(settings: SiteSettings, database: sqlite3.Connection) -> dict[str,
         "hub": settings.hub_url,
         "enrolled": paths.hub_key.exists(),
         "paused": is_paused(database),
-        "indexed": paths.index.exists(),
+        "indexed": _is_there(paths.index),
         "studies": {record.digest: record.state for record in study_records(database)},
         "tasks": [{"task_id": t.task_id, "state": t.state} for t in tasks],
         "orders": [path.stem for path in finished_files(paths.orders, ".json")],
@@ -55,6 +56,13 @@ def budget_overview(database: sqlite3.Connection, policy: Policy) -> dict[str, A
         "entries": number,
         "head": head,
     }
+
+
+def _is_there(path: Path) -> bool | None:
+    try:
+        return path.exists()
+    except PermissionError:
+        return None  # in the folder of another of the site's users
 
 
 def _study(database: sqlite3.Connection, record: StudyRecord, policy: Policy, now: float) -> dict[str, Any]:

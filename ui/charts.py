@@ -35,7 +35,7 @@ def auc_by_round(rounds: Sequence[Round], sites: Sequence[str], names: Sequence[
         )
     _add_band(figure, scored)
     figure.update_layout(hovermode="x unified", yaxis={"range": _auc_range(rounds), "tickformat": ".2f"})
-    figure.update_xaxes(dtick=max(1, len(rounds) // 12))
+    _count_rounds(figure, len(rounds))
     return figure
 
 
@@ -100,6 +100,7 @@ def epsilon_by_round(numbers: Sequence[int], spent: Sequence[float], target: flo
         )
     figure.update_layout(yaxis={"range": [0, 1.22 * (target or max(spent, default=1.0))]})
     figure.update_xaxes(range=[0, rounds])
+    _count_rounds(figure, rounds)
     return figure
 
 
@@ -117,9 +118,8 @@ def traffic_by_round(rounds: Sequence[Round]) -> go.Figure:
             marker={"color": colour},
             hovertemplate="%{customdata}",
         )
-    figure.update_layout(
-        barmode="group", bargap=0.45, hovermode="x unified", xaxis={"dtick": max(1, len(rounds) // 20)}
-    )
+    figure.update_layout(barmode="group", bargap=0.45, hovermode="x unified")
+    _count_rounds(figure, len(rounds))
     return figure
 
 
@@ -266,9 +266,14 @@ def lineage(versions: Sequence[Version], final: int | None, names: Sequence[str]
     figure.update_layout(
         showlegend=False,
         yaxis={"categoryorder": "array", "categoryarray": [*sites[::-1], top], "showgrid": False},
-        xaxis={"showgrid": False, "dtick": max(1, len(versions) // 16)},
+        xaxis={"showgrid": False},
     )
+    _count_rounds(figure, len(versions))
     return figure
+
+
+def _count_rounds(figure: go.Figure, amount: int) -> None:
+    figure.update_xaxes(tick0=0, dtick=max(1, amount // 12), tickformat="d")
 
 
 def _judgement_colour(version: Version) -> str:

@@ -13,7 +13,6 @@ from pydantic import TypeAdapter, ValidationError
 from ui.errors import HubAnswerError, HubRefusedError, HubUnreachableError, SignedOutError
 from ui.views import (
     AuditEntry,
-    AuditHead,
     AuditPage,
     AuditVerdict,
     Invitation,
@@ -112,18 +111,18 @@ class HubClient:
         self._post(object, "/v1/people", json={"name": name, "role": role, "password": password})
 
     def audit(self) -> AuditPage:
-        """Return the audit log, at most `AUDIT_MOST_ENTRIES` lines from its start, in order."""
+        """Return the newest `AUDIT_MOST_ENTRIES` lines of the audit log, in order."""
         entries: list[AuditEntry] = []
-        head: AuditHead | None = None
-        after = 0
-        while len(entries) < AUDIT_MOST_ENTRIES:
+        head = self._get(AuditPage, "/v1/audit", params={"limit": 1}).head
+        after = max(0, head.size - AUDIT_MOST_ENTRIES) if head else 0
+        while True:  # ends with the log, even if it grows meanwhile
             page = self._get(AuditPage, "/v1/audit", params={"after": after, "limit": AUDIT_PAGE_ENTRIES})
             entries += page.entries
             head = page.head
             if len(page.entries) < AUDIT_PAGE_ENTRIES:
                 break
             after = page.entries[-1].number
-        return AuditPage(entries, head)
+        return AuditPage(entries[-AUDIT_MOST_ENTRIES:], head)
 
     def verify_audit(self) -> AuditVerdict:
         """Let the hub recompute the whole chain of its audit log."""

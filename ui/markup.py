@@ -98,9 +98,14 @@ def facts(pairs: Iterable[tuple[str, str]]) -> str:
 
 
 def table(
-    columns: Sequence[str], rows: Iterable[Sequence[str]], *, numeric: Sequence[int] = (), strong: int = -1
+    columns: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    numeric: Sequence[int] = (),
+    strong: int = -1,
+    kind: str = "",
 ) -> str:
-    """Return a table; cells are markup, `numeric` columns stand right, row `strong` is emphasised."""
+    """Return a table; cells are markup, `numeric` columns stand right, row `strong` is emphasised; `kind` styles it."""
     classes = ['class="num"' if index in numeric else "" for index in range(len(columns))]
     top = "".join(f"<th {kind}>{escape(name)}</th>" for name, kind in zip(columns, classes, strict=True))
     body = "".join(
@@ -110,7 +115,7 @@ def table(
         for index, row in enumerate(rows)
     )
     inside = f"<thead><tr>{top}</tr></thead><tbody>{body}</tbody>"
-    return f'<div class="wr-scroll"><table class="wr-table">{inside}</table></div>'
+    return f'<div class="wr-scroll"><table class="wr-table {escape(kind)}">{inside}</table></div>'
 
 
 def note(kind: str, title: str, text: str = "", points: Sequence[str] = ()) -> str:

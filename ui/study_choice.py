@@ -26,7 +26,7 @@ def choose_study(hub: HubClient, *, having: Callable[[Study], bool] = lambda stu
         "Study",
         list(by_name),
         index=list(by_name).index(first),
-        format_func=lambda key: f"{by_name[key].label}  ·  {words_of(by_name[key].state)}",
+        format_func=lambda key: f"{by_name[key].full_label}  ·  {words_of(by_name[key].state)}",
     )
     st.session_state[KEPT] = name
     st.query_params["study"] = name

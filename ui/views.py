@@ -75,6 +75,11 @@ class Study:
         """Return the title, or the name where there is none."""
         return self.title or self.name
 
+    @property
+    def full_label(self) -> str:
+        """Return the title with the short name beside it, which files, tasks and logs use."""
+        return f"{self.title} ({self.name})" if self.title else self.name
+
 
 @dataclass(frozen=True)
 class Metrics:

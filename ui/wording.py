@@ -30,7 +30,7 @@ WORDS: dict[str, str] = {
     "unknown-study": "the study is not known there",
     "bad-task": "the task could not be read",
     "too-few-patients": "too few patients match",
-    "one-class": "all patients there have the same label",
+    "labels-unusable": "the labels there cannot be used",
     "no-held-out-patients": "no held-out patients there",
     "unknown-network": "the network is not known there",
     "base-unavailable": "the model could not be fetched",

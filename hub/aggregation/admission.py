@@ -24,6 +24,10 @@ RESEND = "The site's administrator finds the task in `wardround site egress`; th
 # What a lossless compressor may add to bytes that it cannot shorten.
 COMPRESSION_SLACK_BYTES = 64 << 10
 COMPRESSION_SLACK_FRACTION = 1 / 128
+# A version 0 brings its own manifest. Random weights hardly compress, so whoever announces few bytes gets few values:
+# without this, thirty kilobytes of zstandard would become gigabytes of zeros on the hub's disk.
+MODEST_BYTES = 1 << 20
+LARGEST_EXPANSION = 16
 
 
 @dataclass(frozen=True)
@@ -164,6 +168,11 @@ class _ValueCheck:
             raise AdmissionError(f"The weights have no usable header. {error}", RESEND) from None
         if manifest.digest != self._terms.manifest_digest:
             raise AdmissionError("The weights' names and shapes are not those that were announced.", RESEND)
+        if manifest.payload_bytes > max(MODEST_BYTES, LARGEST_EXPANSION * self._terms.payload_bytes):
+            raise AdmissionError(
+                f"The weights open to more than {LARGEST_EXPANSION} times the bytes that were sent.",
+                "Send them with transport.compression: none.",
+            )
         return manifest
 
     def _take_values(self, data: bytes, manifest: Manifest) -> None:

@@ -18,7 +18,7 @@ MOST_ENTRIES = 1000
 def list_entries(
     caller: Reader,
     services: ServicesOf,
-    after: Annotated[int, Query(ge=0)] = 0,
+    after: Annotated[int, Query(ge=0, lt=2**53)] = 0,
     limit: Annotated[int, Query(ge=1, le=MOST_ENTRIES)] = 200,
 ) -> dict[str, Any]:
     """Return entries after a number, oldest first, and the signed head of the whole log."""

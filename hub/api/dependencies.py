@@ -40,10 +40,14 @@ class May:
             caller = caller_of(session, services, _bearer_token(request))
         if not permits(caller.role, self.permission):
             roles = " or ".join(roles_with(self.permission))
-            raise NotPermittedError(f"A {caller.role} may not do this.", f"Sign in as {roles}.")
+            raise NotPermittedError(f"{_with_article(caller.role)} may not do this.", f"Sign in as {roles}.")
         if caller.kind == "site":
             note_seen(services, caller.name)
         return caller
+
+
+def _with_article(word: str) -> str:
+    return f"{'An' if word[:1] in 'aeiou' else 'A'} {word}"
 
 
 def may(permission: Permission) -> May:

@@ -19,7 +19,7 @@ router = APIRouter()
 async def mailbox(
     services: ServicesOf,
     caller: Site,
-    after: Annotated[int, Query(ge=0)] = 0,
+    after: Annotated[int, Query(ge=0, lt=2**53)] = 0,
     wait: Annotated[float, Query(ge=0, allow_inf_nan=False)] = 0.0,
 ) -> dict[str, Any]:
     """Return the site's mail after a number; with none there, wait for some (at most 30 seconds)."""

@@ -1,10 +1,13 @@
 """Uploads that go on at the last byte: announce, ask how far, send from there.
 
 The bytes are checked while they come. What is refused gets its receipt in the answer to the very request that carried
-the offending byte; the rest of that request is read and dropped, so that the site can read the answer.
+the offending byte; the rest of that request is read and dropped, so that the site can read the answer. A request
+holds its transfer against all others, of this process or another, while bytes come; one that falls silent is ended.
 """
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import ExitStack
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
@@ -17,6 +20,7 @@ from hub.services import Services
 from protocol.signing import MAX_ENVELOPE_BYTES
 
 BLOCK_BYTES = 1 << 20
+LONGEST_SILENCE_SECONDS = 60.0
 
 router = APIRouter()
 
@@ -39,14 +43,12 @@ def look_up(upload_id: str, services: ServicesOf, caller: Site) -> dict[str, Any
 async def send(upload_id: str, request: Request, services: ServicesOf, caller: Site) -> dict[str, Any]:
     """Take bytes from `Upload-Offset` on, and settle the transfer with its last byte."""
     offset = _offset(request)
-    transfer = await asyncio.to_thread(uploads.open_transfer, services, caller.name, upload_id)
-    received = 0
-    try:
-        if transfer is not None:
-            received = await _receive(request, services, upload_id, transfer, offset)
-    finally:
-        if received:
-            await asyncio.to_thread(uploads.count_received, services, caller.name, upload_id, received)
+    with ExitStack() as held:
+        claim = uploads.claimed(services, caller.name, upload_id)
+        transfer = await asyncio.to_thread(held.enter_context, claim)
+        received = 0 if transfer is None else await _receive(request, services, upload_id, transfer, offset)
+    if received:
+        await asyncio.to_thread(uploads.count_received, services, caller.name, upload_id, received)
     state = await asyncio.to_thread(uploads.look_up, services, caller.name, upload_id)
     return state.document()
 
@@ -59,7 +61,7 @@ async def _receive(request: Request, services: Services, upload_id: str, transfe
         )
     room = transfer.terms.payload_bytes - offset
     received, block, standing = 0, bytearray(), True
-    async for chunk in request.stream():
+    async for chunk in _pieces(request):
         received += len(chunk)
         if received > room + BLOCK_BYTES:
             break  # far beyond what was announced: not worth reading on
@@ -73,6 +75,19 @@ async def _receive(request: Request, services: Services, upload_id: str, transfe
     if block and standing:
         await _append(services, upload_id, transfer, offset, bytes(block))
     return received
+
+
+async def _pieces(request: Request) -> AsyncIterator[bytes]:
+    pieces = aiter(request.stream())
+    try:
+        while True:
+            async with asyncio.timeout(LONGEST_SILENCE_SECONDS):
+                piece = await anext(pieces)
+            yield piece
+    except StopAsyncIteration:
+        return
+    except TimeoutError as error:
+        raise StateError("No byte came for a minute.", "Ask for the offset and go on.") from error
 
 
 async def _append(services: Services, upload_id: str, transfer: Transfer, offset: int, data: bytes) -> bool:

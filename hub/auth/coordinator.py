@@ -110,7 +110,7 @@ def person_token(services: Services, name: str, password: str) -> Token:
     Raises: AuthenticationError; a wrong name and a wrong password get the same sentence.
     """
     with services.reading() as session:
-        person = stores.find_person(session, name)
+        person = stores.find_person(session, name) if re.fullmatch(NAME_PATTERN, name) else None
     if not password_matches(person.password_hash if person else None, password) or person is None or person.disabled:
         _log.warning("sign_in_refused")
         raise AuthenticationError(

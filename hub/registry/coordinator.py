@@ -10,6 +10,7 @@ from hub.services import Services
 from hub.storage import stores
 from hub.storage.database import Session
 from hub.storage.tables import DecisionRow, StudyRow, VersionRow
+from protocol.digest import digest_of
 
 
 def register_version(
@@ -63,15 +64,24 @@ def register_version(
     return row
 
 
+def comment_digest(row: DecisionRow) -> str:
+    """Return what the audit log keeps of a judgement's comment, which is free text and stays out of it."""
+    judged = {"person": row.person, "study": row.study, "version": row.version, "decision": row.decision}
+    return digest_of({**judged, "comment": row.comment, "decided_at": row.decided_at})
+
+
 def record_decision(services: Services, digest: str, number: int, person: str, decision: str, comment: str) -> None:
     """Record a clinician's judgement of a version. Judgements are added, never changed.
 
-    Raises: NotFoundError if there is no such version, RequestError for an unknown decision or too long a comment.
+    Raises: NotFoundError if there is no such version, RequestError for an unknown decision, too long a comment
+        or a rejection without one.
     """
     if decision not in DECISIONS:
         raise RequestError(f"{decision[:40]!r} is not a decision.", f"Use one of {', '.join(DECISIONS)}.")
     if len(comment) > MAX_COMMENT_CHARACTERS:
         raise RequestError(f"A comment has at most {MAX_COMMENT_CHARACTERS} characters.", "Shorten it.")
+    if decision == "rejected" and not comment.strip():
+        raise RequestError("A rejection needs a comment.", "Say what is wrong with the version, and send it again.")
     with services.transaction() as session:
         version = stores.version(session, digest, number)
         row = DecisionRow(
@@ -83,6 +93,5 @@ def record_decision(services: Services, digest: str, number: int, person: str, d
             decided_at=services.clock(),
         )
         session.add(row)
-        # The comment is a person's free text and stays out of the log; its length is there to compare.
-        details = {"study": digest, "version": number, "decision": decision, "comment_characters": len(comment)}
+        details = {"study": digest, "version": number, "decision": decision, "comment_digest": comment_digest(row)}
         append(session, services.clock(), f"person:{person}", "version.judged", version.weights_digest, details)

@@ -142,9 +142,7 @@ def state_after(version: VersionRow) -> ServerState:
 def _step_initialising(turn: Turn, row: RoundRow, verdict: Verdict) -> None:
     tasks = _tasks(turn, row)
     if verdict is Verdict.CLOSE:
-        register_version_zero(turn)
-        move_round(turn, row, RoundEvent.VERSION_POSTED)
-        _go_on(turn, row.number)
+        judge_or_go_on(turn, row, register_version_zero(turn))
     elif verdict is Verdict.ASK_NEXT:
         cancel_waiting(turn, tasks, "No answer before the deadline; another site is asked.")
         row.deadline_at = turn.now + turn.spec.participants.deadline_seconds

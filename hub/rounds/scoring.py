@@ -26,10 +26,10 @@ def pooled(reports: Reports, splits: Sequence[str] | None = None) -> ScoreHistog
 def best_version(rows: Sequence[EvaluationRow], default: int) -> int:
     """Return the version with the highest pooled AUC on validation patients; the earlier of equals.
 
-    `default` is returned if no version has such an AUC. Version 0 is never judged, so it is never the best.
+    `default` is returned if no version has such an AUC. Version 0 is what training is compared with, never the best.
     """
     best, best_auc = default, -1.0
-    for version, group in groupby(rows, key=lambda row: row.version):
+    for version, group in groupby((row for row in rows if row.version > 0), key=lambda row: row.version):
         histograms = pooled(reports_of(group), ["validation"])
         auc = summarise(histograms).auc if histograms is not None else None
         if auc is not None and auc > best_auc:

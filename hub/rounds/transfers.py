@@ -1,12 +1,16 @@
 """Payloads in transfer: the bytes lie in a file, the checks run along in memory; a process may die at any byte.
 
 The file's size is the only truth about how far a transfer has come, so that a killed hub goes on at the last byte; the
-running checks are a cache: if they are missing or behind, they are made again from the file.
+running checks are a cache: if they are missing or behind, they are made again from the file. Whoever appends to it or
+settles it holds the file's lock, which the kernel gives to one request of one process and takes back when that dies.
 """
 
+import fcntl
+import os
 import threading
 from collections import OrderedDict
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -33,10 +37,27 @@ class Transfer:
         """Return how far the transfer has come."""
         return size_of(self.path)
 
+    @contextmanager
+    def claim(self) -> Iterator[None]:
+        """Hold the transfer against every other request, of this process or another.
+
+        Raises: StateError if another request holds it.
+        """
+        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise StateError("Another request is at this transfer.", "Ask for the offset and go on.") from error
+            yield
+        finally:
+            os.close(descriptor)
+
     def append(self, offset: int, data: bytes) -> int:
         """Check and keep the next bytes; return the new offset.
 
-        The caller holds `lock`. Bytes are kept before they are checked, so that checks can always be made again.
+        The caller holds `lock` and the claim. Bytes are kept before they are checked, so that checks can be made
+        again at any time.
         Raises: StateError if the offset is not where the transfer stands; AdmissionError if the bytes are refused.
         """
         if offset != self.received_bytes:
@@ -51,7 +72,7 @@ class Transfer:
         return offset + len(data)
 
     def finish(self) -> Admitted:
-        """Return the verdict on the whole payload, opened into `plain_path`; the caller holds `lock`.
+        """Return the verdict on the whole payload, opened into `plain_path`; the caller holds `lock` and the claim.
 
         Raises: AdmissionError if it is refused.
         """

@@ -1,7 +1,8 @@
 """The states of rounds and of tasks: two tables of (state, event) -> state. Pure.
 
-A round 0 makes version 0 (`initialising`); every later round trains, aggregates and is judged. A task is what one site
-is asked in a round. What is not in a table is not legal, and nothing else in the hub writes a state.
+A round 0 makes version 0 (`initialising`); every later round trains and aggregates. Then the version is judged, where
+that is due. A task is what one site is asked in a round. What is not in a table is not legal, and nothing else
+in the hub writes a state.
 
     >>> next_round_state(RoundState.TRAINING, RoundEvent.QUORUM_REACHED).value
     'aggregating'
@@ -26,7 +27,6 @@ class RoundState(StrEnum):
 class RoundEvent(StrEnum):
     """What moves a round."""
 
-    VERSION_POSTED = "version-posted"
     NO_SITE_LEFT = "no-site-left"
     QUORUM_REACHED = "quorum-reached"
     QUORUM_LOST = "quorum-lost"
@@ -58,7 +58,8 @@ class TaskEvent(StrEnum):
 
 _R, _E = RoundState, RoundEvent
 ROUND_TABLE: dict[tuple[RoundState, RoundEvent], RoundState] = {
-    (_R.INITIALISING, _E.VERSION_POSTED): _R.COMPLETE,
+    (_R.INITIALISING, _E.VERSION_COMMITTED): _R.EVALUATING,
+    (_R.INITIALISING, _E.VERSION_COMMITTED_UNJUDGED): _R.COMPLETE,
     (_R.INITIALISING, _E.NO_SITE_LEFT): _R.FAILED,
     (_R.INITIALISING, _E.ABANDONED): _R.FAILED,
     (_R.TRAINING, _E.QUORUM_REACHED): _R.AGGREGATING,

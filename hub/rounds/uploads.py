@@ -4,6 +4,8 @@ A transfer's id is the digest of its notice, so that announcing it again leads t
 final answer: what was refused stays refused, and the receipt can be asked for again at any time.
 """
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from math import sqrt
@@ -14,7 +16,7 @@ import structlog
 from hub.aggregation.admission import Admitted, Terms, check_announced_size
 from hub.aggregation.chunks import squared_norm
 from hub.aggregation.norm_bound import fresh_norm_bound, update_norm_bound
-from hub.errors import AdmissionError, NotFoundError
+from hub.errors import AdmissionError, NotFoundError, StateError
 from hub.rounds.asking import Turn, own_task, settle, turn_on
 from hub.rounds.coordinator import advance
 from hub.rounds.messages import open_message
@@ -79,7 +81,7 @@ def look_up(services: Services, site: str, upload_id: str) -> UploadState:
     """
     transfer = open_transfer(services, site, upload_id)
     if transfer is not None and transfer.received_bytes >= transfer.terms.payload_bytes:
-        complete(services, upload_id, transfer)
+        _complete_unless_claimed(services, site, upload_id)
     with services.reading() as session:
         row = _own_upload(session, site, upload_id)
         offset = row.payload_bytes if row.state == ACCEPTED else size_of(services.settings.uploads / upload_id)
@@ -95,9 +97,28 @@ def open_transfer(services: Services, site: str, upload_id: str) -> Transfer | N
     with services.reading() as session:
         row = _own_upload(session, site, upload_id)
         if row.state != RECEIVING:
+            TRANSFERS.drop(folder, upload_id)  # another process may have settled it
             return None
         known = TRANSFERS.get(folder, upload_id)
         return known or TRANSFERS.add(Transfer(folder, upload_id, _terms(session, services, row)))
+
+
+@contextmanager
+def claimed(services: Services, site: str, upload_id: str) -> Iterator[Transfer | None]:
+    """Hold a transfer while its bytes come, against all requests of all processes; None if it is settled.
+
+    Raises: NotFoundError if the site has no such transfer, StateError if another request holds it.
+    """
+    transfer = open_transfer(services, site, upload_id)
+    if transfer is None:
+        yield None
+        return
+    with transfer.claim():
+        # It may have been settled, and its file removed, between the look and the claim, which makes the file.
+        standing = open_transfer(services, site, upload_id)
+        if standing is None:
+            _forget(services, upload_id)
+        yield standing
 
 
 def append(services: Services, upload_id: str, transfer: Transfer, offset: int, data: bytes) -> int | None:
@@ -113,8 +134,19 @@ def append(services: Services, upload_id: str, transfer: Transfer, offset: int, 
         return None
 
 
+def _complete_unless_claimed(services: Services, site: str, upload_id: str) -> None:
+    # Whoever holds it settles it; the site is told how far it is, and asks again.
+    with ExitStack() as held:
+        try:
+            transfer = held.enter_context(claimed(services, site, upload_id))
+        except StateError:
+            return
+        if transfer is not None and transfer.received_bytes >= transfer.terms.payload_bytes:
+            complete(services, upload_id, transfer)
+
+
 def complete(services: Services, upload_id: str, transfer: Transfer) -> None:
-    """Settle a transfer whose last byte has come: store the blob, then one row in one transaction."""
+    """Settle a claimed transfer whose last byte has come: store the blob, then one row in one transaction."""
     try:
         with transfer.lock:
             admitted = transfer.finish()

@@ -71,6 +71,9 @@ def metrics_view(reports: Sequence[EvaluationReport]) -> View | None:
         return None
     splits = sorted({split for report in reports for split in report.histograms})
     by_split = {split: _figures(merged) for split in splits if (merged := pooled(reports, [split])) is not None}
+    if any(figures["patients"] is None or figures["positives"] is None for figures in by_split.values()):
+        # A hidden count would follow from the whole's and the other split's.
+        by_split = {split: {**figures, "patients": None, "positives": None} for split, figures in by_split.items()}
     noise = max((report.noise_epsilon for report in reports if report.noise_epsilon is not None), default=None)
     return {
         **_figures(whole),
@@ -173,21 +176,28 @@ def _with_curves(reports: Sequence[EvaluationReport]) -> View | None:
 
 def _figures(histograms: ScoreHistograms) -> View:
     metrics = summarise(histograms)
-    return {
+    figures = {
         "auc": metrics.auc,
         "auc_low": metrics.auc_low,
         "auc_high": metrics.auc_high,
         "brier": metrics.brier,
         "ece": metrics.ece,
-        "patients": _shown(metrics.patients),
-        "positives": metrics.positives if _has_enough(metrics) else None,
         "sensitivity": metrics.sensitivity,
         "specificity": metrics.specificity,
+    }
+    if not _has_enough(metrics):  # a rate over few patients is their count, said otherwise
+        figures = dict.fromkeys(figures)
+    # Where noise was added, the sums of the bins are no numbers of patients.
+    noised = histograms.noise_variance > 0
+    return {
+        **figures,
+        "patients": None if noised else _shown(metrics.patients),
+        "positives": metrics.positives if _has_enough(metrics) and not noised else None,
     }
 
 
 def _has_enough(metrics: BinaryMetrics) -> bool:
-    """Tell whether both classes are large enough to be counted in what is shown."""
+    """Tell whether both classes are large enough for what is shown."""
     return min(metrics.positives, metrics.patients - metrics.positives) >= SMALLEST_SHOWN_COUNT
 
 

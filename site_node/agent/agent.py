@@ -16,14 +16,14 @@ import structlog
 from protocol.digest import parse_json
 from protocol.errors import ProtocolError
 from protocol.messages import RoundTask, parse_message
-from protocol.signing import read_unverified
+from protocol.signing import open_envelope
 from site_node.agent.backoff import Backoff
 from site_node.agent.downloads import fetch_version, forget_old_blobs
 from site_node.agent.hub_client import HubClient
 from site_node.agent.outbox import ENVELOPE_SUFFIX, Outbox
 from site_node.agent.state import read_state, write_state
 from site_node.durable import finished_files, write_durably
-from site_node.errors import HubRefusedError, HubUnreachableError
+from site_node.errors import BaseUnavailableError, DiskFullError, HubRefusedError, HubUnreachableError
 from site_node.settings import SiteSettings
 
 POLL_SECONDS = 25.0
@@ -33,7 +33,7 @@ _log = structlog.get_logger()
 
 @dataclass
 class _Hold:
-    """Something that the hub refused, and when to try it again."""
+    """Something that could not be done, and when to try it again."""
 
     backoff: Backoff
     until: float = 0.0
@@ -105,7 +105,7 @@ class Agent:
             action()
         except HubUnreachableError as error:
             if backoff.failures == 0:
-                _log.warning("hub_away", why=error.message, remedy=error.remedy)
+                _log.warning("hub_away", why=error.message, remedy=error.remedy, next="the agent tries again by itself")
             stop.wait(backoff.failed())
         except OSError as error:
             _log.error("folder_not_usable", why=error.strerror, remedy="Check the disk and the folders' rights.")
@@ -139,14 +139,14 @@ class Agent:
         return sum(self._unless_held(path.name, partial(self._outbox.deliver, path)) for path in waiting)
 
     def _unless_held(self, name: str, action: Callable[[], bool]) -> bool:
-        """Do something that the hub may refuse; a refusal holds back this one thing for a while and nothing else."""
+        """Do something that may be refused, or not fit here; it holds back this one thing for a while, nothing else."""
         hold = self._holds.get(name)
         if hold is not None and time.monotonic() < hold.until:
             return False
         try:
             done = action()
-        except HubRefusedError as error:
-            _log.warning("hub_refused", what=name, why=error.message, remedy=error.remedy)
+        except (HubRefusedError, BaseUnavailableError, DiskFullError) as error:
+            _log.warning("held_back", what=name, why=error.message, remedy=error.remedy)
             hold = hold or self._holds.setdefault(name, _Hold(Backoff()))
             hold.until = time.monotonic() + hold.backoff.failed()
             return False
@@ -173,7 +173,7 @@ class Agent:
 
     def _remember(self, path: Path) -> None:
         try:
-            message = parse_message(read_unverified(path.read_bytes()))
+            message = parse_message(open_envelope(path.read_bytes(), self._state.hub_key))
         except ProtocolError:
             return  # the gate refuses it and says why
         if isinstance(message, RoundTask):

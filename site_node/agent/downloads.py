@@ -1,6 +1,7 @@
 """Weights from the hub: resumed where they broke off, checked by digest, and only then seen by anybody else."""
 
 import os
+import shutil
 from collections.abc import Collection
 from pathlib import Path
 
@@ -8,10 +9,12 @@ from protocol.digest import digest_of_file, hex_of
 from protocol.messages import ModelReference
 from site_node.agent.hub_client import HubClient
 from site_node.durable import finished_files, remove, sync_folder
-from site_node.errors import HubRefusedError, HubUnreachableError
+from site_node.errors import BaseUnavailableError, DiskFullError, HubRefusedError, HubUnreachableError
 from site_node.settings import SitePaths
 
 KEPT_BLOBS = 4
+MAXIMUM_BYTES = 16 << 30  # far above any permitted network; the policy's own limit is the gate's to apply
+SPARE_BYTES = 256 << 20  # left free on the disk, for the ledgers
 RANGE_NOT_SATISFIABLE = 416
 
 
@@ -19,12 +22,14 @@ def fetch_version(hub: HubClient, paths: SitePaths, version: ModelReference) -> 
     """Have a version's weights in inbox/blobs; tell whether they had to be fetched.
 
     Raises: HubUnreachableError if they cannot be had now; what has come is kept for the next attempt.
+        BaseUnavailableError if they are larger than any network; DiskFullError if the disk has no room for them.
     """
     target = paths.blobs / hex_of(version.weights_digest)
     if target.exists():
         return False
     partial = paths.partial / target.name
     if _size(partial) < version.weights_bytes:
+        _check_room(paths, version.weights_bytes, version.weights_bytes - _size(partial))
         _fetch_rest(hub, partial, version)
     if _size(partial) != version.weights_bytes or digest_of_file(partial) != version.weights_digest:
         if _size(partial) >= version.weights_bytes:
@@ -42,6 +47,16 @@ def forget_old_blobs(paths: SitePaths, needed: Collection[str]) -> None:
     others.sort(key=lambda path: path.stat().st_mtime)
     for path in others[:-KEPT_BLOBS]:
         remove(path)
+
+
+def _check_room(paths: SitePaths, whole: int, rest: int) -> None:
+    if whole > MAXIMUM_BYTES:
+        problem = f"The hub names a version of {whole} bytes; an agent fetches at most {MAXIMUM_BYTES}."
+        raise BaseUnavailableError(problem, "Ask its operator what this is.")
+    free = shutil.disk_usage(paths.partial).free
+    if rest + SPARE_BYTES > free:
+        problem = f"A version needs {rest} bytes more, and {SPARE_BYTES} are to stay free; the disk has {free}."
+        raise DiskFullError(problem, "Make room on the site's disk; the agent tries again by itself.")
 
 
 def _fetch_rest(hub: HubClient, partial: Path, version: ModelReference) -> None:

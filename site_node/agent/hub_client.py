@@ -170,7 +170,7 @@ def _translated(url: httpx.URL) -> Iterator[None]:
     except httpx.TransportError as error:
         raise HubUnreachableError(
             f"The hub at {url} does not answer ({type(error).__name__}).",
-            "Check the address in site.yaml, the network and the proxy; the agent tries again by itself.",
+            "Check the address in site.yaml, the network and the proxy.",
         ) from error
 
 

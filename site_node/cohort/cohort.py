@@ -20,11 +20,12 @@ from site_node.cohort.index_database import open_index
 from site_node.cohort.labels import read_labels
 from site_node.cohort.matching import Match, matches_of
 from site_node.cohort.splits import instance_digest, pseudonym, split_of
-from site_node.errors import IndexingError, OneClassError, TooFewPatientsError
+from site_node.errors import IndexingError, TooFewPatientsError
 
 MANIFEST_SCHEMA = "wardround.cohort/1"
 SEVERAL_SPLITS = "patient: labels.csv puts the patient into several splits"
 BELOW_MINIMUM = "patient: the site has fewer training patients than the study's minimum, so it does not train"
+ONE_CLASS = "patient: the site's training patients are all of one class, from which nothing is learnt, so none trains"
 
 
 @dataclass(frozen=True)
@@ -74,9 +75,9 @@ def build_cohort(index_path: Path, labels_path: Path, study: StudySpec, split_ke
     """Build a study's cohort from the index and labels.csv.
 
     Guarantee: the same files, labels, study and key give the same cohort, wherever they lie; each image was decoded
-        once. A site with too few training patients for the study keeps its held-out ones and evaluates only.
-    Raises: IndexingError without an index; LabelsError; TooFewPatientsError if nobody is left;
-        OneClassError if all training patients are of one class.
+        once. A site whose training patients are too few for the study, or all of one class, keeps its held-out ones
+        and evaluates only: what leaves does not tell which of the two it was.
+    Raises: IndexingError without an index; LabelsError; TooFewPatientsError if nobody is left.
     """
     if not index_path.exists():
         raise IndexingError("The images of this site are not indexed yet.", "Run: wardround site index")
@@ -84,8 +85,7 @@ def build_cohort(index_path: Path, labels_path: Path, study: StudySpec, split_ke
     dropped = Counter(labels.dropped)
     with open_index(index_path) as database:
         matches = matches_of(database, labels, study, dropped)
-    patients = _without_too_few(_patients(matches, study, split_key, dropped), study, dropped)
-    _refuse_one_class(patients)
+    patients = _without_useless_training(_patients(matches, study, split_key, dropped), study, dropped)
     reasons = {reason: number for reason, number in sorted(dropped.items()) if number}
     return Cohort(tuple(patients), _manifest_digest(patients, split_key), reasons)
 
@@ -127,10 +127,11 @@ def _image(match: Match) -> ImageRef:
     )
 
 
-def _without_too_few(patients: list[Patient], study: StudySpec, dropped: Counter[str]) -> list[Patient]:
-    training = sum(patient.split == "train" for patient in patients)
-    if 0 < training < study.cohort.minimum_patients:
-        dropped[BELOW_MINIMUM] = training
+def _without_useless_training(patients: list[Patient], study: StudySpec, dropped: Counter[str]) -> list[Patient]:
+    labels = [patient.label for patient in patients if patient.split == "train"]
+    too_few = len(labels) < study.cohort.minimum_patients
+    if labels and (too_few or len(set(labels)) == 1):
+        dropped[BELOW_MINIMUM if too_few else ONE_CLASS] = len(labels)
         patients = [patient for patient in patients if patient.split != "train"]
     if not patients:
         reasons = "; ".join(f"{number} x {reason}" for reason, number in sorted(dropped.items()) if number)
@@ -139,15 +140,6 @@ def _without_too_few(patients: list[Patient], study: StudySpec, dropped: Counter
             "Compare the study's criteria and label column with the images and labels.csv, then index again.",
         )
     return patients
-
-
-def _refuse_one_class(patients: Sequence[Patient]) -> None:
-    training = {patient.label for patient in patients if patient.split == "train"}
-    if len(training) == 1:
-        raise OneClassError(
-            "All training patients of this site are of one class, from which nothing can be told apart.",
-            "Add patients of the other class, or mark all as validation or test: the site then only evaluates.",
-        )
 
 
 def _manifest_digest(patients: Sequence[Patient], split_key: bytes) -> str:

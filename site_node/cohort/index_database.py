@@ -1,9 +1,11 @@
 """The index as a table: one row for each file, with its header's facts or the reason why it has none.
 
 The index holds patient ids; it lies in the worker's own folder, readable by its user alone, and never leaves. It is
-derived data: written by another reader version, it is emptied and made again.
+derived data: written by another reader version, it is emptied and made again. A path is text, or bytes where a name is
+not UTF-8.
 """
 
+import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,6 +14,7 @@ from pathlib import Path
 
 from site_node.dicom.folder import FoundFile, Outcome
 from site_node.dicom.headers import InstanceHeader
+from site_node.file_names import stored
 from site_node.sqlite import connection, transaction
 
 READER_VERSION = 1
@@ -77,7 +80,7 @@ class IndexDatabase:
     def known(self) -> Mapping[str, tuple[int, int]]:
         """Return size and modification time of every file, by path."""
         rows = self._database.execute("SELECT path, size, mtime_ns FROM files")
-        return {row["path"]: (row["size"], row["mtime_ns"]) for row in rows}
+        return {os.fsdecode(row["path"]): (row["size"], row["mtime_ns"]) for row in rows}
 
     def store(self, outcomes: Iterable[tuple[FoundFile, Outcome]]) -> None:
         """Write what reading these files gave, in one transaction; what was known of them is replaced."""
@@ -87,11 +90,11 @@ class IndexDatabase:
     def forget(self, paths: Iterable[str]) -> None:
         """Remove files that are no longer there, in one transaction."""
         with transaction(self._database) as database:
-            database.executemany("DELETE FROM files WHERE path = ?", [(path,) for path in paths])
+            database.executemany("DELETE FROM files WHERE path = ?", [(stored(path),) for path in paths])
 
     def remember(self, contents: Iterable[tuple[IndexedImage, Content]]) -> None:
         """Write what reading these files whole gave, in one transaction; a file that changed meanwhile is left."""
-        rows = [(c.digest, c.problem, str(i.path), i.size, i.mtime_ns) for i, c in contents]
+        rows = [(c.digest, c.problem, stored(str(i.path)), i.size, i.mtime_ns) for i, c in contents]
         with transaction(self._database) as database:
             database.executemany(REMEMBER, rows)
 
@@ -101,12 +104,12 @@ class IndexDatabase:
             header = InstanceHeader(**{name: row[name] for name in HEADER_COLUMNS})
             digest = row["content_digest"]
             content = Content(digest, row["content_problem"]) if digest else None
-            yield IndexedImage(Path(row["path"]), row["size"], row["mtime_ns"], header, content)
+            yield IndexedImage(Path(os.fsdecode(row["path"])), row["size"], row["mtime_ns"], header, content)
 
     def quarantined(self) -> tuple[Quarantined, ...]:
         """Return the files that are left out, ordered by path."""
         rows = self._database.execute("SELECT path, problem FROM files WHERE state = 'quarantined' ORDER BY path")
-        return tuple(Quarantined(Path(row["path"]), row["problem"]) for row in rows)
+        return tuple(Quarantined(Path(os.fsdecode(row["path"])), row["problem"]) for row in rows)
 
     def counts(self) -> Counts:
         """Count what the index holds; images without a patient id count for no patient."""
@@ -137,4 +140,4 @@ def _row(found: FoundFile, outcome: Outcome) -> tuple[object, ...]:
     header = outcome.header
     facts = astuple(header) if header else (None,) * len(HEADER_COLUMNS)
     state = "image" if header else "quarantined" if outcome.problem else "companion"
-    return (str(found.path), found.size, found.mtime_ns, state, outcome.problem, *facts)
+    return (stored(str(found.path)), found.size, found.mtime_ns, state, outcome.problem, *facts)

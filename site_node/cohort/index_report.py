@@ -7,6 +7,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from site_node.cohort.index import IndexReport, Progress, index_folder
+from site_node.file_names import shown
 
 
 def index_of_any_folder(folder: Path, *, progress: Progress | None = None) -> IndexReport:
@@ -43,4 +44,4 @@ def report_as_text(report: IndexReport) -> str:
 
 
 def _name(file: Path, root: Path | None) -> str:
-    return file.relative_to(root).as_posix() if root and file.is_relative_to(root) else str(file)
+    return shown(file.relative_to(root) if root and file.is_relative_to(root) else file)

@@ -87,18 +87,19 @@ def _records(path: Path, label_column: str) -> Iterator[dict[str, str]]:
     try:
         columns = [(name or "").strip() for name in reader.fieldnames or ()]
         reader.fieldnames = columns
-        for column in (PATIENT_COLUMN, INSTANCE_COLUMN, label_column):
-            if column not in columns:
-                raise LabelsError(
-                    f"{path.name} has no column '{column}'.",
-                    f"It has: {', '.join(columns) or 'none'}. Add or rename the column; the study names its label's.",
-                )
+        needed = dict.fromkeys((PATIENT_COLUMN, INSTANCE_COLUMN, label_column))
+        missing = [f"'{column}'" for column in needed if column not in columns]
+        if missing:  # never what is there instead: without a header line that is a patient's row
+            raise LabelsError(
+                f"{path.name} lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}.",
+                "Its first line must name the columns. Add or rename; the study names its label's column.",
+            )
         for record in reader:
             yield {name: value.strip() for name, value in record.items() if name and isinstance(value, str)}
-    except csv.Error as error:
+    except csv.Error:
         raise LabelsError(
             f"{path.name} is not a table of comma-separated values (line {reader.line_num}).", "Save it as CSV, UTF-8."
-        ) from error
+        ) from None
 
 
 def _text(path: Path) -> str:

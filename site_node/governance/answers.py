@@ -15,12 +15,15 @@ from site_node.governance import admission, spool
 from site_node.governance.approval import decisions_on, standing_of
 from site_node.governance.context import GateContext
 from site_node.governance.decide import History, StudyStanding, Verdict, decide
-from site_node.governance.policy import objection_to
+from site_node.governance.policy import objection_to, planned_events
 from site_node.governance.privacy_ledger import is_charged, spent_so_far
 from site_node.governance.records import (
+    VERSION_KINDS,
     StudyRecord,
     TaskRecord,
     input_digest,
+    keep_version,
+    known_version,
     output_digest,
     set_task,
     study_record,
@@ -45,6 +48,7 @@ def decide_tasks(context: GateContext) -> int:
                     "INSERT OR IGNORE INTO inputs VALUES (?, ?, ?, ?)",
                     (task.study_digest, task.round, task.kind, record.digest),
                 )
+                _keep_base(context, task)
                 set_task(context.database, record.task_id, "accepted")
             elif verdict.word == "refuse":
                 _refuse(context, record, verdict.reason or Reason.INTERNAL)
@@ -68,11 +72,29 @@ def admit_candidates(context: GateContext) -> int:
 
 
 def _verdict(context: GateContext, record: TaskRecord) -> Verdict:
-    task = record.task
-    history = History(input_digest(context.database, task), tasks_given(context.database, task.study_digest, task.kind))
-    known = study_record(context.database, task.study_digest)
+    task, database = record.task, context.database
+    history = History(
+        accepted_digest=input_digest(database, task),
+        tasks_given=tasks_given(database, task.study_digest, task.kind),
+        base_digest=known_version(database, task),
+    )
+    known = study_record(database, task.study_digest)
     standing = None if known is None else _standing(context, known)
-    return decide(task, record.digest, context.settings.name, standing, history)
+    verdict = decide(task, record.digest, context.settings.name, standing, history)
+    if verdict.word == "accept" and task.base is not None:
+        maximum = context.policy().maximum_update_megabytes * MEGABYTE
+        if task.base.weights_bytes > maximum:
+            return Verdict("refuse", Reason.POLICY)
+    return verdict
+
+
+def _keep_base(context: GateContext, task: RoundTask) -> None:
+    known = study_record(context.database, task.study_digest)
+    if known is None or task.base is None:
+        return
+    # With a mean of the versions the hub releases other weights than it trains on; else a number is one set of weights.
+    kinds = VERSION_KINDS if known.study.strategy.averaging == 0 else (task.kind,)
+    keep_version(context.database, known.digest, kinds, task.base.number, task.base.weights_digest)
 
 
 def _standing(context: GateContext, known: StudyRecord) -> StudyStanding:
@@ -83,7 +105,8 @@ def _standing(context: GateContext, known: StudyRecord) -> StudyStanding:
         standing=standing_of(decisions_on(context.database, known.digest), context.clock()),
         objection=objection_to(context.policy(), study, known.noise_multiplier),
         noise_multiplier=known.noise_multiplier,
-        charged=is_charged(context.database, known.digest),
+        charged=is_charged(context.database, known.digest)
+        or not planned_events(study, known.noise_multiplier, known.patients),
         training_patients=known.training_patients,
         held_out_patients=known.held_out_patients,
     )

@@ -10,7 +10,7 @@ from typing import Literal
 from protocol.messages import Reason, RoundTask, TaskKind
 from protocol.study import StudySpec
 from site_node.governance.approval import Standing
-from site_node.governance.policy import Objection
+from site_node.governance.policy import Objection, maximum_evaluations
 from site_node.governance.records import StudyState
 
 Word = Literal["accept", "refuse", "wait"]
@@ -40,10 +40,14 @@ class StudyStanding:
 
 @dataclass(frozen=True)
 class History:
-    """What was given before: the digest accepted for this (study, round, kind), and how many tasks of this kind."""
+    """What was given before: the digest accepted for this (study, round, kind), and how many tasks of this kind.
+
+    `base_digest` is of the weights that the task's base version is known by here.
+    """
 
     accepted_digest: str | None
     tasks_given: int
+    base_digest: str | None = None
 
 
 ACCEPT = Verdict("accept")
@@ -53,7 +57,8 @@ WAIT = Verdict("wait")
 def decide(task: RoundTask, task_digest: str, site: str, known: StudyStanding | None, history: History) -> Verdict:
     """Return the verdict on a task.
 
-    Guarantee: at most one digest is ever accepted for a (study, round, kind), and never more tasks than were charged.
+    Guarantee: at most one digest is ever accepted for a (study, round, kind), never more tasks than were charged, and
+        one set of weights for each version number, of which 0 is this site's own build.
     """
     if task.site != site:
         return Verdict("refuse", Reason.BAD_TASK)
@@ -61,7 +66,7 @@ def decide(task: RoundTask, task_digest: str, site: str, known: StudyStanding | 
         return Verdict("refuse", Reason.UNKNOWN_STUDY)
     if known.state in ("counting", "awaiting"):
         return WAIT
-    reason = _approval(known) or _terms(task, known) or _bounds(task, known, history)
+    reason = _approval(known) or _terms(task, known) or _lineage(task, history) or _bounds(task, known, history)
     if reason is None and history.accepted_digest not in (None, task_digest):
         reason = Reason.ROUND_ALREADY_ANSWERED
     return ACCEPT if reason is None else Verdict("refuse", reason)
@@ -96,11 +101,21 @@ def _terms(task: RoundTask, known: StudyStanding) -> Reason | None:
     return None
 
 
+def _lineage(task: RoundTask, history: History) -> Reason | None:
+    """Check that a task stands on the version before it, and on the weights that this version is known by."""
+    if task.base is None:
+        return None
+    number = task.round - 1 if task.kind is TaskKind.TRAIN else task.round
+    if task.base.number != number or history.base_digest not in (None, task.base.weights_digest):
+        return Reason.BAD_TASK
+    return None
+
+
 def _bounds(task: RoundTask, known: StudyStanding, history: History) -> Reason | None:
     most = {
         TaskKind.INITIALISE: 1,
         TaskKind.TRAIN: known.study.maximum_training_tasks,
-        TaskKind.EVALUATE: known.study.evaluation.at_most,
+        TaskKind.EVALUATE: maximum_evaluations(known.study),
     }[task.kind]
     given_before = history.tasks_given - (history.accepted_digest is not None)
     if task.sequence > most or given_before >= most or task.round > known.study.maximum_training_tasks:

@@ -34,7 +34,7 @@ def read_receipts(context: GateContext) -> int:
                 _log.warning("hub_refused_message", number=number, why=receipt.reason)
             spool.clear(context.paths, number, digest, _is_needed(context, digest))
         context.checkpoint("receipt kept")
-        remove(path)
+        path.unlink(missing_ok=True)  # one that stays would be read for ever: the error is told
     return len(receipts)
 
 
@@ -119,7 +119,6 @@ def _write_task_orders(context: GateContext, wanted: set[str]) -> int:
                 round=task.round,
                 base_blob=None if task.base is None else task.base.weights_digest,
                 noise_multiplier=known.noise_multiplier if training else None,
-                lot=study.training.sampling_rate * known.training_patients if training else None,
             ),
         )
         changed += 1

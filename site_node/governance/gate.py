@@ -7,7 +7,9 @@ what was committed is completed by the next pass, what was not is done again fro
     orders, verdicts, outbox                                               written from what is committed
 """
 
+import errno
 import fcntl
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -41,7 +43,7 @@ class Gate:
         database = open_records(settings.paths)
         self._context = GateContext(settings, database, key, hub_key, clock, checkpoint)
         self._progress = ProgressRelay()
-        self._complaint = ""
+        self._complaints: set[str] = set()
         folders.remove_orphaned_payloads(self._context)
 
     def sweep(self) -> int:
@@ -50,20 +52,9 @@ class Gate:
         Guarantee: for each (study, round, kind) at most one message, of one digest, ever enters the outbox, whatever
             is killed when; its egress entry, and the privacy events it rests on, are on the disk before.
         """
-        context = self._context
-        done = folders.read_receipts(context)
-        try:
-            done += mail.read_mail(context)
-            if not is_paused(context.database):
-                done += proposals.advance_studies(context)
-                done += answers.decide_tasks(context)
-                done += answers.admit_candidates(context)
-                done += self._progress.relay(context)
-            self._complaint = ""
-        except SettingsError as error:
-            self._complain(error)  # without a policy nothing is decided; what was decided before still leaves
-        done += folders.write_verdicts_and_orders(context)
-        return done + folders.fill_outbox(context)
+        steps = (folders.read_receipts, self._decide, folders.write_verdicts_and_orders, folders.fill_outbox)
+        heard, self._complaints = self._complaints, set()
+        return sum(self._attempt(step, heard) for step in steps)
 
     def run(self, stop: threading.Event) -> None:
         """Sweep whenever a folder changes, and at least once a second, until told to stop."""
@@ -85,10 +76,29 @@ class Gate:
         """Close the database."""
         self._context.database.close()
 
-    def _complain(self, error: SettingsError) -> None:
-        if str(error) != self._complaint:
-            self._complaint = str(error)
-            _log.error("nothing_is_decided", why=str(error))
+    def _decide(self, context: GateContext) -> int:
+        done = mail.read_mail(context)
+        if not is_paused(context.database):
+            done += proposals.advance_studies(context)
+            done += answers.decide_tasks(context)
+            done += answers.admit_candidates(context)
+            done += self._progress.relay(context)
+        return done
+
+    def _attempt(self, step: Callable[[GateContext], int], heard: set[str]) -> int:
+        """Do one step; what stops it is said once, and tried again by the next pass. The other steps go on."""
+        try:
+            return step(self._context)
+        except SettingsError as error:  # without a policy nothing is decided; what was decided before still leaves
+            self._complain("nothing_is_decided", error.message, error.remedy, heard)
+        except (OSError, sqlite3.OperationalError) as error:
+            self._complain("folder_not_usable", str(error), _remedy_of(error), heard)
+        return 0
+
+    def _complain(self, event: str, why: str, remedy: str, heard: set[str]) -> None:
+        if why not in heard | self._complaints:
+            _log.error(event, why=why, remedy=remedy)
+        self._complaints.add(why)
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -98,3 +108,11 @@ class Gate:
             except BlockingIOError:
                 raise GateError("A gate of this site is already running.", "Stop it first.") from None
             yield
+
+
+def _remedy_of(error: Exception) -> str:
+    if isinstance(error, PermissionError):
+        return "Check the folder's owner, group and rights: docs/operations.md, 'Keeping the processes apart'."
+    if isinstance(error, sqlite3.Error) or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+        return "Make room on the site's disk; the gate goes on by itself."
+    return "Check the disk and the folders' rights; the gate goes on by itself."

@@ -37,7 +37,7 @@ lifetime_epsilon: 24        # the most that all studies together may spend; the 
 lifetime_delta: 1.0e-3
 noised_evaluation: false    # refuse studies whose held-out score histograms are not noised
 
-maximum_update_megabytes: 2048   # nothing larger leaves
+maximum_update_megabytes: 2048   # nothing larger leaves, and no larger version is fetched from the hub
 """
 
 
@@ -112,13 +112,33 @@ def noise_objection(study: StudySpec, noise_multiplier: float | None) -> Objecti
     return Objection(Reason.BAD_TASK, sentence)
 
 
-def planned_events(study: StudySpec, noise_multiplier: float | None) -> list[tuple[str, PrivacyEvent]]:
-    """Return what a study may spend at most: (which patients, event). Pure."""
-    planned: list[tuple[str, PrivacyEvent]] = []
-    if noise_multiplier is not None:
-        planned.append(("training", training_event(study, noise_multiplier, study.maximum_training_tasks)))
-    if study.evaluation.noise_epsilon is not None:
-        planned.append(("held-out", histogram_event(study.evaluation.noise_epsilon, study.evaluation.at_most)))
+@dataclass(frozen=True)
+class Patients:
+    """How many patients of this hospital a study touches, as counted before anybody approves it."""
+
+    training: int
+    held_out: int
+
+
+def maximum_evaluations(study: StudySpec) -> int:
+    """Return the most evaluations a site does: one a version, version 0 among them, and what the study allows. Pure."""
+    return min(study.evaluation.at_most, study.maximum_training_tasks + 1)
+
+
+def planned_events(
+    study: StudySpec, noise_multiplier: float | None, patients: Patients
+) -> list[tuple[str, PrivacyEvent | None]]:
+    """Return what a study may spend at most of this hospital's patients: (which patients, event). Pure.
+
+    The event None says: trained without differential privacy. Patients whom the study does not touch are not charged.
+    """
+    planned: list[tuple[str, PrivacyEvent | None]] = []
+    if patients.training:
+        tasks = study.maximum_training_tasks
+        event = None if noise_multiplier is None else training_event(study, noise_multiplier, tasks)
+        planned.append(("training", event))
+    if patients.held_out and study.evaluation.noise_epsilon is not None:
+        planned.append(("held-out", histogram_event(study.evaluation.noise_epsilon, maximum_evaluations(study))))
     return planned
 
 
@@ -154,10 +174,11 @@ def _evaluation(policy: Policy, study: StudySpec) -> str | None:
     if noise is None:
         refused = "Held-out histograms are not noised; `noised_evaluation` demands it."
         return refused if policy.noised_evaluation else None
-    epsilon = epsilon_of([histogram_event(noise, study.evaluation.at_most)], study.privacy.delta)
+    evaluations = maximum_evaluations(study)
+    epsilon = epsilon_of([histogram_event(noise, evaluations)], study.privacy.delta)
     if epsilon <= policy.maximum_epsilon:
         return None
     return (
-        f"{study.evaluation.at_most} noised evaluations spend epsilon {epsilon:.3g} of the held-out patients, above "
+        f"{evaluations} noised evaluations spend epsilon {epsilon:.3g} of the held-out patients, above "
         f"`maximum_epsilon` {policy.maximum_epsilon:g}. The study should lower evaluation.at_most or noise_epsilon."
     )

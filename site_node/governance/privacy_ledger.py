@@ -21,7 +21,7 @@ from protocol.privacy_accounting import PrivacyEvent, epsilon_of, training_event
 from protocol.study import StudySpec
 from site_node.errors import GateError
 from site_node.governance import hash_chain
-from site_node.governance.policy import Objection, Policy, planned_events
+from site_node.governance.policy import Objection, Policy
 
 ROUNDING = 1e-9
 
@@ -87,20 +87,21 @@ def ledger_entries(database: sqlite3.Connection) -> list[LedgerEntry]:
 
 
 def is_charged(database: sqlite3.Connection, study_digest: str) -> bool:
-    """Tell whether a study's planned maximum stands in the ledger."""
+    """Tell whether a study's planned maximum stands in the ledger; never where there is nothing to charge."""
     return any(entry.study_digest == study_digest for entry in ledger_entries(database))
 
 
 def charge(
-    database: sqlite3.Connection, study: StudySpec, noise_multiplier: float | None, cohort_digest: str, now: float
+    database: sqlite3.Connection,
+    study: StudySpec,
+    planned: list[tuple[str, PrivacyEvent | None]],
+    cohort_digest: str,
+    now: float,
 ) -> None:
     """Charge a study's planned maximum, once. Call within the transaction that records its approval."""
     digest = study.digest
     if is_charged(database, digest):
         return
-    planned: list[tuple[str, PrivacyEvent | None]] = [*planned_events(study, noise_multiplier)]
-    if noise_multiplier is None:
-        planned.append(("training", None))
     for patients, event in planned:
         entry = LedgerEntry.model_validate(
             {
@@ -121,11 +122,13 @@ def budget_of(entries: list[LedgerEntry], policy: Policy) -> Budget:
     return Budget(charges, policy.lifetime_epsilon, policy.lifetime_delta)
 
 
-def budget_objection(budget: Budget, study: StudySpec, noise_multiplier: float | None) -> Objection | None:
+def budget_objection(
+    budget: Budget, study: StudySpec, planned: list[tuple[str, PrivacyEvent | None]]
+) -> Objection | None:
     """Say why a study does not fit into what is left, and what would fit; None if it fits or was charged already."""
     if any(charge.study_digest == study.digest for charge in budget.charges):
         return None
-    events = [event for _, event in planned_events(study, noise_multiplier)]
+    events = [event for _, event in planned if event is not None]
     if not events:
         return None
     epsilon, delta = epsilon_of(events, study.privacy.delta), study.privacy.delta

@@ -23,10 +23,17 @@ from site_node.governance.approval import (
     standing_of,
 )
 from site_node.governance.context import GateContext
-from site_node.governance.policy import Objection, Policy, objection_to
+from site_node.governance.policy import Objection, Policy, objection_to, planned_events
 from site_node.governance.privacy_ledger import budget_objection, budget_of, charge, ledger_entries
 from site_node.governance.reasons import sentence_of
-from site_node.governance.records import StudyRecord, set_study, study_record, study_records
+from site_node.governance.records import (
+    VERSION_KINDS,
+    StudyRecord,
+    keep_version,
+    set_study,
+    study_record,
+    study_records,
+)
 from site_node.sqlite import transaction
 
 _log = structlog.get_logger()
@@ -106,6 +113,8 @@ def _count(context: GateContext, record: StudyRecord) -> int:
             cohort_digest=figures.manifest_digest,
             state="awaiting",
         )
+        if figures.version_zero_digest is not None:
+            keep_version(context.database, record.digest, VERSION_KINDS, 0, figures.version_zero_digest)
         problem = figures.problem
         if problem is None and (figures.manifest_digest is None or training + figures.held_out_patients == 0):
             problem = Reason.TOO_FEW_PATIENTS
@@ -141,12 +150,13 @@ def _approve(context: GateContext, record: StudyRecord, policy: Policy) -> int:
     objection = objection_to(policy, study, noise)
     with transaction(context.database) as database:
         budget = budget_of(ledger_entries(database), policy)
-        if objection is None and record.training_patients > 0:
-            objection = budget_objection(budget, study, noise)
+        planned = planned_events(study, noise, record.patients)
+        if objection is None:
+            objection = budget_objection(budget, study, planned)
         if objection is not None:
             _refuse(context, record.digest, objection)
             return 1
-        charge(database, study, noise, record.cohort_digest or record.digest, context.clock())
+        charge(database, study, planned, record.cohort_digest or record.digest, context.clock())
         set_study(database, record.digest, state="approved", reason=None, detail="")
         expires_at = decisions_on(database, record.digest)[-1].expires_at
         context.send(

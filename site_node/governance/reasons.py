@@ -16,7 +16,7 @@ SENTENCES: dict[Reason, tuple[str, str]] = {
         "Too few patients are left in the cohort.",
         "Check images and labels.",
     ),
-    Reason.ONE_CLASS: ("All training patients are of one class.", "Check the label column in labels.csv."),
+    Reason.LABELS_UNUSABLE: ("labels.csv is missing or lacks what the study needs.", "See the worker's log."),
     Reason.NO_HELD_OUT_PATIENTS: ("There is no held-out patient to evaluate on.", "Check the column `split`."),
     Reason.UNKNOWN_NETWORK: ("The network or an argument is not permitted.", "See `wardround site networks`."),
     Reason.BASE_UNAVAILABLE: ("The version to start from is missing or damaged.", "Is the agent running?"),

@@ -1,17 +1,19 @@
-"""The gate's database: studies, decisions, tasks, and the one input and one output of each (study, round, kind).
+"""The gate's database: studies, decisions, tasks, versions, and the one input and output of each (study, round, kind).
 
 Everything the gate writes into folders (verdicts, orders, outbox) follows from what is committed here, so that a crash
 at any point is mended by the next pass.
 """
 
 import sqlite3
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from protocol.digest import parse_json
-from protocol.messages import Reason, RoundTask, expect
+from protocol.messages import Reason, RoundTask, TaskKind, expect
 from protocol.study import StudySpec, parse_study
 from site_node.governance.hash_chain import chain_schema
+from site_node.governance.policy import Patients
 from site_node.settings import SitePaths
 from site_node.sqlite import connect
 
@@ -39,6 +41,10 @@ CREATE TABLE IF NOT EXISTS inputs (
 CREATE TABLE IF NOT EXISTS outputs (
     study TEXT NOT NULL, round INTEGER NOT NULL, kind TEXT NOT NULL, digest TEXT NOT NULL, egress INTEGER NOT NULL,
     PRIMARY KEY (study, round, kind));
+CREATE TABLE IF NOT EXISTS versions (
+    study TEXT NOT NULL, kind TEXT NOT NULL, number INTEGER NOT NULL, weights_digest TEXT NOT NULL,
+    PRIMARY KEY (study, kind, number));
+CREATE TRIGGER IF NOT EXISTS versions_keep BEFORE UPDATE ON versions BEGIN SELECT RAISE(ABORT, 'one version'); END;
 CREATE TRIGGER IF NOT EXISTS inputs_keep BEFORE UPDATE ON inputs BEGIN SELECT RAISE(ABORT, 'one input'); END;
 CREATE TRIGGER IF NOT EXISTS outputs_keep BEFORE UPDATE ON outputs BEGIN SELECT RAISE(ABORT, 'one output'); END;
 CREATE TRIGGER IF NOT EXISTS decisions_keep BEFORE UPDATE ON decisions BEGIN SELECT RAISE(ABORT, 'append only'); END;
@@ -53,6 +59,8 @@ CREATE TABLE IF NOT EXISTS switches (name TEXT PRIMARY KEY, value INTEGER NOT NU
     + chain_schema("ledger")
     + chain_schema("egress")
 )
+
+VERSION_KINDS = (TaskKind.TRAIN, TaskKind.EVALUATE)
 
 
 @dataclass(frozen=True)
@@ -75,6 +83,11 @@ class StudyRecord:
     def study(self) -> StudySpec:
         """Return the specification, parsed from the stored bytes."""
         return parse_study(parse_json(self.specification))
+
+    @property
+    def patients(self) -> Patients:
+        """Return how many patients the study touches."""
+        return Patients(self.training_patients, self.held_out_patients)
 
 
 @dataclass(frozen=True)
@@ -153,6 +166,25 @@ def tasks_given(database: sqlite3.Connection, study: str, kind: str) -> int:
 def input_digest(database: sqlite3.Connection, task: RoundTask) -> str | None:
     """Return the digest of the one task that was accepted for this (study, round, kind)."""
     return _digest_in(database, "inputs", task)
+
+
+def keep_version(
+    database: sqlite3.Connection, study: str, kinds: Iterable[TaskKind], number: int, weights_digest: str
+) -> None:
+    """Remember the weights that tasks of these kinds name by a number; the first stay. Call within a transaction."""
+    rows = [(study, kind, number, weights_digest) for kind in kinds]
+    database.executemany("INSERT OR IGNORE INTO versions VALUES (?, ?, ?, ?)", rows)
+
+
+def known_version(database: sqlite3.Connection, task: RoundTask) -> str | None:
+    """Return the digest of the weights that the task's base is known by here, or None."""
+    if task.base is None:
+        return None
+    row = database.execute(
+        "SELECT weights_digest FROM versions WHERE study = ? AND kind = ? AND number = ?",
+        (task.study_digest, task.kind, task.base.number),
+    ).fetchone()
+    return None if row is None else str(row["weights_digest"])
 
 
 def output_digest(database: sqlite3.Connection, task: RoundTask) -> str | None:

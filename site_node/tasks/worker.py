@@ -5,11 +5,14 @@ asked to end it stops the child at once. What was interrupted is found again by 
 """
 
 import functools
+from contextlib import suppress
 from typing import Any
 
 import structlog
 from celery import signals
+from kombu.exceptions import OperationalError
 
+from site_node.errors import EnrolmentError, RedisAwayError
 from site_node.settings import SiteSettings
 from site_node.tasks.app import TASK_NAME, enqueue, make_app
 from site_node.tasks.child import TRAINING_JOB
@@ -17,6 +20,24 @@ from site_node.tasks.run_order import Worker, work_on
 from site_node.tasks.supervisor import Supervisor
 
 _log = structlog.get_logger()
+
+
+def check_ready(settings: SiteSettings) -> None:
+    """Tell now what would keep a worker waiting for ever.
+
+    Raises: EnrolmentError if the site was never enrolled; RedisAwayError if its Redis does not answer.
+    """
+    with suppress(PermissionError):  # the gate's folder is closed to a worker with a user of its own
+        if not settings.paths.hub_key.exists():
+            raise EnrolmentError("This site is not enrolled.", "Run `wardround site enroll DIR --code CODE`.")
+    with make_app(settings).connection_for_write() as connection:
+        try:
+            connection.ensure_connection(max_retries=1, interval_start=0.0)
+        except OperationalError as error:
+            raise RedisAwayError(
+                f"The site's Redis at {connection.as_uri()} does not answer: {error}.",
+                "Start it, or correct `redis` in site.yaml; then start the worker again.",
+            ) from None
 
 
 def run_worker(settings: SiteSettings, job: str = TRAINING_JOB) -> int:

@@ -67,4 +67,4 @@ def _histograms(
     if epsilon is None:
         return ScoreHistograms.from_scores(scores, patients.labels, BINS)
     exact = ScoreHistograms.from_scores(scores, patients.labels, NOISED_BINS)
-    return exact.noised(lambda count: noise.histograms.two_sided_geometric(count, 1.0 / epsilon))
+    return exact.noised(epsilon, noise.histograms.two_sided_geometric)

@@ -4,6 +4,7 @@ Approval and privacy ledger speak of these patients and their number. Images tha
 labels.csv, do not enter a running study; a new study sees them.
 """
 
+import os
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -14,6 +15,7 @@ from protocol.errors import DigestError
 from site_node.cohort.cohort import Cohort, ImageRef, Patient
 from site_node.durable import write_durably
 from site_node.errors import CohortError
+from site_node.file_names import stored
 
 
 def frozen_cohort(folder: Path, study_digest: str, build: Callable[[], Cohort]) -> Cohort:
@@ -33,7 +35,7 @@ def frozen_cohort(folder: Path, study_digest: str, build: Callable[[], Cohort]) 
 def _document(cohort: Cohort) -> dict[str, Any]:
     patients = [asdict(patient) for patient in cohort.patients]
     for patient in patients:
-        patient["images"] = [{**image, "path": str(image["path"])} for image in patient["images"]]
+        patient["images"] = [{**image, "path": _written(image["path"])} for image in patient["images"]]
     return {"manifest_digest": cohort.manifest_digest, "dropped": dict(cohort.dropped), "patients": patients}
 
 
@@ -49,5 +51,14 @@ def _read(path: Path) -> Cohort:
 
 
 def _patient(entry: dict[str, Any]) -> Patient:
-    images = tuple(ImageRef(**{**image, "path": Path(image["path"])}) for image in entry["images"])
+    images = tuple(ImageRef(**{**image, "path": _path(image["path"])}) for image in entry["images"])
     return Patient(**{**entry, "images": images})
+
+
+def _written(path: Path) -> str | dict[str, str]:
+    name = stored(str(path))
+    return name if isinstance(name, str) else {"bytes": name.hex()}  # a name that is not UTF-8 is no JSON text
+
+
+def _path(written: str | dict[str, str]) -> Path:
+    return Path(written if isinstance(written, str) else os.fsdecode(bytes.fromhex(written["bytes"])))

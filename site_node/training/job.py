@@ -20,9 +20,9 @@ from protocol.digest import canonical_json, digest_of_bytes, hex_of
 from protocol.errors import DigestError, ProtocolError, TensorError
 from protocol.messages import Activity, Reason
 from protocol.study import HeldOutSplit, StudySpec, parse_study
-from protocol.tensors import Weights, decode_weights
+from protocol.tensors import Weights, decode_weights, encode_weights
 from site_node.candidate import Candidate, CohortFigures, write_candidate, write_cohort_figures
-from site_node.cohort.cohort import Cohort, build_cohort
+from site_node.cohort.cohort import BELOW_MINIMUM, ONE_CLASS, Cohort, build_cohort
 from site_node.durable import unfinished_beside
 from site_node.errors import BaseUnavailableError, OrderError, SettingsError, SiteError, TooFewPatientsError
 from site_node.orders import WorkOrder, read_order
@@ -37,6 +37,10 @@ from site_node.update.steps import Payload, update_payload, weights_payload
 
 PROGRESS_SECONDS = 0.5
 HELD_OUT: tuple[HeldOutSplit, ...] = ("validation", "test")
+NOT_TRAINING = {
+    BELOW_MINIMUM: "Add patients, or let the site evaluate only.",
+    ONE_CLASS: "Check the label column in labels.csv; add patients of the other class, or let the site evaluate only.",
+}
 
 log = structlog.get_logger()
 
@@ -98,7 +102,7 @@ def run_order(settings: SiteSettings, task_id: str) -> None:
         receipt = _run(Job(settings, order, study))
     except Exception as error:
         _hand_over_failure(settings, order, _reason_of(error))
-        _log_failure(order, error)
+        _log_failure(settings, order, error)
         receipt = {"failed": True}
     seconds = round(time.monotonic() - started, 3)
     _write(settings.paths.worker_receipts / f"{task_id}.json", {"kind": order.kind, "seconds": seconds, **receipt})
@@ -121,7 +125,7 @@ def _run(job: Job) -> dict[str, int]:
 
 
 def _count_cohort(job: Job) -> dict[str, int]:
-    initial_weights(job.study)  # an unknown network is refused before anybody approves it
+    version_zero = encode_weights(initial_weights(job.study))  # an unknown network is refused before anybody approves
     cohort = job.cohort()
     training = cohort.of("train")
     figures = CohortFigures(
@@ -130,9 +134,19 @@ def _count_cohort(job: Job) -> dict[str, int]:
         training_images=sum(len(patient.images) for patient in training),
         held_out_patients=len(cohort.patients) - len(training),
         manifest_digest=cohort.manifest_digest,
+        version_zero_digest=digest_of_bytes(version_zero),
     )
+    _tell_who_does_not_train(job, cohort)
     write_cohort_figures(job.settings.paths, figures)
     return {"patients": len(cohort.patients), "images": sum(len(p.images) for p in cohort.patients)}
+
+
+def _tell_who_does_not_train(job: Job, cohort: Cohort) -> None:
+    for reason, remedy in NOT_TRAINING.items():
+        if number := cohort.dropped.get(reason):
+            why = f"{reason.removeprefix('patient: ')}. {remedy}"
+            site, study = job.settings.name, job.study.name
+            log.warning("this site does not train", site=site, study=study, patients=number, why=why)
 
 
 def _initialise(job: Job) -> dict[str, int]:
@@ -218,12 +232,12 @@ def _reason_of(error: Exception) -> Reason:
     return Reason.INTERNAL
 
 
-def _log_failure(order: WorkOrder, error: Exception) -> None:
+def _log_failure(settings: SiteSettings, order: WorkOrder, error: Exception) -> None:
     # A foreign exception's text may hold a path or a header's value: only its kind and our lines are logged.
     said = str(error) if isinstance(error, SiteError | ProtocolError) else type(error).__name__
     frames = traceback.extract_tb(error.__traceback__)
     where = [f"{Path(frame.filename).name}:{frame.lineno}" for frame in frames][-6:]
-    log.error("order failed", task=order.task_id, kind=order.kind, error=said, where=where)
+    log.error("order failed", site=settings.name, task=order.task_id, kind=order.kind, error=said, where=where)
 
 
 def _reporter(job: Job, activity: Activity) -> Callable[[float], None]:

@@ -13,6 +13,7 @@ import pytest
 from rich.console import Console
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webdriver import WebDriver
+from selenium.webdriver.support.ui import WebDriverWait
 
 from compose.ports import next_free_port
 from compose.simulation import Simulation, run_simulation
@@ -37,6 +38,14 @@ STUDY: dict[str, Any] = {
     "participants": {"training_patients": 40},
     "privacy": {"epsilon": 8.0, "delta": 1e-3},
 }
+
+# By how many pixels the log is wider than its card, or the widest cell's content than its cell.
+CUT = """
+const frame = document.querySelector(".wr-scroll");
+if (!frame) return null;
+const boxes = [frame, ...frame.querySelectorAll("td")];
+return Math.max(...boxes.map(box => box.scrollWidth - box.clientWidth));
+"""
 
 
 @contextmanager
@@ -108,3 +117,4 @@ def test_the_operator_verifies_the_log(browser: WebDriver, finished: tuple[dict[
     wait_for_heading(browser, "Audit log")
     browser.find_element(By.XPATH, "//button[contains(., 'Verify')]").click()
     wait_for_text(browser, "The log is whole")
+    WebDriverWait(browser, 20).until(lambda driver: driver.execute_script(CUT) == 0, "the log is cut off")

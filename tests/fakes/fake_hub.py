@@ -230,7 +230,7 @@ def _add_models(app: FastAPI, hub: FakeHub) -> None:
     async def audit(request: Request, after: int = 0, limit: int = 100) -> dict[str, Any]:
         _person(request, hub)
         entries = [] if hub.empty else data.audit(hub.now)
-        return {"entries": [e for e in entries if e["number"] > after][:limit], "head": data.audit_head()}
+        return {"entries": [e for e in entries if e["number"] > after][:limit], "head": data.audit_head(len(entries))}
 
     @app.get("/v1/audit/verify")
     async def verify(request: Request) -> dict[str, Any]:

@@ -289,9 +289,9 @@ def proposal_of(spec: StudySpec, invited: list[str], person: str, now: float) ->
     }
 
 
-def audit_head() -> dict[str, Any]:
+def audit_head(size: int) -> dict[str, Any]:
     envelope = '{"payload":"e30=","payloadType":"application/vnd.wardround.audit-head+json","signatures":[]}'
-    return {"size": 82, "root": digest_of("root"), "chain": digest_of("head"), "envelope": envelope}
+    return {"size": size, "root": digest_of("root"), "chain": digest_of("head"), "envelope": envelope}
 
 
 def audit(now: float) -> list[dict[str, Any]]:

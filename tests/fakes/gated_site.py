@@ -123,6 +123,7 @@ class GatedSite:
             training_images=2 * training,
             held_out_patients=held_out,
             manifest_digest=digest_of_bytes(b"cohort"),
+            version_zero_digest=digest_of_bytes(BASE),
         )
         write_cohort_figures(self.paths, figures.model_copy(update=more))
 
@@ -137,7 +138,7 @@ class GatedSite:
         """Return a task of the hub; its base version lies in the inbox already."""
         (self.paths.blobs / hex_of(digest_of_bytes(BASE))).write_bytes(BASE)
         base = ModelReference(
-            number=max(number - 1, 0),
+            number=number if kind is TaskKind.EVALUATE else max(number - 1, 0),
             weights_digest=digest_of_bytes(BASE),
             weights_bytes=len(BASE),
             manifest_digest=BASE_MANIFEST.digest,

@@ -113,8 +113,37 @@ def test_a_study_that_cannot_run_is_refused_in_one_message(
     assert "Traceback" not in output
 
 
-def test_a_hospital_with_one_class_is_left_out_and_the_rest_goes_on(tmp_path: Path, hospitals: list[str]) -> None:
-    make_hospital(tmp_path / "single", patients=12, seed=5, positive=lambda _: False)
+def test_a_hospital_with_one_class_trains_nothing_and_only_its_administrator_is_told(
+    tmp_path: Path, hospitals: list[str]
+) -> None:
+    make_hospital(tmp_path / "single", patients=24, seed=5, positive=lambda _: False)
     status, output = run(tmp_path, *hospitals, "--site", f"single={tmp_path / 'single'}")
     assert status == 0, output
-    assert "one-class" in output
+    assert "single approved the study with 0 training patients" in output
+    assert "single: this site does not train: the site's training patients are all of one class" in output
+    for entry in report_of(tmp_path)["rounds"]:
+        single = next(site for site in entry["sites"] if site["site"] == "single")
+        assert single["bytes_up"] == 0 or single["train_state"] is None
+        assert single["metrics"] is not None
+    assert "one class" not in (tmp_path / "out" / "report.json").read_text()
+
+
+def test_a_study_that_fails_says_why_in_plain_lines_and_promises_nothing(tmp_path: Path, hospitals: list[str]) -> None:
+    (tmp_path / "north" / "labels.csv").write_text("GREY,1.2.840,1\n")
+    status, output = run(tmp_path, *hospitals)
+    assert status == 1
+    assert "north: order failed: labels.csv lacks the columns 'patient_id'" in output
+    assert "north refused: labels-unusable" in output
+    assert "GREY" not in output
+    assert not any(noise in output for noise in ("[error", '{"', "where=", "Traceback"))
+    assert "Version None" not in output
+    assert "differential privacy: at most" not in output
+
+
+@pytest.mark.parametrize("name", ["St Anna", "north_wing", "-north", "n" * 64, "../north"])
+def test_a_hospital_s_name_is_checked_before_anything_is_written(tmp_path: Path, name: str) -> None:
+    make_hospital(tmp_path / "north", patients=1)
+    status, output = run(tmp_path, "--site", f"{name}={tmp_path / 'north'}")
+    assert status == 1
+    assert "is no hospital's name" in output
+    assert not (tmp_path / "out").exists()

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -124,6 +125,7 @@ def test_every_role_is_let_in_or_kept_out_as_the_table_says(
         assert (nobody.status_code, nobody.json()["error"]) == (401, "not-authenticated"), name
         for role in PERMISSIONS:
             answer = client.request(method, address, headers=headers[role])
+            assert not re.search(r"\bA [aeiou]", answer.text)
             kept_out = answer.status_code == 403 and answer.json()["error"] == "not-permitted"
             assert kept_out is not permits(role, permission), f"{role} at {name}: {answer.status_code}"
             assert answer.status_code < 500, f"{role} at {name}: {answer.text}"

@@ -3,13 +3,13 @@
 import pytest
 
 from hub.errors import NotFoundError, RequestError
-from hub.registry.coordinator import record_decision, register_version
+from hub.registry.coordinator import comment_digest, record_decision, register_version
 from hub.registry.lineage import LineageParticipant
 from hub.registry.versions import version_view
 from hub.services import Services
 from hub.storage import audit_stores, stores
 from hub.storage.tables import StudyRow
-from protocol.digest import digest_of_bytes, parse_json
+from protocol.digest import digest_of, digest_of_bytes, parse_json
 from protocol.signing import open_envelope
 from protocol.study import StudySpec
 
@@ -119,7 +119,20 @@ def test_judgements_are_added_and_the_comment_stays_out_of_the_log(services: Ser
     assert b"effusions" not in log
 
 
-@pytest.mark.parametrize(("decision", "comment"), [("perhaps", ""), ("accepted", "x" * 2001)])
+def test_a_rewritten_comment_no_longer_fits_the_log(services: Services, study: str) -> None:
+    register(services, study, b"weights")
+    record_decision(services, study, 1, "clara", "rejected", "misses small effusions")
+    with services.transaction() as session:
+        (row,) = stores.decisions(session, study, 1)
+        logged = parse_json(audit_stores.entries(session, 0, 10)[-1].entry)["details"]["comment_digest"]
+        decided = {"person": "clara", "study": study, "version": 1, "decision": "rejected"}
+        whole = {**decided, "comment": "misses small effusions", "decided_at": row.decided_at}
+        assert logged == comment_digest(row) == digest_of(whole)
+        row.comment = "finds small effusions"
+        assert comment_digest(row) != logged
+
+
+@pytest.mark.parametrize(("decision", "comment"), [("perhaps", ""), ("accepted", "x" * 2001), ("rejected", " \n")])
 def test_an_unusable_judgement_is_refused(services: Services, study: str, decision: str, comment: str) -> None:
     register(services, study, b"weights")
     with pytest.raises(RequestError):

@@ -1,3 +1,5 @@
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -6,7 +8,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from protocol.errors import MetricError
-from protocol.metrics import ScoreHistograms, calibration_curve, merge, roc_curve, summarise
+from protocol.metrics import NOISED_BINS, ScoreHistograms, calibration_curve, merge, roc_curve, summarise
 
 
 def exact_auc(scores: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
@@ -91,11 +93,56 @@ def test_small_calibration_groups_are_joined_with_their_neighbours() -> None:
     assert calibration_curve(histograms, least=6) == []
 
 
-def test_noise_is_added_to_every_bin_and_never_makes_a_negative_patient() -> None:
+def geometric(generator: np.random.Generator) -> Callable[[int, float], NDArray[np.int64]]:
+    def draw(count: int, scale: float) -> NDArray[np.int64]:
+        chance = 1 - np.exp(-1 / scale)
+        return np.asarray(generator.geometric(chance, count) - generator.geometric(chance, count), np.int64)
+
+    return draw
+
+
+def test_noise_is_added_to_every_bin_and_counts_stay_signed() -> None:
     histograms = ScoreHistograms.from_scores(np.array([0.5]), np.array([1]), bins=16)
-    noised = histograms.noised(lambda n: np.full(n, -1))
+    noised = histograms.noised(1.0, lambda count, _scale: np.full(count, -1))
     assert noised.negative == [(i, -1) for i in range(16)]
+    assert summarise(noised).auc is None
     assert summarise(noised).patients == 0
+
+
+def test_noised_metrics_are_without_bias_and_their_interval_covers_the_truth() -> None:
+    scores, labels = draw(1, 4000, 1.5)
+    exact = ScoreHistograms.from_scores(scores, labels, NOISED_BINS)
+    truth = summarise(exact)
+    assert truth.auc is not None
+    generator = np.random.default_rng(0)
+    found = [summarise(exact.noised(1.0, geometric(generator))) for _ in range(100)]
+    assert np.mean([metrics.auc or 0 for metrics in found]) == pytest.approx(truth.auc, abs=0.003)
+    assert np.mean([metrics.patients for metrics in found]) == pytest.approx(4000, abs=8)
+    covered = [(m.auc_low or 0) <= truth.auc <= (m.auc_high or 0) for m in found]
+    assert np.mean(covered) > 0.95
+
+
+def test_noise_variance_adds_up() -> None:
+    one = ScoreHistograms.from_scores(np.array([0.5, 0.6]), np.array([0, 1]), NOISED_BINS).noised(
+        1.0, geometric(np.random.default_rng(1))
+    )
+    assert merge([one, one]).noise_variance == pytest.approx(2 * one.noise_variance)
+    assert one.noise_variance == pytest.approx(1.841, abs=0.001)
+
+
+@pytest.mark.parametrize("offset", [-11.0, 9.0, 25.0])
+def test_scores_near_zero_or_one_are_told_apart(offset: float) -> None:
+    generator = np.random.default_rng(2)
+    labels = np.arange(300) % 2
+    scores = 1 / (1 + np.exp(-(offset + generator.normal(0, 2, 300) + 3 * labels)))
+    auc = summarise(ScoreHistograms.from_scores(scores, labels)).auc
+    assert auc == pytest.approx(exact_auc(scores, labels), abs=0.002)
+
+
+def test_a_perfect_separation_of_few_patients_is_not_called_certain() -> None:
+    metrics = summarise(ScoreHistograms.from_scores(np.array([0.1, 0.2, 0.3, 0.9, 0.8]), np.array([0, 0, 0, 1, 1])))
+    assert (metrics.auc, metrics.auc_high) == (1.0, 1.0)
+    assert metrics.auc_low == pytest.approx(0.025**0.5)
 
 
 @pytest.mark.parametrize("scores", [[1.2], [float("nan")], [-0.1]])
@@ -109,7 +156,7 @@ def test_histograms_with_other_bins_do_not_merge() -> None:
         merge([ScoreHistograms(bins=16, negative=[], positive=[]), ScoreHistograms(negative=[], positive=[])])
 
 
-@pytest.mark.parametrize("bins", [[(3, 1), (2, 1)], [(1, 1), (1, 1)], [(70000, 1)], [(-1, 1)]])
+@pytest.mark.parametrize("bins", [[(3, 1), (2, 1)], [(1, 1), (1, 1)], [(300_000, 1)], [(-1, 1)]])
 def test_bins_out_of_order_twice_or_outside_are_refused(bins: list[tuple[int, int]]) -> None:
     with pytest.raises(ValidationError):
         ScoreHistograms(negative=bins, positive=[])

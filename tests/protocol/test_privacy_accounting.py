@@ -1,6 +1,7 @@
 import math
 
 import pytest
+from dp_accounting.pld.privacy_loss_distribution import from_discrete_laplace_mechanism
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -40,8 +41,15 @@ def test_sixteen_releases_at_four_times_the_noise_are_one_release() -> None:
     assert epsilon_of([gaussian(4.0, 16)], 1e-5) == pytest.approx(epsilon_of([gaussian(1.0)], 1e-5), rel=0.005)
 
 
-def test_a_laplace_release_has_its_own_epsilon() -> None:
+def test_a_noised_histogram_has_its_own_epsilon() -> None:
     assert epsilon_of([histogram_event(0.5, 1)], 1e-9) == pytest.approx(0.5, abs=0.002)
+
+
+@pytest.mark.parametrize(("epsilon", "releases"), [(1.0, 20), (0.5, 10), (2.0, 3)])
+def test_noised_histograms_never_cost_less_than_two_sided_geometric_noise_does(epsilon: float, releases: int) -> None:
+    exact = from_discrete_laplace_mechanism(epsilon, sensitivity=1).self_compose(releases).get_epsilon_for_delta(1e-4)
+    charged = epsilon_of([histogram_event(epsilon, releases)], 1e-4)
+    assert exact - 0.01 <= charged <= releases * epsilon
 
 
 def test_the_published_value_of_dp_sgd_on_mnist_is_not_exceeded() -> None:

@@ -1,6 +1,7 @@
 """`wardround site`: what an administrator types, and the one clear message for what goes wrong."""
 
 import json
+import os
 import stat
 import time
 from pathlib import Path
@@ -38,7 +39,7 @@ def mode(path: Path) -> int:
 def test_init_makes_keys_and_folders_that_only_their_process_can_read(folder: str) -> None:
     paths = SitePaths(Path(folder))
     assert {mode(path) for path in (paths.identity_key, paths.transport_key, paths.noise_key)} == {0o600}
-    assert {mode(path) for path in (paths.gate, paths.agent, paths.worker)} == {0o700}
+    assert {mode(path) for path in (paths.gate, paths.agent, paths.worker)} == {0o2700}
     assert len({path.read_bytes() for path in (paths.identity_key, paths.transport_key, paths.noise_key)}) == 3
     settings = load_settings(Path(folder))
     assert settings.name == "st-anna"
@@ -111,3 +112,32 @@ def test_pause_and_resume(folder: str) -> None:
     assert json.loads(run("status", folder, "--json")[1])["paused"] is True
     assert run("resume", folder)[0] == 0
     assert json.loads(run("status", folder, "--json")[1])["paused"] is False
+
+
+def test_a_worker_without_enrolment_or_redis_ends_at_once_with_the_remedy(folder: str) -> None:
+    (Path(folder) / "site.yaml").write_text(
+        (Path(folder) / "site.yaml").read_text().replace("redis://127.0.0.1:6379/0", "redis://:secret@127.0.0.1:9/0")
+    )
+    status, output = run("worker", folder)
+    assert (status, "site enroll" in output) == (1, True)
+    SitePaths(Path(folder)).hub_key.write_text("enrolled")
+    status, output = run("worker", folder)
+    assert (status, "does not answer" in output, "secret" in output) == (1, True, False)
+    assert "Start it" in output
+
+
+@pytest.mark.parametrize(
+    ("hub", "warned"), [("http://10.0.0.7:1", True), ("https://h", False), ("http://[::1]:1", False)]
+)
+def test_init_warns_of_a_way_to_the_hub_that_is_not_encrypted(tmp_path: Path, hub: str, warned: bool) -> None:
+    status, output = run("init", str(tmp_path / "s"), "--name", "a", "--hub", hub, "--images", str(tmp_path))
+    assert (status, "not encrypted" in output) == (0, warned)
+
+
+def test_what_a_command_writes_others_cannot_read(folder: str) -> None:
+    old = os.umask(0)
+    try:
+        assert run("status", folder)[0] == 0
+        assert {mode(path) & 0o007 for path in Path(folder).rglob("*")} == {0}
+    finally:
+        os.umask(old)

@@ -3,8 +3,10 @@
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from tests.fakes import fake_hub_data as data
 from tests.fakes.fake_hub import ROLES, FakeHub
 from tests.ui.conftest import OpenPage, text_of
+from ui import hub_client
 
 READABLE = ["overview", "rounds", "validate_models", "versions", "audit"]
 OWN = {"ada": ["launch_study"], "claire": [], "otto": ["people"]}
@@ -160,6 +162,29 @@ def test_the_log_is_filtered_by_word_and_actor(open_page: OpenPage) -> None:
     assert "1 entry" in text_of(app)
     app.multiselect[1].set_value(["hub"]).run()
     assert "Nothing matches" in text_of(app)
+
+
+def test_a_log_longer_than_what_is_fetched_begins_with_its_newest_lines(
+    open_page: OpenPage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub_client, "AUDIT_PAGE_ENTRIES", 4)
+    monkeypatch.setattr(hub_client, "AUDIT_MOST_ENTRIES", 10)
+    last = data.audit(1e9)[-1]["number"]
+    text = text_of(open_page("otto", "audit"))
+    assert f'<span class="wr-quiet">{last}</span>' in text
+    assert f'<span class="wr-quiet">{last - 9}</span>' in text
+    assert f'<span class="wr-quiet">{last - 10}</span>' not in text
+    assert "10 entries" in text
+    assert "out of the newest 10 lines of the log" in text
+
+
+def test_studies_are_shown_with_their_short_name(open_page: OpenPage) -> None:
+    assert '<span class="wr-quiet">effusion-cxr</span>' in text_of(open_page("claire"))
+    assert "(effusion-cxr)" in "".join(open_page("claire", "rounds").selectbox[0].options)
+
+
+def test_the_form_says_beforehand_that_reasons_are_needed(open_page: OpenPage) -> None:
+    assert open_page("claire", "validate_models").text_area[0].label == "Your reasons (needed)"
 
 
 def test_an_operator_invites_a_hospital_and_sees_the_code_once(open_page: OpenPage, hub: FakeHub) -> None:

@@ -1,5 +1,6 @@
 """Wording, markup, settings, views and figures: pure functions, by cases."""
 
+import re
 import socket
 
 import httpx
@@ -10,6 +11,7 @@ from tests.fakes.fake_hub import FakeHub
 from ui import charts, markup, wording
 from ui.errors import HubAnswerError, HubRefusedError, PortError, SignedOutError
 from ui.hub_client import HubClient, open_http
+from ui.pages.audit import details_markup
 from ui.server import listen, streamlit_options
 from ui.settings import UiSettings
 from ui.views import Metrics
@@ -75,6 +77,36 @@ def test_figures_are_drawn_from_nothing() -> None:
     assert charts.auc_by_round([], [], []).layout.height
     assert charts.calibration(None).layout.height
     assert charts.lineage([], None, []).layout.height
+
+
+@pytest.mark.parametrize("rounds", [1, 2, 30])
+def test_round_axes_count_in_whole_rounds(rounds: int) -> None:
+    spent = charts.epsilon_by_round([*range(rounds + 1)], [0.1] * (rounds + 1), 8.0, rounds)
+    for figure in (spent, charts.auc_by_round([], [], []), charts.traffic_by_round([]), charts.lineage([], None, [])):
+        axis = figure.layout.xaxis
+        assert (axis.tick0, axis.tickformat, axis.dtick % 1) == (0, "d", 0)
+        assert axis.dtick >= 1
+
+
+def test_audit_details_are_words_times_and_short_digests_and_nothing_empty() -> None:
+    digest = "sha256:" + "ab" * 32
+    details = {
+        "created_at": 1.8e9,
+        "reason": None,
+        "parents": [digest],
+        "privacy": {"epsilon": 1.0234567, "delta": 1e-5, "note": ""},
+        "participants": [{"site": "<anna>", "weight": 10.0}, {"site": "bela", "weight": 30.0}],
+        "sites": ["anna", "bela"],
+        "ok": True,
+        "nothing": {},
+    }
+    shown = details_markup(details)
+    words = " ".join(re.sub("<[^>]*>", " ", shown).split())
+    assert words == (
+        "created at 15 Jan 2027, 08:00 UTC parents ababababab privacy epsilon 1.02346 delta 1e-05 "
+        "participants site &lt;anna&gt; weight 10 site bela weight 30 sites anna, bela ok yes"
+    )
+    assert f'data-copy="{digest}"' in shown
 
 
 def test_the_cookie_belongs_to_one_hub() -> None:

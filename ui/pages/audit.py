@@ -1,12 +1,14 @@
 """Audit: what happened, in order, hash-linked, with a button that lets the hub prove it."""
 
 import json
+from collections.abc import Mapping
 from html import escape
 from typing import Any
 
 import streamlit as st
 
 from ui import markup
+from ui.hub_client import AUDIT_MOST_ENTRIES
 from ui.live import attempt
 from ui.session import Session, require_session
 from ui.study_choice import local_clock
@@ -15,6 +17,7 @@ from ui.wording import plural, short_digest
 
 VERDICT, SHOWN = "audit-verdict", "audit-shown"
 SHOWN_AT_FIRST = 40
+EMPTY: tuple[object, ...] = (None, "", [], {})
 
 
 def show() -> None:
@@ -73,7 +76,9 @@ def _list(entries: list[AuditEntry], head: AuditHead | None) -> None:
         st.html(markup.empty("Nothing matches", "Loosen the filter above."))
         return
     left, right = st.columns([3, 1], vertical_alignment="center")
-    left.html(markup.section(plural(len(entries), "entry", "entries"), "newest first"))
+    cut = head is not None and head.size > AUDIT_MOST_ENTRIES
+    note = f"newest first, out of the newest {AUDIT_MOST_ENTRIES} lines of the log" if cut else "newest first"
+    left.html(markup.section(plural(len(entries), "entry", "entries"), note))
     if head is not None:
         right.download_button(
             "Signed head",
@@ -86,7 +91,7 @@ def _list(entries: list[AuditEntry], head: AuditHead | None) -> None:
         )
     shown = st.session_state.get(SHOWN, SHOWN_AT_FIRST)
     columns = ["No.", "When", "Who", "What", "About", "Details", "Hash"]
-    st.html(markup.table(columns, [_row(entry) for entry in entries[:shown]], numeric=(0,)))
+    st.html(markup.table(columns, [_row(entry) for entry in entries[:shown]], numeric=(0,), kind="wr-log"))
     if len(entries) > shown and st.button(f"Show older ({len(entries) - shown})", icon=":material/expand_more:"):
         st.session_state[SHOWN] = shown + 5 * SHOWN_AT_FIRST
         st.rerun()
@@ -95,28 +100,43 @@ def _list(entries: list[AuditEntry], head: AuditHead | None) -> None:
 def _row(entry: AuditEntry) -> list[str]:
     return [
         f'<span class="wr-quiet">{entry.number}</span>',
-        f'<span style="white-space:nowrap">{local_clock(entry.time)}</span>',
-        escape(entry.actor),
+        local_clock(entry.time),
+        _breakable(entry.actor),
         f"<b>{escape(_plain(entry.action))}</b>",
-        markup.digest(entry.subject) if entry.subject.startswith("sha256:") else escape(entry.subject),
-        _details(entry.details),
+        markup.digest(entry.subject) if entry.subject.startswith("sha256:") else _breakable(entry.subject),
+        details_markup(entry.details),
         markup.digest(entry.hash),
     ]
 
 
-def _details(details: Any) -> str:
-    if not isinstance(details, dict):
-        return escape(str(details or ""))
-    return " ".join(_detail(str(key), value) for key, value in details.items() if value not in (None, ""))
+def details_markup(details: Any) -> str:
+    """Return an entry's details as names and values, nested ones indented; what is empty is left out."""
+    if not isinstance(details, Mapping):
+        return _value("", details)
+    told = [(str(key), value) for key, value in details.items() if value not in EMPTY]
+    return " ".join(
+        f'<span class="wr-detail"><span class="wr-quiet">{escape(_plain(key))}</span> {_value(key, value)}</span>'
+        for key, value in told
+    )
 
 
-def _detail(key: str, value: Any) -> str:
-    if isinstance(value, str) and value.startswith("sha256:"):
-        shown = markup.digest(value)
-    else:
-        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-        shown = escape(text if len(text) <= 60 else text[:57] + "…")
-    return f'<span class="wr-detail"><span class="wr-quiet">{escape(_plain(key))}</span> {shown}</span>'
+def _value(key: str, value: Any) -> str:
+    if isinstance(value, Mapping):
+        return f'<span class="wr-item">{details_markup(value)}</span>'
+    if isinstance(value, list):
+        separator = "" if any(isinstance(item, Mapping) for item in value) else ", "
+        return separator.join(_value(key, item) for item in value)
+    if isinstance(value, str):
+        return markup.digest(value) if value.startswith("sha256:") else escape(value)
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: ""}[value]
+    if key.endswith("_at"):
+        return escape(local_clock(float(value)))
+    return escape(f"{value:.6g}" if isinstance(value, float) else str(value))
+
+
+def _breakable(name: str) -> str:
+    return escape(name).replace(":", ":<wbr>").replace(".", ".<wbr>")
 
 
 def _plain(word: str) -> str:

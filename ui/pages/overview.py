@@ -81,8 +81,9 @@ def _study_row(study: Study) -> None:
     text, figures, action = st.columns([5.2, 4.6, 1.15], vertical_alignment="center", gap="medium")
     approved = sum(site.state == "approved" for site in study.sites)
     text.html(
-        f'<div class="wr-title">{escape(study.label)}</div><div class="wr-under-title">{markup.pill(study.state)} '
-        f'<span class="wr-quiet">{approved} of {plural(len(study.sites), "hospital")} taking part, '
+        f'<div class="wr-title">{escape(study.label)}{_short_name(study)}</div>'
+        f'<div class="wr-under-title">{markup.pill(study.state)} <span class="wr-quiet">'
+        f"{approved} of {plural(len(study.sites), 'hospital')} taking part, "
         f"by {escape(study.proposed_by)}</span></div>"
     )
     done = study.rounds_planned if study.state == "completed" else max(0, (study.round or 0) - 1)
@@ -93,6 +94,10 @@ def _study_row(study: Study) -> None:
     if action.button("Open", key=f"open-{study.name}", width="stretch"):
         st.session_state[KEPT] = study.name
         st.switch_page("rounds.py")
+
+
+def _short_name(study: Study) -> str:
+    return f' <span class="wr-quiet">{escape(study.name)}</span>' if study.title else ""
 
 
 def _where(study: Study) -> str:

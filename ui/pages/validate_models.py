@@ -157,7 +157,7 @@ def _decision(decision: Decision) -> str:
 def _decision_form(session: Session, study: Study, version: Version) -> None:
     with st.form(f"decision-{version.number}", border=False, clear_on_submit=True):
         comment = st.text_area(
-            "Your reasons",
+            "Your reasons (needed)",
             placeholder="What did you look at, and what convinced you or did not?",
             max_chars=2000,
             height=90,
@@ -168,7 +168,11 @@ def _decision_form(session: Session, study: Study, version: Version) -> None:
     if not (accepted or rejected):
         return
     if not comment.strip():
-        st.html(markup.note("wait", "Please say why", "The reasons are kept with the decision in the audit log."))
+        st.html(
+            markup.note(
+                "wait", "Please say why", "The reasons are kept with the decision; the audit log holds their digest."
+            )
+        )
         return
     decision = "accepted" if accepted else "rejected"
     if attempt(

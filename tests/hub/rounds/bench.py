@@ -72,10 +72,11 @@ class Bench:
             self.say(hospital, hospital.approval(study.digest, patients=count, **approval))
 
     def begin(self, study: StudySpec, patients: tuple[int, ...] = (10, 30, 60), initial: Weights = ZERO) -> None:
-        """Start a study and post version 0."""
+        """Start a study, post version 0 and judge it."""
         self.start(study, patients)
         (task,) = self.tasks(TaskKind.INITIALISE)
         self.update(task, initial)
+        self.report_all()
 
     def say(self, hospital: Hospital, message: Message) -> Receipt:
         envelope = messages.receive(self.services, hospital.name, hospital.signed(message))

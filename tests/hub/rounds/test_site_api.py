@@ -3,7 +3,7 @@
 import asyncio
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import httpx
 import pytest
@@ -11,7 +11,9 @@ import pytest
 from compose.in_memory import BASE_URL, InMemoryTransport
 from hub.api.app import assemble
 from hub.auth.coordinator import add_person
-from hub.services import Services
+from hub.rounds import uploads
+from hub.rounds.transfers import Transfers
+from hub.services import Services, open_services
 from protocol.messages import Activity, Progress, Receipt, RoundTask, TaskKind, expect
 from protocol.signing import open_envelope
 from protocol.tensors import encode_weights
@@ -51,10 +53,10 @@ def receipt_of(bench: Bench, envelope: str) -> Receipt:
 
 def test_the_mailbox_gives_what_comes_after_a_number(client: httpx.Client, anna: Headers, task: RoundTask) -> None:
     items = client.get("/v1/mailbox", headers=anna).json()["items"]
-    assert len(items) == 3  # proposal, initialise, train
+    assert len(items) == 4  # proposal, initialise, evaluate, train
     later = client.get("/v1/mailbox", params={"after": items[1]["number"]}, headers=anna).json()["items"]
     assert later == items[2:]
-    assert client.get("/v1/mailbox", params={"after": items[2]["number"]}, headers=anna).json() == {"items": []}
+    assert client.get("/v1/mailbox", params={"after": items[3]["number"]}, headers=anna).json() == {"items": []}
 
 
 def test_the_long_poll_ends_when_mail_comes(bench: Bench, client: httpx.Client, anna: Headers) -> None:
@@ -105,6 +107,56 @@ def test_an_upload_in_pieces(bench: Bench, client: httpx.Client, anna: Headers, 
     assert receipt_of(bench, last["receipt"]).accepted
     assert client.patch(path, content=b"", headers={**anna, "Upload-Offset": "0"}).json() == last
     assert bench.round()["sites"][0]["bytes_up"] >= len(payload)
+
+
+def test_two_processes_never_append_the_same_bytes(
+    bench: Bench, client: httpx.Client, anna: Headers, task: RoundTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    payload = encode_weights(filled(1.0))
+    upload_id = str(announce(client, bench, anna, task, payload)["upload_id"])
+    path, mine, other = f"/v1/uploads/{upload_id}", Transfers(), Transfers()
+    second = open_services(bench.services.settings, lambda _name, _arguments: None, bench.services.clock)
+    with httpx.Client(transport=InMemoryTransport(assemble(second)), base_url=BASE_URL) as another:
+        monkeypatch.setattr("hub.rounds.uploads.TRANSFERS", mine)
+        with uploads.claimed(bench.services, "anna", upload_id) as transfer:
+            assert transfer is not None
+            uploads.append(bench.services, upload_id, transfer, 0, payload[:60])
+            monkeypatch.setattr("hub.rounds.uploads.TRANSFERS", other)
+            held = another.patch(path, content=payload[60:], headers={**anna, "Upload-Offset": "60"})
+            assert (held.status_code, held.json()["remedy"]) == (409, "Ask for the offset and go on.")
+            assert another.get(path, headers=anna).json()["offset"] == 60
+        stale = another.patch(path, content=payload[:60], headers={**anna, "Upload-Offset": "0"})
+        assert stale.status_code == 409
+        done = another.patch(path, content=payload[60:], headers={**anna, "Upload-Offset": "60"}).json()
+        assert receipt_of(bench, done["receipt"]).accepted
+        monkeypatch.setattr("hub.rounds.uploads.TRANSFERS", mine)
+        assert client.patch(path, content=payload, headers={**anna, "Upload-Offset": "0"}).json() == done
+    assert list(bench.services.settings.uploads.iterdir()) == []
+    second.database.close()
+
+
+def test_a_sender_that_falls_silent_gives_the_transfer_back(
+    bench: Bench,
+    services: Services,
+    anna: Headers,
+    task: RoundTask,
+    client: httpx.Client,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("hub.api.uploads.LONGEST_SILENCE_SECONDS", 0.1)
+    path = f"/v1/uploads/{announce(client, bench, anna, task, encode_weights(filled(1.0)))['upload_id']}"
+
+    async def send() -> httpx.Response:
+        async def body() -> AsyncIterator[bytes]:
+            yield b"x"
+            await asyncio.sleep(30)
+
+        transport = httpx.ASGITransport(app=assemble(services))
+        async with httpx.AsyncClient(transport=transport, base_url=BASE_URL) as session:
+            return await session.patch(path, content=body(), headers={**anna, "Upload-Offset": "0"})
+
+    assert asyncio.run(send()).status_code == 409
+    assert client.patch(path, content=b"", headers={**anna, "Upload-Offset": "0"}).status_code == 200
 
 
 def test_bytes_beyond_the_announced_are_refused(

@@ -9,6 +9,7 @@ from hub.audit.verify import read_sqlite, verify_entries
 from hub.registry.lineage import read_lineage
 from hub.rounds.coordinator import close_open_rounds
 from hub.rounds.deadlines import Reminders, tick
+from hub.rounds.views import version_metrics
 from hub.storage import audit_stores, round_stores, stores
 from hub.studies import coordinator as studies
 from protocol.messages import Reason, RoundTask, StudyClosed, TaskCancelled, TaskKind
@@ -121,6 +122,54 @@ def test_versions_are_judged_as_often_as_the_study_says_and_the_last_always(benc
     assert bench.view()["state"] == "completed"
 
 
+def test_version_zero_is_judged_before_the_first_round_opens(bench: Bench) -> None:
+    bench.start(study_of(), patients=(10, 30, 0))
+    (task,) = bench.tasks(TaskKind.INITIALISE)
+    bench.update(task, ZERO)
+    asked = bench.tasks(TaskKind.EVALUATE)
+    assert [(t.site, t.round, t.sequence, t.base and t.base.number) for t in asked] == [
+        (name, 0, 1, 0) for name in ("anna", "bela", "clara")
+    ]
+    assert [r["state"] for r in bench.rounds()] == ["evaluating"]
+    bench.update(task, ZERO)  # sent again: the same receipt, nothing asked twice
+    assert bench.tasks(TaskKind.EVALUATE) == asked
+    bench.report_all()
+    assert [r["state"] for r in bench.rounds()] == ["complete", "training"]
+    assert bench.round(0)["metrics"]["auc"] == pytest.approx(8 / 9)
+    with bench.services.reading() as session:
+        assert version_metrics(session, bench.study.digest, 0) == bench.round(0)["metrics"]
+
+
+def test_judging_version_zero_ends_at_its_deadline(bench: Bench, clock: Clock) -> None:
+    bench.start(study_of())
+    clock.now += HOUR / 2
+    bench.update(bench.tasks(TaskKind.INITIALISE)[0], ZERO)
+    clock.now += HOUR / 2
+    assert tick(bench.services) == 0
+    clock.now += HOUR / 2
+    assert tick(bench.services) == 1
+    assert [r["state"] for r in bench.rounds()] == ["complete", "training"]
+    assert bench.tasks(TaskKind.EVALUATE) == []
+
+
+def test_version_zero_goes_unjudged_where_nobody_evaluates(bench: Bench) -> None:
+    bench.start(study_of(), evaluates=False)
+    bench.update(bench.tasks(TaskKind.INITIALISE)[0], ZERO)
+    assert [r["state"] for r in bench.rounds()] == ["complete", "training"]
+
+
+@pytest.mark.parametrize(("rounds", "every"), [(1, 1), (3, 1), (3, 2), (4, 2), (2, 5)])
+def test_the_planned_evaluations_are_those_asked_for(bench: Bench, rounds: int, every: int) -> None:
+    evaluation = {"every": every, "at_most": (rounds - 1) // every + 2}
+    bench.begin(study_of(rounds=rounds, evaluation=evaluation))
+    for _ in range(rounds):
+        train_all(bench, 1.0, 1.0, 1.0)
+        bench.close()
+        bench.report_all()
+    tasks = [t for t in bench.mail(bench.hospital("anna"), RoundTask) if t.kind is TaskKind.EVALUATE]
+    assert tasks[-1].sequence == len(tasks) == evaluation["at_most"]
+
+
 def test_the_final_version_may_be_the_best_on_validation(bench: Bench) -> None:
     bench.begin(study_of(evaluation={"final_version": "best-validation"}))
     for positive, negative in (([0.9, 0.8], [0.1, 0.2]), ([0.9, 0.1], [0.2, 0.8])):
@@ -215,7 +264,7 @@ def test_version_zero_is_asked_of_the_next_site_after_a_refusal(bench: Bench) ->
     (second,) = bench.tasks(TaskKind.INITIALISE)
     assert (first.site, second.site) == ("anna", "bela")
     bench.update(second, filled(0.5))
-    assert bench.round()["state"] == "training"
+    assert bench.round()["state"] == "evaluating"
     assert_equal(bench.weights(0), filled(0.5))
 
 

@@ -12,6 +12,7 @@ from protocol.messages import Message, ModelReference, Progress, RoundTask, Task
 from protocol.signing import SigningKey, sign
 from site_node.agent.agent import Agent
 from site_node.agent.backoff import LONGEST_SECONDS, Backoff
+from site_node.agent.downloads import MAXIMUM_BYTES
 from site_node.durable import write_durably
 from site_node.enrolment import create_site, enroll_site
 from site_node.errors import EnrolmentError, HubRefusedError, HubUnreachableError
@@ -266,3 +267,37 @@ def test_an_agent_of_a_site_that_never_enrolled_says_so(tmp_path: Path) -> None:
     client = WireHub().client("st-anna", SigningKey.load_or_create(settings.paths.transport_key))
     with pytest.raises(EnrolmentError, match="not enrolled"):
         Agent(settings, client, lambda task_id: None)
+
+
+def test_a_version_without_room_or_measure_is_held_back_alone(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = task()
+    assert first.base is not None
+    monstrous = first.base.model_copy(update={"weights_bytes": MAXIMUM_BYTES + 1})
+    bench.mail(1, first.model_copy(update={"base": monstrous}))
+    bench.mail(2, task(2))
+    bench.agent.step(0)
+    for name in ("task-1", "task-2"):
+        bench.verdict(name)
+    monkeypatch.setattr("site_node.agent.downloads.SPARE_BYTES", 1 << 60)
+    path = bench.put(1, progress())
+    bench.agent.step(0)
+    assert bench.jobs == []
+    assert bench.receipt(path).exists()
+    assert not [request for request in bench.hub.requests if "/blobs/" in request]
+
+
+def test_a_task_that_the_hub_did_not_sign_names_no_weights(bench: Bench) -> None:
+    bench.hub.mail.append((1, sign(task().canonical_bytes(), SigningKey.generate())))
+    bench.hub.blobs[hex_of(digest_of_bytes(BLOB))] = BLOB
+    bench.mail(2, task())
+    bench.agent.step(0)
+    bench.verdict("task-1")
+    bench.agent.step(0)
+    assert bench.jobs == ["task-1"]
+
+
+def test_enrolling_does_not_promise_what_only_the_agent_does(bench: Bench) -> None:
+    bench.hub.away = True
+    with pytest.raises(HubUnreachableError) as raised:
+        bench.hub.client("st-anna", SigningKey.generate()).info()
+    assert "again" not in str(raised.value)

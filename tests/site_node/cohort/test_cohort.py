@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from protocol.messages import Reason
-from site_node.cohort.cohort import BELOW_MINIMUM, SEVERAL_SPLITS, Cohort, build_cohort, patient_label
+from site_node.cohort.cohort import BELOW_MINIMUM, ONE_CLASS, SEVERAL_SPLITS, Cohort, build_cohort, patient_label
 from site_node.cohort.contents import UNDECODABLE, VANISHED
 from site_node.cohort.index import index_folder
 from site_node.cohort.matching import ORPHAN, OTHER_PATIENT, SEVERAL_FRAMES, UNLABELLED
-from site_node.errors import IndexingError, OneClassError, TooFewPatientsError
+from site_node.errors import IndexingError, TooFewPatientsError
 from tests.fakes.dicom import FakeHospital, make_dataset, make_hospital, save, write_labels
 from tests.site_node.cohort.studies import study_of
 
@@ -143,12 +143,19 @@ def test_a_patients_label_follows_the_studys_rule(rule: Any, labels: list[int], 
     assert patient_label(labels, rule) == label
 
 
-def test_one_class_in_training_is_refused_and_in_held_out_patients_is_not(tmp_path: Path) -> None:
-    trains = make_hospital(tmp_path / "a", patients=4, size=8, positive=lambda _: True, split=lambda _: "train")
-    with pytest.raises(OneClassError) as caught:
+def test_one_class_in_training_trains_nobody_and_in_held_out_patients_is_as_good_as_any(tmp_path: Path) -> None:
+    def train_first(number: int) -> str:
+        return "train" if number < 4 else "test"
+
+    mixed = make_hospital(tmp_path / "a", patients=6, size=8, positive=lambda number: number > 3, split=train_first)
+    cohort = cohort_of(mixed)
+    assert (len(cohort.of("train")), len(cohort.of("test"))) == (0, 2)
+    assert cohort.dropped == {ONE_CLASS: 4}
+    trains = make_hospital(tmp_path / "b", patients=4, size=8, positive=lambda _: True, split=lambda _: "train")
+    with pytest.raises(TooFewPatientsError) as caught:
         cohort_of(trains)
-    assert caught.value.reason is Reason.ONE_CLASS
-    tests = make_hospital(tmp_path / "b", patients=4, size=8, positive=lambda _: True, split=lambda _: "test")
+    assert caught.value.reason is Reason.TOO_FEW_PATIENTS
+    tests = make_hospital(tmp_path / "c", patients=4, size=8, positive=lambda _: True, split=lambda _: "test")
     assert len(cohort_of(tests).of("test")) == 4
 
 

@@ -6,8 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from site_node.cli import app
 from site_node.cohort import index_database
+from site_node.cohort.contents import contents_of
 from site_node.cohort.index import index_folder
 from site_node.cohort.index_database import open_index
 from site_node.cohort.index_report import index_of_any_folder, report_as_json, report_as_text
@@ -145,3 +148,21 @@ def test_odd_files_end_indexed_or_quarantined_with_a_reason() -> None:
     assert report.files == report.indexed + len(report.quarantined) + report.companions == 373
     assert report.indexed >= 255
     assert all(entry.reason for entry in report.quarantined)
+
+
+def test_a_name_that_is_not_utf_8_is_indexed_shown_and_opened(images: Path, index: Path, tmp_path: Path) -> None:
+    folder = os.fsencode(images)
+    (images / "P0000" / "0.dcm").rename(os.fsdecode(folder + b"/bad\xff\xfename.dcm"))
+    Path(os.fsdecode(folder + b"/\xe9.dcm")).write_bytes(b"no image")
+    report = index_folder([images], index)
+    assert (report.indexed, report.instances) == (8, 8)
+    assert report_as_json(report, [images])["quarantined"] == [{"file": "\\xe9.dcm", "reason": "not a DICOM file"}]
+    with open_index(index) as database:
+        [odd] = [image for image in database.images() if b"\xff" in os.fsencode(image.path)]
+        assert odd.path.read_bytes()[128:132] == b"DICM"
+        contents = contents_of(database, [odd])
+        assert [image.content for image in database.images() if image.path == odd.path] == [contents[odd.path]]
+    assert index_folder([images], index).opened == 0
+    odd.path.unlink()
+    assert index_folder([images], index).vanished == 1
+    assert CliRunner().invoke(app, ["index", str(images)]).exit_code == 0

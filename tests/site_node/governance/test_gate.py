@@ -59,7 +59,6 @@ def test_a_task_becomes_an_order_and_its_candidate_the_one_output(site: GatedSit
     task = site.give(site.task(study))
     order = read_order(site.paths, task.task_id)
     assert order is not None
-    assert order.lot == pytest.approx(0.2 * 40)
     assert order.noise_multiplier == task.noise_multiplier
     site.hand_over(task)
     site.sweep()
@@ -375,11 +374,11 @@ def test_a_problem_of_the_cohort_is_the_hospital_s_answer(site: GatedSite) -> No
     study = study_of()
     site.propose(study)
     site.sweep()
-    site.count_cohort(study, problem=Reason.ONE_CLASS)
+    site.count_cohort(study, problem=Reason.LABELS_UNUSABLE)
     site.sweep()
     [approval] = site.sent()
     assert isinstance(approval, Approval)
-    assert (approval.decision, approval.reason) == ("refused", Reason.ONE_CLASS)
+    assert (approval.decision, approval.reason) == ("refused", Reason.LABELS_UNUSABLE)
 
 
 def test_version_0_is_posted_as_weights_without_a_base(site: GatedSite) -> None:

@@ -20,7 +20,7 @@ CASES: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({"maximum_delta": 1e-5}, {}, "above `maximum_delta`"),
     ({}, {"privacy": {"epsilon": None}}, "without differential privacy"),
     ({"noised_evaluation": True}, {}, "`noised_evaluation` demands it"),
-    ({}, {"evaluation": {"noise_epsilon": 1.0, "at_most": 100}}, "lower evaluation.at_most"),
+    ({}, {"evaluation": {"noise_epsilon": 1.0, "at_most": 100}, "rounds": 60}, "lower evaluation.at_most"),
 ]
 
 

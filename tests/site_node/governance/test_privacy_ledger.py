@@ -2,10 +2,11 @@
 
 import sqlite3
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from protocol.messages import Approval, Reason, StudyClosed, UpdateNotice
+from protocol.messages import Approval, Reason, StudyClosed, TaskKind, UpdateNotice
 from protocol.privacy_accounting import epsilon_of
 from site_node.errors import GateError
 from site_node.governance import hash_chain
@@ -94,6 +95,48 @@ def test_noised_evaluations_are_charged_too(site: GatedSite) -> None:
     site.join(study_of(evaluation={"noise_epsilon": 0.1, "at_most": 5}))
     assert [entry.patients for entry in ledger_entries(open_records(site.paths))] == ["training", "held-out"]
     assert spent(site) > 4.0
+
+
+def joined_with(site: GatedSite, training: int, held_out: int, **changes: Any) -> tuple[Approval, list[str]]:
+    """Return the answer to a study that touches so many patients, and which of them are charged."""
+    study = study_of(**changes)
+    site.propose(study)
+    site.sweep()
+    site.count_cohort(study, training, held_out)
+    site.sweep()
+    approval = site.sent()[-1]
+    assert isinstance(approval, Approval)
+    own = [entry for entry in ledger_entries(open_records(site.paths)) if entry.study_digest == study.digest]
+    return approval, [entry.patients for entry in own]
+
+
+@pytest.mark.parametrize(("training", "held_out", "charged"), [(40, 0, ["training"]), (0, 20, ["held-out"])])
+def test_patients_whom_a_study_does_not_touch_are_not_charged(
+    site: GatedSite, training: int, held_out: int, charged: list[str]
+) -> None:
+    approval, patients = joined_with(site, training, held_out, evaluation={"noise_epsilon": 0.1})
+    assert (approval.decision, patients) == ("approved", charged)
+
+
+def test_a_site_with_nothing_to_charge_still_evaluates(site: GatedSite) -> None:
+    approval, patients = joined_with(site, 0, 20)
+    assert (approval.decision, patients) == ("approved", [])
+    task = site.give(site.task(study_of(), 1, TaskKind.EVALUATE))
+    assert (site.verdict(task.task_id) or {})["verdict"] == "accept"
+
+
+def test_a_site_that_only_evaluates_stays_in_its_budget_too(tmp_path: Path) -> None:
+    site = GatedSite.make(tmp_path, PERMISSIVE_POLICY + "lifetime_epsilon: 3\n")
+    approval, patients = joined_with(site, 0, 20, evaluation={"noise_epsilon": 1.0})
+    assert (approval.decision, approval.reason, patients) == ("refused", Reason.BUDGET_SPENT, [])
+
+
+@pytest.mark.parametrize(("at_most", "charged"), [(4, 4), (1000, 3 + 1 + study_of().privacy.spare_tasks)])
+def test_no_more_evaluations_are_charged_than_there_are_versions(site: GatedSite, at_most: int, charged: int) -> None:
+    joined_with(site, 0, 20, evaluation={"noise_epsilon": 0.1, "at_most": at_most})
+    [entry] = ledger_entries(open_records(site.paths))
+    assert entry.event is not None
+    assert entry.event.count == charged
 
 
 def test_a_study_without_dp_stands_in_the_ledger_as_such(tmp_path: Path) -> None:

@@ -1,3 +1,5 @@
+import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -42,3 +44,10 @@ def test_a_damaged_file_is_refused_with_a_remedy(tmp_path: Path, content: str) -
     file.write_text(content)
     with pytest.raises(CohortError, match=r"damaged.*new study"):
         frozen_cohort(tmp_path, STUDY, lambda: COHORT)
+
+
+def test_a_file_name_that_is_not_utf_8_comes_back_as_it_was(tmp_path: Path) -> None:
+    image = replace(IMAGE, path=Path(os.fsdecode(b"/data/bad\xff\xfename.dcm")))
+    cohort = replace(COHORT, patients=(replace(COHORT.patients[0], images=(image,)),))
+    assert frozen_cohort(tmp_path, STUDY, lambda: cohort) == cohort
+    assert frozen_cohort(tmp_path, STUDY, lambda: COHORT) == cohort

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import zstandard
+from structlog.testing import capture_logs
 
 from protocol.digest import digest_of_bytes, hex_of
 from protocol.messages import Reason
@@ -76,6 +77,7 @@ def test_a_cohort_order_gives_the_figures_that_are_approved(settings: SiteSettin
     figures = read_cohort_figures(settings.paths, make_study(images_per_patient=2).digest)
     assert figures is not None
     assert (figures.training_patients, figures.training_images, figures.held_out_patients) == (16, 32, 8)
+    assert figures.version_zero_digest == base_blob(settings, make_study(images_per_patient=2))
     assert figures.problem is None
 
 
@@ -134,7 +136,7 @@ def changed(**parts: Mapping[str, Any]) -> StudySpec:
     ("study", "reason"),
     [
         (changed(network={"name": "vit"}), Reason.UNKNOWN_NETWORK),
-        (changed(label={"column": "absent"}), Reason.INTERNAL),
+        (changed(label={"column": "absent"}), Reason.LABELS_UNUSABLE),
         (changed(cohort={"modality": ["MR"]}), Reason.TOO_FEW_PATIENTS),
     ],
 )
@@ -146,6 +148,31 @@ def test_a_cohort_that_cannot_be_made_is_a_problem_with_a_reason(
     assert figures is not None
     assert figures.problem == reason
     assert figures.training_patients == 0
+
+
+def test_a_site_that_does_not_train_tells_its_administrator_why_and_what_to_do(settings: SiteSettings) -> None:
+    rows = settings.labels.read_text().splitlines()
+    place = rows[0].split(",").index("label")
+    cells = [row.split(",") for row in rows[1:]]
+    lines = [rows[0], *(",".join([*row[:place], "0", *row[place + 1 :]]) for row in cells)]
+    settings.labels.write_text("\n".join(lines) + "\n")
+    with capture_logs() as logs:
+        run(settings, "cohort")
+    figures = read_cohort_figures(settings.paths, make_study(images_per_patient=2).digest)
+    assert figures is not None
+    assert (figures.training_patients, figures.held_out_patients, figures.problem) == (0, 8, None)
+    [told] = [entry for entry in logs if entry["log_level"] == "warning"]
+    assert told["site"] == settings.name
+    assert "all of one class" in told["why"]
+    assert "Check the label column" in told["why"]
+
+
+def test_a_failed_job_s_log_names_the_site(settings: SiteSettings) -> None:
+    settings.labels.unlink()
+    with capture_logs() as logs:
+        run(settings, "cohort")
+    [failure] = [entry for entry in logs if entry["log_level"] == "error"]
+    assert failure["site"] == settings.name
 
 
 def test_a_missing_base_is_a_failure(settings: SiteSettings) -> None:
