@@ -20,6 +20,8 @@ from protocol.messages import Approval, StudyProposal
 from protocol.privacy_accounting import noise_multiplier_of
 from protocol.study import StudySpec
 
+FIGURE_FACTOR = 10
+
 
 def propose(services: Services, spec: StudySpec, sites: Sequence[str], person: str) -> str:
     """Propose a study to sites (none named: to all that are enrolled) and return its digest.
@@ -70,6 +72,7 @@ def record_approval(services: Services, approval: Approval, envelope: bytes) -> 
         if participant.approval == envelope:
             return
         _check_open(study)
+        _check_figure(stored_study(study.specification), approval)
         withdrawn = participant.state == "approved" and approval.decision == "withdrawn"
         _write_answer(participant, approval, envelope, services.clock())
         details = approval.model_dump(mode="json", by_alias=True, exclude={"site", "study_digest"})
@@ -126,6 +129,17 @@ def _start(session: Session, services: Services, study: StudyRow, spec: StudySpe
 
 def _answers(session: Session, study: StudyRow) -> list[Answer]:
     return [Answer(row.state, row.training_patients) for row in stores.participants(session, study.digest)]
+
+
+def _check_figure(spec: StudySpec, approval: Approval) -> None:
+    # One site's absurd figure would make delta too large for the whole federation: it is that approval that is refused.
+    expected = spec.participants.training_patients
+    if expected is not None and approval.training_patients > FIGURE_FACTOR * expected:
+        raise RequestError(
+            f"The site says that it has {approval.training_patients} training patients; the study expects {expected} "
+            "in all.",
+            "Check the cohort, or have the study's participants.training_patients corrected.",
+        )
 
 
 def _check_open(study: StudyRow) -> None:

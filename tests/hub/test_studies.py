@@ -71,6 +71,17 @@ def test_the_same_proposal_again_changes_nothing(
         coordinator.propose(services, other, [], "researcher")
 
 
+def test_an_absurd_figure_of_one_site_is_refused_and_fails_nobodys_study(
+    services: Services, hospitals: list[Hospital]
+) -> None:
+    terms = {"minimum_sites": 2, "training_patients": 500}
+    spec = parse_study(specification(participants=terms, privacy={"epsilon": 8.0, "delta": 1e-4}))
+    digest = coordinator.propose(services, spec, [], "researcher")
+    with pytest.raises(RequestError, match="training patients"):
+        answer(services, hospitals[0], digest, patients=2**50)
+    assert view(services, digest)["state"] == "proposed"
+
+
 def test_unknown_or_too_few_sites_are_refused(services: Services, hospitals: list[Hospital], spec: StudySpec) -> None:
     with pytest.raises(RequestError, match="Not enrolled at this hub: nowhere"):
         coordinator.propose(services, spec, ["anna", "nowhere"], "researcher")

@@ -105,6 +105,17 @@ def test_a_bomb_takes_neither_memory_nor_disk() -> None:
     assert len(sink.getvalue()) <= len(PLAIN)
 
 
+def test_a_version_0_of_zeros_cannot_fill_the_disk() -> None:
+    zeros = {"w": np.zeros(16 << 20, np.float32)}
+    bomb = zstandard.compress(encode_weights(zeros))
+    sink = io.BytesIO()
+    digest = manifest_of(zeros).digest
+    check = UpdateCheck(terms(bomb, known=False, steps=["weights", "zstandard"], manifest_digest=digest), sink)
+    with pytest.raises(AdmissionError, match="times the bytes"):
+        check.write(bomb)
+    assert sink.getvalue() == b""
+
+
 def test_a_header_that_claims_to_be_huge_is_refused_at_its_eighth_byte() -> None:
     check = UpdateCheck(terms(PLAIN, known=False), io.BytesIO())
     with pytest.raises(AdmissionError, match="header"):
