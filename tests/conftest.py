@@ -1,5 +1,20 @@
-"""Tests run side by side: each process gets one processor thread, or they would wait for each other's."""
+"""What all tests share.
+
+They run side by side, so each process gets one processor thread, or they would wait for each other's. A command that a
+test runs in this process may configure the logs onto a captured stream; the next test begins with the defaults.
+"""
 
 import os
+from collections.abc import Iterator
+
+import pytest
+import structlog
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(autouse=True)
+def default_logs() -> Iterator[None]:
+    structlog.reset_defaults()
+    yield
+    structlog.reset_defaults()

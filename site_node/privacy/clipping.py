@@ -2,8 +2,11 @@
 
 A patient's gradient is the mean over the patient's drawn images, so a patient with many images moves the sum no more
 than a patient with one. Gradients of single images come from torch.func: vmap over a chunk of images, whole patients at
-a time. Chunks bound the memory (images x parameters), and on a CPU small ones are also the fastest, because they
-stay in the cache; the best size depends on the network and was measured (`site_node/training/networks.py`).
+a time, which bounds the memory (images x parameters).
+Cost over an ordinary step, measured on one quiet core (64 patients, 64 x 64): 1.9 for the small convnet and densenet,
+14 for a ResNet-18, whose large weights make single images' gradients dear. A method for such networks that takes norms
+layer by layer, without keeping those gradients (Bu et al. 2022, arXiv:2210.00038), can stand beside this one behind
+`clipped_sum_of_batch`.
 Source: Abadi et al. 2016, arXiv:1607.00133, Algorithm 1, with the patient as the unit.
 """
 

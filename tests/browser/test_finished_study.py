@@ -14,6 +14,7 @@ from rich.console import Console
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webdriver import WebDriver
 from selenium.webdriver.support.ui import WebDriverWait
+from selenium.webdriver.support.ui import WebDriverWait
 
 from compose.ports import next_free_port
 from compose.simulation import Simulation, run_simulation
@@ -21,7 +22,7 @@ from hub.auth.coordinator import add_person
 from hub.services import open_services
 from hub.settings import Settings
 from protocol.study import parse_study
-from tests.browser.pages import FAULTS, served_pages, sign_in, wait_for_heading, wait_for_text
+from tests.browser.pages import FAULTS, WAIT_SECONDS, served_pages, sign_in, wait_for_heading, wait_for_text
 from tests.fakes.dicom import make_hospital
 from tests.fakes.fake_hub import PASSWORD
 
@@ -103,6 +104,7 @@ def test_a_clinicians_decision_is_recorded(browser: WebDriver, finished: tuple[d
     sign_in(browser, name="claire")
     wait_for_heading(browser, "Validate")
     wait_for_text(browser, "Held-out patients: no DP")
+    WebDriverWait(browser, WAIT_SECONDS).until(lambda driver: driver.find_elements(By.CSS_SELECTOR, "textarea"))
     area = browser.find_element(By.CSS_SELECTOR, "textarea")
     area.send_keys("Looked at the ROC of both hospitals.")
     browser.find_element(By.XPATH, "//button[contains(., 'Accept')]").click()

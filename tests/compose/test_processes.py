@@ -174,9 +174,12 @@ def test_whatever_ends_the_owner_no_process_is_left(number: signal.Signals, tmp_
 
 
 def test_a_killed_watchdog_comes_back(supervisor: Supervisor) -> None:
-    children = psutil.Process().children()
-    (watchdog,) = [child for child in children if supervisor.mark in child.cmdline()]
+    def marked() -> list[psutil.Process]:
+        return [child for child in psutil.Process().children() if supervisor.mark in child.cmdline()]
+
+    wait_until(lambda: len(marked()) == 1)  # a new process shows its command only once it has been replaced
+    (watchdog,) = marked()
     watchdog.kill()
     watchdog.wait(timeout=5)
     supervisor.tick()
-    assert any(supervisor.mark in child.cmdline() for child in psutil.Process().children())
+    wait_until(lambda: len(marked()) == 1)
