@@ -14,7 +14,6 @@ from rich.console import Console
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webdriver import WebDriver
 from selenium.webdriver.support.ui import WebDriverWait
-from selenium.webdriver.support.ui import WebDriverWait
 
 from compose.ports import next_free_port
 from compose.simulation import Simulation, run_simulation
