@@ -139,7 +139,7 @@ class Permitted:
     """A network that a study may name.
 
     `images_at_once` is how many images' gradients a private step holds: for 64 x 64 images on one quiet core the
-    fastest of those measured for convnet and densenet; for resnet a bound on memory, because a ResNet-18's gradients are large.
+    fastest of those measured for convnet and densenet; for resnet a bound on memory, because its gradients are large.
     """
 
     sizes: type[Sizes]
