@@ -7,8 +7,10 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from selenium.common.exceptions import WebDriverException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webdriver import WebDriver
+from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 
 from tests.fakes.fake_hub import PASSWORD
@@ -49,7 +51,32 @@ def wait_for_text(browser: WebDriver, text: str) -> None:
     WebDriverWait(browser, WAIT_SECONDS).until(shown, f"the page never shows {text!r}")
 
 
+def wait_for(browser: WebDriver, by: str, value: str) -> WebElement:
+    """Wait until the page shows an element; a page's heading comes before the rest of it."""
+
+    def shown(driver: WebDriver) -> WebElement | None:
+        with contextlib.suppress(WebDriverException):
+            return next((element for element in driver.find_elements(by, value) if element.is_displayed()), None)
+        return None
+
+    found = WebDriverWait(browser, WAIT_SECONDS).until(shown, f"the page never shows {value!r}")
+    assert found is not None
+    return found
+
+
+def click(browser: WebDriver, by: str, value: str) -> None:
+    """Click an element once it is there; the page may be redrawn between finding and clicking."""
+
+    def clicked(driver: WebDriver) -> bool:
+        with contextlib.suppress(WebDriverException):
+            wait_for(driver, by, value).click()
+            return True
+        return False
+
+    WebDriverWait(browser, WAIT_SECONDS).until(clicked, f"{value!r} cannot be clicked")
+
+
 def sign_in(browser: WebDriver, password: str = PASSWORD, name: str = "ada") -> None:
-    browser.find_element(By.ID, "name").send_keys(name)
-    browser.find_element(By.ID, "password").send_keys(password)
-    browser.find_element(By.CSS_SELECTOR, "button[type=submit]").click()
+    wait_for(browser, By.ID, "name").send_keys(name)
+    wait_for(browser, By.ID, "password").send_keys(password)
+    click(browser, By.CSS_SELECTOR, "button[type=submit]")

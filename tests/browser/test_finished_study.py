@@ -21,7 +21,7 @@ from hub.auth.coordinator import add_person
 from hub.services import open_services
 from hub.settings import Settings
 from protocol.study import parse_study
-from tests.browser.pages import FAULTS, WAIT_SECONDS, served_pages, sign_in, wait_for_heading, wait_for_text
+from tests.browser.pages import FAULTS, click, served_pages, sign_in, wait_for, wait_for_heading, wait_for_text
 from tests.fakes.dicom import make_hospital
 from tests.fakes.fake_hub import PASSWORD
 
@@ -94,7 +94,7 @@ def test_the_pages_show_the_reports_figures(browser: WebDriver, finished: tuple[
         wait_for_text(browser, f"{auc:.3f}")
         assert [element.text for element in browser.find_elements(By.CSS_SELECTOR, FAULTS)] == []
     digest = report["versions"][2]["digest"]
-    assert browser.find_elements(By.CSS_SELECTOR, f'[data-copy="{digest}"]')
+    wait_for(browser, By.CSS_SELECTOR, f'[data-copy="{digest}"]')
 
 
 def test_a_clinicians_decision_is_recorded(browser: WebDriver, finished: tuple[dict[str, Any], str]) -> None:
@@ -103,10 +103,8 @@ def test_a_clinicians_decision_is_recorded(browser: WebDriver, finished: tuple[d
     sign_in(browser, name="claire")
     wait_for_heading(browser, "Validate")
     wait_for_text(browser, "Held-out patients: no DP")
-    WebDriverWait(browser, WAIT_SECONDS).until(lambda driver: driver.find_elements(By.CSS_SELECTOR, "textarea"))
-    area = browser.find_element(By.CSS_SELECTOR, "textarea")
-    area.send_keys("Looked at the ROC of both hospitals.")
-    browser.find_element(By.XPATH, "//button[contains(., 'Accept')]").click()
+    wait_for(browser, By.CSS_SELECTOR, "textarea").send_keys("Looked at the ROC of both hospitals.")
+    click(browser, By.XPATH, "//button[contains(., 'Accept')]")
     wait_for_text(browser, "Looked at the ROC of both hospitals.")
     wait_for_text(browser, "claire")
 
@@ -116,6 +114,6 @@ def test_the_operator_verifies_the_log(browser: WebDriver, finished: tuple[dict[
     browser.get(f"{url}/audit")
     sign_in(browser, name="otto")
     wait_for_heading(browser, "Audit log")
-    browser.find_element(By.XPATH, "//button[contains(., 'Verify')]").click()
+    click(browser, By.XPATH, "//button[contains(., 'Verify')]")
     wait_for_text(browser, "The log is whole")
     WebDriverWait(browser, 20).until(lambda driver: driver.execute_script(CUT) == 0, "the log is cut off")

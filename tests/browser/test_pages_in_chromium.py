@@ -8,7 +8,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webdriver import WebDriver
 from selenium.webdriver.support.ui import WebDriverWait
 
-from tests.browser.pages import FAULTS, WAIT_SECONDS, served_pages, sign_in, wait_for_heading
+from tests.browser.pages import FAULTS, WAIT_SECONDS, click, served_pages, sign_in, wait_for, wait_for_heading
 from tests.fakes.fake_hub import running_fake_hub
 
 TITLES = {
@@ -32,7 +32,7 @@ def test_a_stranger_meets_the_sign_in_page_and_a_wrong_password_is_refused(brows
     browser.get(f"{address}/audit")
     assert "/sign-in" in browser.current_url
     sign_in(browser, "wrong")
-    assert "do not match" in browser.find_element(By.CSS_SELECTOR, "[role=alert]").text
+    assert "do not match" in wait_for(browser, By.CSS_SELECTOR, "[role=alert]").text
 
 
 def test_signing_in_survives_a_reload_and_every_page_opens_without_a_fault(browser: WebDriver, address: str) -> None:
@@ -46,7 +46,7 @@ def test_signing_in_survives_a_reload_and_every_page_opens_without_a_fault(brows
     browser.refresh()
     wait_for_heading(browser, "Rounds")
     for link, title in TITLES.items():
-        browser.find_element(By.XPATH, f"//*[@data-testid='stSidebarNavLink'][contains(., '{link}')]").click()
+        click(browser, By.XPATH, f"//*[@data-testid='stSidebarNavLink'][contains(., '{link}')]")
         wait_for_heading(browser, title)
         time.sleep(1.5)
         faults = [element.text for element in browser.find_elements(By.CSS_SELECTOR, FAULTS)]
@@ -58,10 +58,9 @@ def test_a_digest_copies_itself_when_clicked(browser: WebDriver, address: str) -
     browser.get(f"{address}/versions")
     sign_in(browser)
     wait_for_heading(browser, "Versions")
-    WebDriverWait(browser, WAIT_SECONDS).until(lambda driver: driver.find_elements(By.CSS_SELECTOR, ".wr-digest"))
-    digest = browser.find_element(By.CSS_SELECTOR, ".wr-digest")
+    digest = wait_for(browser, By.CSS_SELECTOR, ".wr-digest")
     assert str(digest.get_attribute("data-copy")).startswith("sha256:")
-    digest.click()
+    click(browser, By.CSS_SELECTOR, ".wr-digest")
     WebDriverWait(browser, 10).until(lambda driver: driver.find_elements(By.CSS_SELECTOR, ".wr-digest.copied"))
 
 
@@ -69,7 +68,7 @@ def test_signing_out_ends_it(browser: WebDriver, address: str) -> None:
     browser.get(address)
     sign_in(browser)
     wait_for_heading(browser, "Overview")
-    browser.find_element(By.LINK_TEXT, "Sign out").click()
+    click(browser, By.LINK_TEXT, "Sign out")
     WebDriverWait(browser, WAIT_SECONDS).until(lambda driver: "/sign-in" in driver.current_url)
     assert "You are signed out" in browser.page_source
     browser.get(f"{address}/rounds")
