@@ -3,7 +3,7 @@
 from hub.services import Services, wake_after_commit
 from hub.storage.database import Session
 from hub.storage.stores import add_mail
-from protocol.messages import Message
+from protocol.message import Message
 from protocol.signing import sign
 
 

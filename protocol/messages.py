@@ -10,20 +10,18 @@ site has approved as public, and noised or held-out sums. No free text crosses t
 """
 
 from enum import StrEnum
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
-from protocol.digest import Digest, canonical_json, digest_of_bytes, parse_json
+from protocol.digest import Digest, parse_json
 from protocol.errors import DigestError, MessageError
+from protocol.message import Count, Message, MessageType, RoundNumber
 from protocol.metrics import ScoreHistograms
 from protocol.study import HeldOutSplit, Name
 
 PROTOCOL_VERSION = 1
 MAX_MESSAGE_BYTES = 4 << 20
-
-Count = Annotated[int, Field(ge=0, lt=2**53)]
-RoundNumber = Annotated[int, Field(ge=0, le=1_000_000)]
 
 
 class TaskKind(StrEnum):
@@ -67,24 +65,6 @@ class Activity(StrEnum):
     EVALUATING = "evaluating"
     SENDING = "sending"
     PAUSED = "paused"
-
-
-class Message(BaseModel):
-    """Base of all messages: frozen and closed against unknown fields."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
-
-    def canonical_bytes(self) -> bytes:
-        """Return the bytes that are stored, signed and digested."""
-        return canonical_json(self.model_dump(mode="json", by_alias=True))
-
-    @property
-    def digest(self) -> str:
-        """Return the digest of a message that was made here; of a received one, digest the received bytes instead."""
-        return digest_of_bytes(self.canonical_bytes())
-
-
-MessageType = TypeVar("MessageType", bound=Message)
 
 
 class ModelReference(Message):

@@ -14,7 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from protocol.digest import Digest, canonical_json, hex_of, parse_json
 from protocol.errors import DigestError
-from protocol.messages import Count, Reason
+from protocol.message import Count
+from protocol.messages import Reason
 from protocol.metrics import ScoreHistograms
 from protocol.study import HeldOutSplit
 from site_node.durable import GROUP_WRITES, remove, sync_folder, unfinished_beside, write_durably

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from hub.errors import NotPermittedError
-from protocol.messages import Message, expect
+from protocol.message import Message
+from protocol.messages import expect
 from protocol.signing import PublicKey, open_envelope
 
 MessageType = TypeVar("MessageType", bound=Message)

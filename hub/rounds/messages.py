@@ -23,7 +23,8 @@ from hub.storage.tables import EvaluationRow, TaskRow
 from hub.studies.coordinator import record_approval
 from protocol.digest import digest_of_bytes
 from protocol.errors import ProtocolError
-from protocol.messages import Approval, EvaluationReport, Message, Progress, TaskRefusal
+from protocol.message import Message
+from protocol.messages import Approval, EvaluationReport, Progress, TaskRefusal
 from protocol.signing import read_unverified
 
 MessageType = TypeVar("MessageType", bound=Message)

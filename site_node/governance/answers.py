@@ -5,7 +5,8 @@ import structlog
 from protocol.digest import hex_of
 from protocol.errors import ProtocolError
 from protocol.manifest import Manifest
-from protocol.messages import EvaluationReport, Message, Reason, RoundTask, TaskKind, TaskRefusal, UpdateNotice
+from protocol.message import Message
+from protocol.messages import EvaluationReport, Reason, RoundTask, TaskKind, TaskRefusal, UpdateNotice
 from protocol.study import StudySpec
 from protocol.tensors import read_manifest
 from site_node.candidate import Candidate, candidate_folder, payload_path, read_candidate

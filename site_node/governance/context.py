@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from protocol.errors import SignatureError
-from protocol.messages import Message
+from protocol.message import Message
 from protocol.signing import PublicKey, SigningKey
 from site_node.errors import EnrolmentError
 from site_node.governance import egress

@@ -9,7 +9,8 @@ from typing import Any
 
 from protocol.digest import digest_of_bytes
 from protocol.errors import ProtocolError
-from protocol.messages import MAX_MESSAGE_BYTES, SITE_TO_HUB, Message, Receipt, expect
+from protocol.message import Message
+from protocol.messages import MAX_MESSAGE_BYTES, SITE_TO_HUB, Receipt, expect
 from protocol.signing import PublicKey, SigningKey, open_envelope, read_unverified, sign
 from site_node.errors import GateError
 from site_node.governance import hash_chain

@@ -9,7 +9,8 @@ import structlog
 
 from protocol.digest import digest_of_bytes
 from protocol.errors import ProtocolError
-from protocol.messages import Message, RoundTask, StudyClosed, StudyProposal, TaskCancelled, parse_message
+from protocol.message import Message
+from protocol.messages import RoundTask, StudyClosed, StudyProposal, TaskCancelled, parse_message
 from protocol.signing import MAX_ENVELOPE_BYTES, open_envelope
 from site_node.governance import proposals, spool
 from site_node.governance.context import GateContext

@@ -10,16 +10,8 @@ import zstandard
 
 from protocol.digest import digest_of_bytes, hex_of
 from protocol.manifest import manifest_of
-from protocol.messages import (
-    Message,
-    ModelReference,
-    Progress,
-    Receipt,
-    RoundTask,
-    StudyProposal,
-    TaskKind,
-    parse_message,
-)
+from protocol.message import Message
+from protocol.messages import ModelReference, Progress, Receipt, RoundTask, StudyProposal, TaskKind, parse_message
 from protocol.metrics import ScoreHistograms
 from protocol.privacy_accounting import noise_multiplier_of
 from protocol.signing import SigningKey, open_envelope, sign

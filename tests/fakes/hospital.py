@@ -6,7 +6,8 @@ from typing import Any
 import httpx
 import jwt
 
-from protocol.messages import PROTOCOL_VERSION, Approval, Enrolment, Message
+from protocol.message import Message
+from protocol.messages import PROTOCOL_VERSION, Approval, Enrolment
 from protocol.signing import SigningKey, sign
 
 

@@ -2,12 +2,12 @@ import pytest
 
 from protocol.digest import canonical_json, digest_of_bytes
 from protocol.errors import MessageError
+from protocol.message import Message
 from protocol.messages import (
     HUB_TO_SITE,
     SITE_TO_HUB,
     Activity,
     Enrolment,
-    Message,
     Progress,
     Reason,
     TaskRefusal,

@@ -17,9 +17,9 @@ from hub.studies import coordinator as studies
 from hub.studies.views import study_view
 from protocol.digest import digest_of_bytes
 from protocol.manifest import manifest_of
+from protocol.message import Message
 from protocol.messages import (
     EvaluationReport,
-    Message,
     PrivacySpent,
     Reason,
     Receipt,

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from protocol.digest import digest_of_bytes, hex_of
-from protocol.messages import Message, ModelReference, Progress, RoundTask, TaskKind, UpdateNotice
+from protocol.message import Message
+from protocol.messages import ModelReference, Progress, RoundTask, TaskKind, UpdateNotice
 from protocol.signing import SigningKey, sign
 from site_node.agent.agent import Agent
 from site_node.agent.backoff import LONGEST_SECONDS, Backoff

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from protocol.message import Message
 from protocol.messages import (
     Approval,
     EvaluationReport,
-    Message,
     Reason,
     StudyClosed,
     TaskCancelled,
