@@ -13,7 +13,7 @@ PYTEST_ARGS ?=
 PYTEST_WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); if [ $$n -gt 4 ]; then echo 4; else echo $$n; fi)
 TORCH := torch==2.13.0
 
-.PHONY: help install demo test test-all check docs format lock browser clean
+.PHONY: help install demo test test-all check docs format lock browser walls clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 12
@@ -23,6 +23,7 @@ install: $(VENV)/.installed  ## make .venv with everything in it
 # torch comes first and by its exact version: asked for in passing, an index may choose gigabytes of CUDA.
 $(VENV)/.torch:
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or later is needed; name one: make PYTHON=python3.11" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -c 'import ensurepip' 2>/dev/null || { echo "$(PYTHON) cannot make environments. On Debian or Ubuntu, as root: apt-get install python3-venv" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt '$(TORCH)'
 	@touch $@
@@ -43,7 +44,7 @@ check: install  ## ruff, formatting, mypy
 test: check browser  ## check, then all tests that need neither minutes nor shared data
 	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadgroup -m 'not slow and not shared' $(PYTEST_ARGS)
 
-test-all: install browser  ## the slow tests, and those on the development data where it is there
+test-all: install browser walls  ## the slow tests, and those on the development data where it is there; as root
 	$(BIN)/python -m pytest -m 'slow or shared' $(PYTEST_ARGS)
 
 docs: install  ## check that every link and every command in the documents exists
@@ -60,6 +61,12 @@ browser: $(VENV)/.browser
 
 $(VENV)/.browser: scripts/install-browser | $(VENV)/.installed
 	scripts/install-browser
+	@touch $@
+
+walls: $(VENV)/.walls
+
+$(VENV)/.walls: scripts/install-walls | $(VENV)/.installed
+	scripts/install-walls
 	@touch $@
 
 clean:  ## remove .venv, the demo's folder and all caches

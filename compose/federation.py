@@ -20,6 +20,9 @@ from compose.ports import LOOPBACK, is_free, listens, next_free_port
 from compose.processes import Supervisor
 from compose.programs import Programs
 from compose.redis_server import RedisServer, prepare_redis
+from protocol.signing import SigningKey
+from site_node.governance.peers import load_peers, write_peers
+from site_node.settings import SitePaths
 
 HUB_PORT = 8440
 UI_PORT = 8501
@@ -71,6 +74,7 @@ class FederationStarter:
         federation = Federation(hub_url, "", people, new_people, tuple(self._hospitals))
         self._supervisor.start(self._programs.hub_worker(self._redis["hub"].url))
         self._enrol(federation)
+        self._pin_each_other()
         for name in self._hospitals:
             for part in SITE_PARTS:
                 self._supervisor.start(self._programs.site_process(name, part))
@@ -193,6 +197,15 @@ class FederationStarter:
                 self._layout.invitations.unlink(missing_ok=True)
         finally:
             operator.close()
+
+    def _pin_each_other(self) -> None:
+        """Pin every hospital's key at the others, as their administrators would over the telephone."""
+        paths = {name: SitePaths(self._layout.site(name)) for name in self._hospitals}
+        keys = {name: SigningKey.load_or_create(path.identity_key).public for name, path in paths.items()}
+        for name, path in paths.items():
+            wanted = {other: key for other, key in keys.items() if other != name}
+            if load_peers(path) != wanted:
+                write_peers(path, wanted)
 
     def _invite(self, operator: Person, names: list[str]) -> dict[str, str]:
         """Invite, and keep the codes until all are enrolled: an enrolment whose answer was lost needs its own again."""

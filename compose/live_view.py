@@ -16,6 +16,7 @@ ROUND_STATES = {
     "initialising": "version 0 is being built",
     "training": "hospitals train",
     "overdue": "waiting for a late hospital",
+    "opening": "hospitals open the sum",
     "aggregating": "the hub sums the updates",
     "evaluating": "hospitals judge the new version",
     "complete": "complete",

@@ -5,18 +5,20 @@ overwrites it: that is how a simulation is repeatable, and why its privacy prote
 """
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 
 from structlog.contextvars import bound_contextvars
 
 from compose.simulated_hub import SimulatedHub
 from protocol.digest import canonical_json
-from protocol.signing import SigningKey
+from protocol.signing import PublicKey, SigningKey
 from site_node.agent.agent import Agent
 from site_node.agent.hub_client import HubClient
 from site_node.cohort.index import index_folder
 from site_node.enrolment import create_site, enroll_site
 from site_node.governance.gate import Gate
+from site_node.governance.peers import write_peers
 from site_node.training.job import run_order
 
 HUB_URL = "http://in-memory.invalid"
@@ -51,6 +53,15 @@ class SimulatedSite:
         report = index_folder(self._settings.images, self._settings.paths.index)
         aside = f", {len(report.quarantined)} files set aside" if report.quarantined else ""
         return f"{report.instances} images of {report.patients} patients{aside}"
+
+    @property
+    def identity(self) -> PublicKey:
+        """Return the key that other sites pin."""
+        return SigningKey.load_or_create(self._settings.paths.identity_key).public
+
+    def pin(self, peers: Mapping[str, PublicKey]) -> None:
+        """Pin the other sites' keys, as their administrators would over the telephone."""
+        write_peers(self._settings.paths, {name: key for name, key in peers.items() if name != self.name})
 
     def step(self) -> int:
         """Let gate and agent do what they have to do; return how much it was."""

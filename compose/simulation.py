@@ -92,6 +92,7 @@ def run_simulation(simulation: Simulation, console: Console) -> dict[str, Any]:
             for name, images in simulation.sites.items()
         ]
         for site in sites:
+            site.pin({other.name: other.identity for other in sites})
             console.print(f"{site.name}: {site.index()}")
         hub.propose(simulation.study)
         ended = _Driver(hub, sites, simulation.study.digest, console).until_ended()

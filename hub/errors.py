@@ -7,9 +7,11 @@
     │   └── RequestTooLargeError  it is larger than what the hub reads
     ├── AuthenticationError       nobody knows who is calling
     │   ├── ClockSkewError        the caller's clock and the hub's differ too much
+    │   ├── SignInDelayedError    too many wrong passwords; it says for how long
     │   └── InvitationError       an invitation code is wrong, used or expired
     ├── NotPermittedError         the caller is known and may not do this
     ├── AdmissionError            an update or report does not fit its task; it is refused and recorded
+    ├── ChargeMissingError        an approval came before the charge of the site's privacy ledger; it is sent again
     ├── AggregationError          accepted updates cannot be made into a version
     ├── BlobError                 bytes are not what their digest says
     ├── AuditError                the audit log does not hold together
@@ -69,6 +71,16 @@ class ClockSkewError(AuthenticationError):
     code = "clock-skew"
 
 
+class SignInDelayedError(AuthenticationError):
+    """Too many wrong passwords came from here, or for this name."""
+
+    code = "sign-in-delayed"
+
+    def __init__(self, seconds: int) -> None:
+        super().__init__("There were too many wrong passwords.", f"Try again in {seconds} seconds.")
+        self.seconds = seconds
+
+
 class InvitationError(AuthenticationError):
     """An invitation code is wrong, used or expired."""
 
@@ -85,6 +97,12 @@ class AdmissionError(HubError):
     """An update or report does not fit its task; it is refused and recorded."""
 
     code = "not-admitted"
+
+
+class ChargeMissingError(HubError):
+    """An approval came before the charge of the site's privacy ledger; the site sends it again."""
+
+    code = "charge-missing"
 
 
 class AggregationError(HubError):

@@ -7,6 +7,8 @@
     ├── MessageError        a message does not parse, is of an unknown kind or version
     ├── TensorError         weights do not fit their manifest, or are not finite
     ├── AccountingError     a privacy event is unknown, or no noise meets the target
+    ├── EncryptionError     a key, parameter or ciphertext of homomorphic encryption is not usable
+    ├── MaskingError        a key, share, roster or vector of secure aggregation is not usable
     └── MetricError         histograms that cannot be merged
 
 Messages say what was expected, what came and what to do. They never hold patient data or tensor values.
@@ -46,6 +48,14 @@ class TensorError(ProtocolError):
 
 class AccountingError(ProtocolError):
     """A privacy event is unknown, or no noise meets the target."""
+
+
+class EncryptionError(ProtocolError):
+    """A key, parameter or ciphertext of homomorphic encryption is not usable."""
+
+
+class MaskingError(ProtocolError):
+    """A key, share, roster or vector of secure aggregation is not usable."""
 
 
 class MetricError(ProtocolError):

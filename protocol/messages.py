@@ -1,9 +1,10 @@
 """The messages between hub and sites, each with its version.
 
 Every message is canonical JSON inside a signed envelope (`signing.py`). Hub to site, by mailbox: `StudyProposal`,
-`RoundTask`, `TaskCancelled`, `StudyClosed`; in answer to a message: `Receipt`. Site to hub, admitted and signed by the
-site's gate: `Approval`, `Progress`, `TaskRefusal`, `UpdateNotice`, `EvaluationReport`. By the site's administrator,
-once: `Enrolment`. These are all the kinds there are; the gate lets no other leave.
+`RoundTask`, `TaskCancelled`, `StudyClosed`, `LedgerRecord`; in answer to a message: `Receipt`. Site to hub, admitted
+and signed by the site's gate: `Approval`, `LedgerCharge`, `Progress`, `TaskRefusal`, `UpdateNotice`,
+`EvaluationReport`. By the site's administrator, once: `Enrolment`. The messages of secure aggregation are in
+`secure_messages.py`. These are all the kinds there are; the gate lets no other leave.
 
 What leaves a hospital is listed here and nowhere else: words from fixed vocabularies, digests, sizes, figures that the
 site has approved as public, and noised or held-out sums. No free text crosses towards the hub.
@@ -16,12 +17,16 @@ from pydantic import Field, ValidationError
 
 from protocol.digest import Digest, parse_json
 from protocol.errors import DigestError, MessageError
+from protocol.homomorphic_messages import DecryptionRequest
 from protocol.message import Count, Message, MessageType, RoundNumber
 from protocol.metrics import ScoreHistograms
+from protocol.privacy_events import PrivacyEvent
+from protocol.secure_messages import SECURE_HUB_TO_SITE, SECURE_SITE_TO_HUB
 from protocol.study import HeldOutSplit, Name
 
 PROTOCOL_VERSION = 1
 MAX_MESSAGE_BYTES = 4 << 20
+MAX_RECORD_CHARGES = 50
 
 
 class TaskKind(StrEnum):
@@ -30,6 +35,8 @@ class TaskKind(StrEnum):
     INITIALISE = "initialise"
     TRAIN = "train"
     EVALUATE = "evaluate"
+    DECRYPT = "decrypt"
+    """Never sent as a RoundTask: its request is a DecryptionRequest."""
 
 
 class Reason(StrEnum):
@@ -40,6 +47,7 @@ class Reason(StrEnum):
     APPROVAL_WITHDRAWN = "approval-withdrawn"
     POLICY = "policy"
     BUDGET_SPENT = "budget-spent"
+    LEDGER_BEHIND = "ledger-behind"
     TOO_MANY_TASKS = "too-many-tasks"
     ROUND_ALREADY_ANSWERED = "round-already-answered"
     UNKNOWN_STUDY = "unknown-study"
@@ -53,6 +61,7 @@ class Reason(StrEnum):
     OUT_OF_MEMORY = "out-of-memory"
     DISK_FULL = "disk-full"
     PAUSED = "paused"
+    UNKNOWN_PEER = "unknown-peer"
     INTERNAL = "internal"
 
 
@@ -76,6 +85,13 @@ class ModelReference(Message):
     manifest_digest: Digest
 
 
+class LedgerHead(Message):
+    """A state of a site's privacy ledger: how many entries, and the chain's hash over them."""
+
+    number: Count
+    chain: Digest
+
+
 class StudyProposal(Message):
     """Hub to site: here is a study; will you take part? `study` is the specification itself."""
 
@@ -85,6 +101,7 @@ class StudyProposal(Message):
     noise_multiplier: float | None = Field(
         description="the hub's calibration; the gate checks it against the target itself"
     )
+    ledger_head: LedgerHead | None = Field(default=None, description="the site's last head that the hub countersigned")
 
 
 class RoundTask(Message):
@@ -102,7 +119,9 @@ class RoundTask(Message):
     sequence: Annotated[int, Field(ge=1, le=1_000_000)]
     base: ModelReference | None = Field(description="null only for initialise")
     noise_multiplier: float | None = None
+    update_norm: float | None = Field(default=None, description="site-level: the length to cut the update to")
     deadline_seconds: float = Field(gt=0, description="from the moment of receipt")
+    ledger_head: LedgerHead | None = Field(default=None, description="the site's last head that the hub countersigned")
 
 
 class TaskCancelled(Message):
@@ -119,6 +138,39 @@ class StudyClosed(Message):
     schema_: Literal["wardround.study-closed/1"] = Field(default="wardround.study-closed/1", alias="schema")
     study_digest: Digest
     state: Literal["completed", "failed", "stopped"]
+
+
+class LedgerRecord(Message):
+    """Hub to site whose ledger is behind: the charges that it signed itself, as this hub keeps them, oldest first."""
+
+    schema_: Literal["wardround.ledger-record/1"] = Field(default="wardround.ledger-record/1", alias="schema")
+    site: Name
+    charges: list[Annotated[str, Field(max_length=64 * 1024)]] = Field(
+        max_length=MAX_RECORD_CHARGES, description="envelopes of LedgerCharge"
+    )
+
+
+class LedgerCharge(Message):
+    """Site to hub: what the site's privacy ledger was charged for a study, before it starts, and its new head.
+
+    The events are the study's planned maximum for each group of patients; which patients, and how many, is not told.
+    The hub's signed receipt is the countersignature of the head. `follows` is the head of the charge before this one.
+    """
+
+    schema_: Literal["wardround.ledger-charge/1"] = Field(default="wardround.ledger-charge/1", alias="schema")
+    site: Name
+    study_digest: Digest
+    number: Count
+    chain: Digest
+    follows: LedgerHead | None
+    delta: float = Field(gt=0, lt=1)
+    charged: dict[Literal["training", "held-out"], Annotated[list[PrivacyEvent], Field(max_length=100)]]
+    unprotected: bool = Field(default=False, description="trains without differential privacy")
+
+    @property
+    def head(self) -> LedgerHead:
+        """Return the ledger's head after the charge."""
+        return LedgerHead(number=self.number, chain=self.chain)
 
 
 class Approval(Message):
@@ -167,11 +219,17 @@ class PrivacySpent(Message):
     events_digest: Digest
 
 
+UpdateStep = Literal[
+    "difference", "weights", "gradient", "zstandard", "quantised", "skellam", "masked", "encrypted", "decrypted"
+]
+
+
 class UpdateNotice(Message):
     """Site to hub: the payload of this digest and size is the answer to this task.
 
     `steps` lists what was done to the difference of weights, in order, so that the hub can undo it in reverse.
-    `weight` is the public figure of the approval, or 1.
+    `weight` is the public figure of the approval, or 1. `uncut` is a noised bit, charged with the update: near 1 if the
+    update needed no cutting to the round's length (site-level privacy with an adaptive length).
     """
 
     schema_: Literal["wardround.update/1"] = Field(default="wardround.update/1", alias="schema")
@@ -184,9 +242,11 @@ class UpdateNotice(Message):
     payload_digest: Digest
     payload_bytes: Count
     manifest_digest: Digest
-    steps: list[Literal["difference", "weights", "zstandard"]]
+    steps: list[UpdateStep]
     weight: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     privacy: PrivacySpent | None
+    uncut: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    key_id: Digest | None = Field(default=None, description="the key that an encrypted update was made with")
 
 
 class EvaluationReport(Message):
@@ -226,8 +286,25 @@ class Enrolment(Message):
     protocol_version: int
 
 
-HUB_TO_SITE: tuple[type[Message], ...] = (StudyProposal, RoundTask, TaskCancelled, StudyClosed, Receipt)
-SITE_TO_HUB: tuple[type[Message], ...] = (Approval, Progress, TaskRefusal, UpdateNotice, EvaluationReport)
+HUB_TO_SITE: tuple[type[Message], ...] = (
+    StudyProposal,
+    RoundTask,
+    TaskCancelled,
+    StudyClosed,
+    LedgerRecord,
+    Receipt,
+    *SECURE_HUB_TO_SITE,
+    DecryptionRequest,
+)
+SITE_TO_HUB: tuple[type[Message], ...] = (
+    Approval,
+    LedgerCharge,
+    Progress,
+    TaskRefusal,
+    UpdateNotice,
+    EvaluationReport,
+    *SECURE_SITE_TO_HUB,
+)
 _ALL_KINDS: tuple[type[Message], ...] = (*HUB_TO_SITE, *SITE_TO_HUB, Enrolment)
 _BY_SCHEMA: dict[str, type[Message]] = {str(k.model_fields["schema_"].default): k for k in _ALL_KINDS}
 

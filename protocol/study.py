@@ -140,13 +140,32 @@ class Participants(Part):
 
 
 class Privacy(Part):
-    """Patient-level differential privacy of everything that training sends; epsilon null turns it off, visibly."""
+    """Differential privacy of everything that training sends; epsilon null turns it off, visibly.
 
-    unit: Literal["patient"] = "patient"
+    `dp-sgd`: each site noises its own steps, and trusts nobody. `shared-noise`: every step is one sum under masks, of
+    which each site adds its share of the noise. `site-level`: a site's whole update is clipped and noised.
+    """
+
+    unit: Literal["patient", "site"] = Field(
+        default="patient", description="whose data may change without being noticed; site: all of a site's at once"
+    )
     epsilon: Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)] | None
     delta: float = Field(default=1e-5, gt=0, lt=1)
-    mechanism: Literal["dp-sgd"] = "dp-sgd"
+    mechanism: Literal["dp-sgd", "shared-noise", "site-level"] = "dp-sgd"
     clip_norm: Positive = Field(default=1.0, description="L2 norm to which a patient's gradient is clipped")
+    honest_fraction: float = Field(
+        default=0.5,
+        gt=0,
+        le=1,
+        description="shared-noise: of the sites that answer, the fraction whose noise is counted on",
+    )
+    update_norm: Positive = Field(default=1.0, description="site-level: L2 norm to which a site's first update is cut")
+    update_quantile: Fraction = Field(
+        default=0.5, description="site-level: the fraction of updates that the norm shall leave uncut"
+    )
+    update_norm_rate: float = Field(
+        default=0.2, ge=0, le=1, description="site-level: how fast the norm follows the quantile; 0 keeps it"
+    )
     spare_tasks: int = Field(default=0, ge=0, le=1000, description="tasks beyond `rounds` that noise is calibrated for")
     allow_large_delta: ShortText | None = Field(
         default=None, description="the reason why delta may exceed 1/(10 x training patients)"
@@ -157,6 +176,34 @@ class Transport(Part):
     """How updates travel."""
 
     compression: Literal["none", "zstandard"] = Field(default="zstandard", description="lossless; undone at the hub")
+
+
+class SecureAggregation(Part):
+    """How the sum of the updates is made without the hub seeing any of them; `none`: it sees each.
+
+    Integers travel: each value of the weighted update is limited to +-value_range and rounded, by chance and without
+    bias, to one of the levels that `maximum_sites` leave room for (`protocol/secure_aggregation/vector.py`).
+    """
+
+    method: Literal["none", "masking", "homomorphic"] = "none"
+    maximum_sites: int | None = Field(
+        default=None, ge=4, le=4096, description="most sites in a round; fixes the width of the sum; required"
+    )
+    maximum_weight: int | None = Field(
+        default=None,
+        ge=1,
+        lt=2**24,
+        description="a site with more training patients weighs as if it had so many; required with weighting: patients",
+    )
+    value_range: Positive = Field(
+        default=0.5, description="a value of an update, weighted by at most 1, is cut to plus or minus this"
+    )
+    value_bits: int | None = Field(
+        default=None, ge=2, le=20, description="bits of a rounded value; null: as many as keep the sum in 16 bits"
+    )
+    phase_seconds: Positive = Field(
+        default=600.0, description="a site that is silent for so long, in a phase beside training, is taken as lost"
+    )
 
 
 class Evaluation(Part):
@@ -199,6 +246,7 @@ class StudySpec(Part):
     participants: Participants = Participants()
     privacy: Privacy
     transport: Transport = Transport()
+    secure_aggregation: SecureAggregation = SecureAggregation()
     evaluation: Evaluation = Evaluation()
 
     @property

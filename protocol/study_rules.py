@@ -1,5 +1,7 @@
 """The one place where illegal combinations in a study are refused, each with its reason and remedy. Pure."""
 
+from protocol.mechanism_rules import mechanism_problems
+from protocol.secure_rules import secure_problems
 from protocol.study import StudySpec
 
 DELTA_PATIENT_FACTOR = 10
@@ -8,6 +10,7 @@ DELTA_PATIENT_FACTOR = 10
 def problems_of(study: StudySpec) -> list[str]:
     """Return one sentence for each rule that the study breaks; empty if it is legal."""
     found = [*_privacy(study), *_cohort(study), *_evaluation(study)]
+    found += [*mechanism_problems(study), *secure_problems(study)]
     return [sentence for sentence in found if sentence]
 
 
@@ -38,7 +41,7 @@ def _privacy(study: StudySpec) -> list[str | None]:
         )
     else:
         found.append(delta_problem(study.privacy.delta, patients, study.privacy.allow_large_delta))
-    if study.network.normalisation == "batch":
+    if study.network.normalisation == "batch" and study.privacy.mechanism != "site-level":
         found.append(
             "network.normalisation: 'batch' mixes the patients of a batch, so no gradient belongs to one patient "
             "and DP-SGD's clipping bounds nothing. Use 'group', or set privacy.epsilon: null."

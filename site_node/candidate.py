@@ -2,7 +2,7 @@
 
     handover/candidates/<task_id>/candidate.json      this description
     handover/candidates/<task_id>/payload.bin         the update, for kind "update"
-    handover/cohorts/<study hex>.json                 the public figures of a cohort
+    handover/cohorts/<study hex>.json                 the public figures of a cohort (its members: cohort_members.py)
 
 A candidate appears whole: its folder is written under a hidden name, synced, and renamed.
 """
@@ -23,7 +23,7 @@ from site_node.errors import GateError
 from site_node.settings import SitePaths
 
 MAX_CANDIDATE_BYTES = 4 << 20
-Step = Literal["difference", "weights", "zstandard"]
+Step = Literal["difference", "weights", "gradient", "zstandard", "quantised", "skellam"]
 
 
 class Candidate(BaseModel):
@@ -39,13 +39,15 @@ class Candidate(BaseModel):
     manifest_digest: Digest | None = None
     steps: list[Step] = []
     histograms: dict[HeldOutSplit, ScoreHistograms] | None = None
+    uncut: float | None = Field(default=None, allow_inf_nan=False)
     reason: Reason | None = None
 
 
 class CohortFigures(BaseModel):
     """What the site's administrator approves to be known of a cohort, and why there is none.
 
-    `version_zero_digest` stays here: the gate compares it with the version 0 that the hub names.
+    `version_zero_digest` stays here: the gate compares it with the version 0 that the hub names. `members_digest` is of
+    the list of pseudonyms beside it, which the worker writes first.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -56,6 +58,8 @@ class CohortFigures(BaseModel):
     held_out_patients: Count = 0
     manifest_digest: Digest | None = None
     version_zero_digest: Digest | None = None
+    members_digest: Digest | None = None
+    recount: int = 0
     problem: Reason | None = None
 
 

@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from site_node.audit_commands import audit_inversion, audit_privacy
 from site_node.command_line import (
     Folder,
     Json,
@@ -23,6 +24,8 @@ from site_node.command_line import (
     told,
 )
 from site_node.errors import SettingsError
+from site_node.ledger_commands import budget, egress, reconcile
+from site_node.peer_commands import peers, pin
 from site_node.settings import load_settings
 
 app = typer.Typer(
@@ -32,6 +35,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+for command in (budget, egress, reconcile, peers, pin):
+    app.command()(command)
 
 
 @app.command()
@@ -177,6 +183,8 @@ def status(folder: Folder, as_json: Json = False) -> None:
         return
     standing = "paused" if found["paused"] else "enrolled" if found["enrolled"] else "not enrolled"
     typer.echo(f"{found['site']} at {found['hub']}: {standing}")
+    if found["ledger_behind"]:
+        typer.echo("  the privacy ledger is behind the hub's copy; nothing is spent: see `wardround site reconcile`")
     for digest, state in found["studies"].items():
         typer.echo(f"  study {digest[:19]}…  {state}")
     for task in found["tasks"]:
@@ -242,55 +250,6 @@ def approve(
 
 @app.command()
 @told
-def budget(folder: Folder, as_json: Json = False) -> None:
-    """Show the privacy ledger's account and check its chain: what each study was charged, what is left."""
-    from site_node.governance.policy import load_policy
-    from site_node.overview import budget_overview
-
-    with open_site(folder) as (settings, database):
-        found = budget_overview(database, load_policy(settings.policy))
-    if as_json:
-        print_json(found)
-        return
-    typer.echo(f"epsilon {found['epsilon']:.3f} of {found['lifetime_epsilon']:g}, for each patient, over all studies")
-    typer.echo(f"delta {found['delta']:.2g} of {found['lifetime_delta']:g}; {found['entries']} entries, chain intact")
-    for charge in found["studies"]:
-        epsilon = "no differential privacy" if charge["epsilon"] is None else f"epsilon {charge['epsilon']:.3f}"
-        typer.echo(f"  {charge['study_digest']}  {epsilon}, delta {charge['delta']:g}")
-
-
-@app.command()
-@told
-def egress(
-    folder: Folder,
-    as_json: Json = False,
-    verify: Annotated[bool, typer.Option("--verify", help="Check the chain and the hub's receipts.")] = False,
-) -> None:
-    """List everything that left this hospital: time, kind, size, digest, and the hub's receipt."""
-    from site_node.governance import egress as ledger
-    from site_node.governance.context import read_hub_key
-    from site_node.governance.hash_chain import verify as verify_chain
-
-    with open_site(folder) as (settings, database):
-        if verify:
-            entries, head = verify_chain(database, "egress")
-            receipts = ledger.verify_receipts(database, read_hub_key(settings.paths)) if entries else 0
-            print_json({"ok": True, "entries": entries, "head": head, "receipts": receipts})
-            return
-        found = ledger.egress_entries(database)
-    if as_json:
-        print_json(found)
-        return
-    for entry in found:
-        answer = entry["receipt"]
-        state = "waits" if answer is None else "taken" if answer["accepted"] else f"refused: {answer['reason']}"
-        size = entry["envelope_bytes"] + entry["payload_bytes"]
-        when = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(entry["time"]))
-        typer.echo(f"{entry['number']:>6}  {when}  {entry['kind']:<28} {size:>12} bytes  {state}")
-
-
-@app.command()
-@told
 def policy(folder: Folder, as_json: Json = False) -> None:
     """Show the policy as the gate understands it, and check that it parses."""
     from site_node.governance.policy import load_policy
@@ -340,6 +299,9 @@ def _switch(folder: Path, *, paused: bool) -> None:
     with open_site(folder) as (_, database):
         set_paused(database, paused)
 
+
+app.command()(audit_privacy)
+app.command()(audit_inversion)
 
 if __name__ == "__main__":
     app()

@@ -19,7 +19,10 @@ TASK_ID_PATTERN = r"^[a-z0-9][a-z0-9.-]{0,199}$"
 
 
 class WorkOrder(BaseModel):
-    """What to do. For `cohort` the worker counts and freezes the study's cohort; the others answer a RoundTask."""
+    """What to do. For `cohort` the worker counts and freezes the study's cohort; the others answer a RoundTask.
+
+    `spent_digest` is of the list beside the order: the patients to leave out of the cohort (`cohort_members.py`).
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
@@ -32,11 +35,15 @@ class WorkOrder(BaseModel):
     round: int = Field(default=0, ge=0)
     base_blob: Digest | None = None
     noise_multiplier: float | None = None
+    update_norm: float | None = None
+    spent_digest: Digest | None = None
+    recount: int = Field(default=0, ge=0)
 
 
-def cohort_task_id(study_digest: str) -> str:
-    """Return the id of the order that counts a study's cohort."""
-    return f"cohort-{hex_of(study_digest)[:16]}"
+def cohort_task_id(study_digest: str, recount: int = 0) -> str:
+    """Return the id of the order that counts a study's cohort, for the first time or once more."""
+    again = f"-{recount}" if recount else ""
+    return f"cohort-{hex_of(study_digest)[:16]}{again}"
 
 
 def order_path(paths: SitePaths, task_id: str) -> Path:

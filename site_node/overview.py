@@ -8,8 +8,8 @@ from protocol.errors import ProtocolError
 from site_node.durable import finished_files
 from site_node.governance import hash_chain
 from site_node.governance.approval import decisions_on, rfc3339, standing_of
+from site_node.governance.ledger_heads import is_behind
 from site_node.governance.policy import Policy, objection_to
-from site_node.governance.privacy_ledger import budget_of, ledger_entries
 from site_node.governance.reasons import sentence_of
 from site_node.governance.records import StudyRecord, is_paused, study_records, task_records
 from site_node.settings import SiteSettings
@@ -25,6 +25,7 @@ def status_of(settings: SiteSettings, database: sqlite3.Connection) -> dict[str,
         "hub": settings.hub_url,
         "enrolled": paths.hub_key.exists(),
         "paused": is_paused(database),
+        "ledger_behind": is_behind(database),
         "indexed": _is_there(paths.index),
         "studies": {record.digest: record.state for record in study_records(database)},
         "tasks": [{"task_id": t.task_id, "state": t.state} for t in tasks],
@@ -38,24 +39,6 @@ def status_of(settings: SiteSettings, database: sqlite3.Connection) -> dict[str,
 def studies_of(database: sqlite3.Connection, policy: Policy, now: float) -> list[dict[str, Any]]:
     """Return every study that was proposed here, with what stands in its way."""
     return [_study(database, record, policy, now) for record in study_records(database)]
-
-
-def budget_overview(database: sqlite3.Connection, policy: Policy) -> dict[str, Any]:
-    """Return the privacy ledger's account: per study, in sum, and what is left."""
-    entries = ledger_entries(database)
-    budget = budget_of(entries, policy)
-    number, head = hash_chain.verify(database, "ledger")
-    return {
-        "unit": "patient",
-        "lifetime_epsilon": budget.lifetime_epsilon,
-        "lifetime_delta": budget.lifetime_delta,
-        "epsilon": budget.epsilon,
-        "delta": budget.delta,
-        "left_epsilon": max(0.0, budget.lifetime_epsilon - budget.epsilon),
-        "studies": [{"study_digest": c.study_digest, "epsilon": c.epsilon, "delta": c.delta} for c in budget.charges],
-        "entries": number,
-        "head": head,
-    }
 
 
 def _is_there(path: Path) -> bool | None:

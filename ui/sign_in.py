@@ -24,6 +24,7 @@ from ui.hub_client import TIMEOUT_SECONDS
 from ui.settings import UiSettings
 
 MAX_FORM_BYTES = 8 * 1024
+MAX_FORWARDED_CHARACTERS = 500
 SIGN_IN, SIGN_OUT = "/sign-in", "/sign-out"
 OPEN_PREFIXES = (SIGN_IN, SIGN_OUT, "/_stcore/", "/static/", "/media/", "/component/")
 SECURITY_HEADERS = {
@@ -47,6 +48,14 @@ class TokenAnswer(BaseModel):
     expires_in: int
 
 
+class _DelayedError(Exception):
+    """The hub makes this sign-in wait."""
+
+    def __init__(self, seconds: str) -> None:
+        wait = f"in {seconds} seconds" if seconds.isdecimal() else "later"
+        super().__init__(f"There were too many wrong passwords. Try again {wait}.")
+
+
 def sign_in_routes(settings: UiSettings) -> list[Route]:
     """Return the routes that set and clear the cookie, for `st.App`."""
 
@@ -60,7 +69,9 @@ def sign_in_routes(settings: UiSettings) -> list[Route]:
         form = await _form(request)
         name, target = form.get("name", "").strip(), safe_path(form.get("next", "/"))
         try:
-            token = await _token(settings.hub_url, name, form.get("password", ""))
+            token = await _token(settings.hub_url, name, form.get("password", ""), _forwarded_for(request))
+        except _DelayedError as delayed:
+            return _page(settings, target, name, problem=str(delayed), status=429)
         except httpx.HTTPError:
             problem = f"The hub at {settings.hub_url} does not answer. Try again in a moment, or ask its operator."
             return _page(settings, target, name, problem=problem, status=502)
@@ -127,15 +138,28 @@ def safe_path(target: str) -> str:
     return target if is_here and not parts.scheme and not parts.netloc and target.isprintable() else "/"
 
 
-async def _token(hub_url: str, name: str, password: str) -> TokenAnswer | None:
-    async with httpx.AsyncClient(base_url=hub_url, timeout=TIMEOUT_SECONDS) as http:
+async def _token(hub_url: str, name: str, password: str, forwarded_for: str) -> TokenAnswer | None:
+    # The hub delays an address after wrong passwords: it must be the browser's, not this server's that all share.
+    headers = {"X-Forwarded-For": forwarded_for} if forwarded_for else {}
+    async with httpx.AsyncClient(base_url=hub_url, timeout=TIMEOUT_SECONDS, headers=headers) as http:
         response = await http.post("/v1/token/person", json={"name": name, "password": password})
+    if response.status_code == httpx.codes.TOO_MANY_REQUESTS:
+        raise _DelayedError(response.headers.get("retry-after", ""))
     if response.is_server_error:
         raise httpx.HTTPError("server error")
     try:
         return TokenAnswer.model_validate_json(response.content) if response.is_success else None
     except ValidationError:
         raise httpx.HTTPError("not a token") from None
+
+
+def _forwarded_for(request: Request) -> str:
+    """Return the way the request came, the last step added here; the hub reads it from its trusted end."""
+    before = ", ".join(request.headers.getlist("x-forwarded-for"))
+    is_usable = before.isascii() and len(before) <= MAX_FORWARDED_CHARACTERS
+    return ", ".join(
+        part for part in (before if is_usable else "", request.client.host if request.client else "") if part
+    )
 
 
 async def _form(request: Request) -> dict[str, str]:

@@ -10,11 +10,12 @@ TONES: dict[str, str] = {
     **dict.fromkeys(("completed", "complete", "approved", "accepted", "enrolled", "online"), "good"),
     **dict.fromkeys(("proposed", "invited", "open", "waiting", "paused", "overdue", "late", "initialising"), "wait"),
     **dict.fromkeys(("failed", "refused", "rejected", "withdrawn", "suspended", "offline"), "bad"),
-    **dict.fromkeys(("running", "training", "evaluating", "aggregating", "sending", "delivered"), "busy"),
+    **dict.fromkeys(("running", "training", "evaluating", "opening", "aggregating", "sending", "delivered"), "busy"),
 }
 WORDS: dict[str, str] = {
     "proposed": "waiting for hospitals",
     "initialising": "preparing",
+    "opening": "hospitals open the sum",
     "aggregating": "combining updates",
     "open": "asked",
     "delivered": "working",
@@ -25,6 +26,7 @@ WORDS: dict[str, str] = {
     "approval-withdrawn": "the approval was withdrawn",
     "policy": "the hospital's policy does not allow it",
     "budget-spent": "the hospital's privacy budget is spent",
+    "ledger-behind": "the hospital's privacy ledger is behind its last countersigned state",
     "too-many-tasks": "more tasks than the approval covers",
     "round-already-answered": "the round was answered before",
     "unknown-study": "the study is not known there",
@@ -37,6 +39,7 @@ WORDS: dict[str, str] = {
     "not-finite": "training did not stay finite",
     "out-of-memory": "not enough memory there",
     "disk-full": "the disk is full there",
+    "unknown-peer": "another hospital's key is not the one that is pinned there",
     "internal": "a fault at the hospital; its own log says more",
 }
 

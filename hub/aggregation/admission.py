@@ -14,10 +14,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from hub.aggregation.chunks import sum_of_squares
+from hub.aggregation.ciphertexts import CiphertextCheck
 from hub.aggregation.opening import Sink, opened_into
 from hub.errors import AdmissionError
 from protocol.errors import TensorError
+from protocol.homomorphic.ciphertexts import CiphertextForm
 from protocol.manifest import BYTES_PER_VALUE, MAX_HEADER_BYTES, Manifest
+from protocol.secure_aggregation.vector import VectorTerms
 from protocol.tensors import LENGTH_BYTES, LITTLE_ENDIAN, read_manifest
 
 RESEND = "The site's administrator finds the task in `wardround site egress`; the round goes on without it."
@@ -41,13 +44,17 @@ class Terms:
     manifest: Manifest | None
     norm_bound: Callable[[int], float]
     """From the number of parameters."""
+    vector: VectorTerms | None = None
+    """Set where the payload is a masked vector, of which only the form can be checked."""
+    form: CiphertextForm | None = None
+    """Set where the payload is an encrypted vector."""
 
 
 @dataclass(frozen=True)
 class Admitted:
     """An update that passed all checks."""
 
-    manifest: Manifest
+    manifest: Manifest | None
     norm: float
     digest: str
     """Of the opened bytes, which are the blob."""
@@ -59,6 +66,20 @@ def check_announced_size(terms: Terms) -> None:
     Raises: AdmissionError.
     """
     if terms.manifest is None:
+        return
+    if terms.form is not None:
+        if terms.payload_bytes != terms.form.file_bytes:
+            expected = terms.form.file_bytes
+            raise AdmissionError(
+                f"Expected {expected} bytes of ciphertexts, {terms.payload_bytes} were announced.", RESEND
+            )
+        return
+    if terms.vector is not None:
+        if terms.payload_bytes != terms.vector.payload_bytes:
+            expected = terms.vector.payload_bytes
+            raise AdmissionError(
+                f"Expected a vector of {expected} bytes, {terms.payload_bytes} were announced.", RESEND
+            )
         return
     whole = terms.manifest.payload_bytes
     if "zstandard" not in terms.steps:
@@ -77,7 +98,11 @@ class UpdateCheck:
         self._terms = terms
         self._hasher = hashlib.sha256()
         self.received_bytes = 0
-        self._values = _ValueCheck(terms, sink)
+        self._values: _ValueCheck | _VectorCheck = _ValueCheck(terms, sink)
+        if terms.form is not None:
+            self._values = _VectorCheck(terms, CiphertextCheck(terms.form, sink))
+        elif terms.vector is not None:
+            self._values = _VectorCheck(terms, sink)
         self._opened = opened_into(self._values, terms.steps)
 
     def write(self, data: bytes, /) -> int:
@@ -102,6 +127,20 @@ class UpdateCheck:
         if "sha256:" + self._hasher.hexdigest() != self._terms.payload_digest:
             raise AdmissionError("The bytes do not have the announced digest.", RESEND)
         return self._values.finish()
+
+
+class _VectorCheck:
+    """A masked vector: any bytes are one. Number and digest are checked above; the site's gate checked the rest."""
+
+    def __init__(self, terms: Terms, sink: Sink) -> None:
+        self._terms = terms
+        self._sink = sink
+
+    def write(self, data: bytes, /) -> int:
+        return self._sink.write(data)
+
+    def finish(self) -> Admitted:
+        return Admitted(self._terms.manifest, 0.0, self._terms.payload_digest)
 
 
 class _ValueCheck:

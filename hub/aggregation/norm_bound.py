@@ -6,6 +6,7 @@ site from ending a study. It is generous: several times what training and noise 
 
 import math
 
+from protocol.site_level import update_deviation
 from protocol.study import StudySpec
 
 # Local training may make a model of any size out of small beginnings, but not ten times as long as it was and each
@@ -18,9 +19,17 @@ FRESH_VALUE = 10.0
 
 
 def update_norm_bound(
-    study: StudySpec, noise_multiplier: float | None, base_norm: float, parameters: int, training_patients: int
+    study: StudySpec,
+    noise_multiplier: float | None,
+    base_norm: float,
+    parameters: int,
+    training_patients: int,
+    update_norm: float | None = None,
 ) -> float:
     """Return the largest norm of a difference that is accepted from a site with so many training patients."""
+    if update_norm is not None and noise_multiplier is not None:
+        deviation = update_deviation(study.privacy, noise_multiplier, update_norm)
+        return update_norm + NOISE_FACTOR * deviation * math.sqrt(parameters)
     bound = BASE_FACTOR * (1.0 + base_norm) + math.sqrt(parameters)
     training = study.training
     steps, rate = training.local_steps, training.learning_rate / (1.0 - training.momentum)

@@ -12,6 +12,7 @@ import zstandard
 
 from hub.errors import AdmissionError
 from protocol.messages import TaskKind
+from protocol.secure_aggregation.vector import MEANING, Producer
 
 # A decoder keeps one window in memory; levels up to 19 need 8 MiB.
 MAX_WINDOW_BYTES = 32 << 20
@@ -19,6 +20,7 @@ MAX_WINDOW_BYTES = 32 << 20
 PIECE_BYTES = 256 << 10
 
 Compression = Literal["none", "zstandard"]
+Method = Literal["none", "masking", "homomorphic"]
 
 
 class Sink(Protocol):
@@ -28,8 +30,16 @@ class Sink(Protocol):
         """Take bytes; raise to stop their source."""
 
 
-def expected_steps(kind: TaskKind, compression: Compression) -> list[str]:
-    """Return the list of steps that an answer to a task must have taken."""
+def expected_steps(
+    kind: TaskKind, compression: Compression, method: Method = "none", producer: Producer = "quantised"
+) -> list[str]:
+    """Return the list of steps that an answer to a task must have taken; `producer` made the integers under masks."""
+    if kind is TaskKind.TRAIN and method == "masking":
+        return [MEANING[producer], producer, "masked"]
+    if kind is TaskKind.TRAIN and method == "homomorphic":
+        return ["difference", "quantised", "encrypted"]
+    if kind is TaskKind.DECRYPT:
+        return ["decrypted"]
     meaning = "weights" if kind is TaskKind.INITIALISE else "difference"
     return [meaning] if compression == "none" else [meaning, "zstandard"]
 

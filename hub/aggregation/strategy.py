@@ -18,12 +18,14 @@ class ServerState:
     """A strategy's state after a version.
 
     `step` is the number of rounds applied; `weights` the blob that sites train from; `mean` the exponential mean of the
-    weights, where the study asks for one.
+    weights, where the study asks for one; `update_norm` the length to which sites cut their
+    next updates, where they do.
     """
 
     step: int
     weights: str
     mean: str | None = None
+    update_norm: float | None = None
 
     @property
     def released(self) -> str:
@@ -37,16 +39,22 @@ class ServerState:
     @classmethod
     def from_document(cls, document: dict[str, Any]) -> "ServerState":
         """Read what `document` wrote."""
-        return cls(step=int(document["step"]), weights=str(document["weights"]), mean=document.get("mean"))
+        return cls(
+            step=int(document["step"]),
+            weights=str(document["weights"]),
+            mean=document.get("mean"),
+            update_norm=document.get("update_norm"),
+        )
 
 
 @dataclass(frozen=True)
 class CountedUpdate:
-    """An accepted update as the mean takes it: its blob (the difference, opened) and its weight."""
+    """An accepted update as the mean takes it: its blob (the difference, opened), its weight, and its noised bit."""
 
     site: str
     blob: str
     weight: float
+    uncut: float | None = None
 
 
 class Strategy(Protocol):

@@ -21,9 +21,11 @@ STATUS: dict[type[Exception], int] = {
     errors.RequestError: 400,
     errors.RequestTooLargeError: 413,
     errors.AuthenticationError: 401,
+    errors.SignInDelayedError: 429,
     errors.InvitationError: 403,
     errors.NotPermittedError: 403,
     errors.AdmissionError: 422,
+    errors.ChargeMissingError: 409,
     errors.BlobError: 400,
     ProtocolError: 400,
     SignatureError: 403,
@@ -57,7 +59,10 @@ async def _hub_error(_request: Request, error: Exception) -> JSONResponse:
         getattr(error, "message", ""),
         getattr(error, "remedy", ""),
     )
-    return _answer(status_of(error), code, message, remedy)
+    answer = _answer(status_of(error), code, message, remedy)
+    if isinstance(error, errors.SignInDelayedError):
+        answer.headers["Retry-After"] = str(error.seconds)
+    return answer
 
 
 async def _protocol_error(_request: Request, error: Exception) -> JSONResponse:

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Request
 
 from hub.api.dependencies import Anyone, Operator, Reader, ServicesOf, body_up_to, text_fields
 from hub.auth import coordinator
@@ -15,10 +15,11 @@ SmallBody = Annotated[bytes, Depends(body_up_to(MAX_ACCOUNT_BYTES))]
 
 
 @router.post("/token/person")
-def person_token(caller: Anyone, services: ServicesOf, body: SmallBody) -> dict[str, Any]:
-    """Sign in with name and password."""
+def person_token(caller: Anyone, services: ServicesOf, request: Request, body: SmallBody) -> dict[str, Any]:
+    """Sign in with name and password; after too many wrong ones the answer is 429, with Retry-After."""
+    address = request.client.host if request.client else ""
     fields = text_fields(body, "name", "password")
-    return coordinator.person_token(services, fields["name"], fields["password"]).__dict__
+    return coordinator.person_token(services, fields["name"], fields["password"], address).__dict__
 
 
 @router.get("/me")

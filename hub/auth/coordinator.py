@@ -3,8 +3,6 @@
 import re
 from dataclasses import dataclass
 
-import structlog
-
 from hub.audit.log import append
 from hub.auth.enrolment import (
     INVITATION_SECONDS,
@@ -18,6 +16,7 @@ from hub.auth.enrolment import (
 from hub.auth.identity import Caller, MessageType, open_signed
 from hub.auth.passwords import hash_password, password_matches
 from hub.auth.roles import PERSON_ROLES, SITE_ROLE
+from hub.auth.sign_in import check_password
 from hub.auth.tokens import Bearer, assertion_issuer, check_assertion, issue_token, read_token
 from hub.errors import AuthenticationError, InvitationError, NotFoundError, NotPermittedError, RequestError, StateError
 from hub.services import Services
@@ -30,7 +29,6 @@ from protocol.signing import PublicKey, open_envelope, read_unverified
 from protocol.study import NAME_PATTERN
 
 SEEN_EVERY_SECONDS = 10.0
-_log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
@@ -104,18 +102,12 @@ def site_token(services: Services, assertion: str) -> Token:
     return Token(token, seconds, name, SITE_ROLE)
 
 
-def person_token(services: Services, name: str, password: str) -> Token:
-    """Sign a person in.
+def person_token(services: Services, name: str, password: str, address: str = "") -> Token:
+    """Sign a person in, who calls from an address.
 
-    Raises: AuthenticationError; a wrong name and a wrong password get the same sentence.
+    Raises: AuthenticationError, SignInDelayedError; see `sign_in.check_password`.
     """
-    with services.reading() as session:
-        person = stores.find_person(session, name) if re.fullmatch(NAME_PATTERN, name) else None
-    if not password_matches(person.password_hash if person else None, password) or person is None or person.disabled:
-        _log.warning("sign_in_refused")
-        raise AuthenticationError(
-            "Name and password do not belong together.", "Check both, or ask the hub's operator for a new password."
-        )
+    person = check_password(services, name, password, address)
     token, seconds = issue_token(Bearer("person", name), token_secret(services.settings), services.clock())
     return Token(token, seconds, name, person.role)
 

@@ -11,11 +11,13 @@ from hub.audit.log import append
 from hub.errors import NotFoundError
 from hub.mail import post
 from hub.rounds.participants import Participant
+from hub.rounds.terms import stored_task
 from hub.rounds.transitions import TaskEvent, TaskState, is_waiting, next_task_state
 from hub.services import Services
 from hub.storage import round_stores, stores
 from hub.storage.database import Session
 from hub.storage.tables import StudyRow, TaskRow
+from hub.studies.ledger_heads import head_of
 from hub.studies.specification import stored_study
 from protocol.messages import ModelReference, RoundTask, TaskCancelled, TaskKind
 from protocol.study import StudySpec
@@ -67,8 +69,29 @@ def own_task(session: Session, site: str, task_id: str) -> TaskRow:
     return task
 
 
-def ask(turn: Turn, site: str, number: int, kind: TaskKind, base: ModelReference | None) -> TaskRow:
+def ask(
+    turn: Turn,
+    site: str,
+    number: int,
+    kind: TaskKind,
+    base: ModelReference | None,
+    update_norm: float | None = None,
+) -> TaskRow:
     """Give a site a task: one row, one signed message in its mailbox."""
+    row = record_task(turn, site, number, kind, base, update_norm)
+    post(turn.session, turn.services, site, stored_task(row.document))
+    return row
+
+
+def record_task(
+    turn: Turn,
+    site: str,
+    number: int,
+    kind: TaskKind,
+    base: ModelReference | None,
+    update_norm: float | None = None,
+) -> TaskRow:
+    """Note what is asked of a site; whoever asks posts the message."""
     given = round_stores.tasks_given(turn.session, turn.study.digest, site, kind)
     task = RoundTask(
         task_id=f"{turn.study.name}.r{number}.{site}.{kind.value}",
@@ -79,7 +102,9 @@ def ask(turn: Turn, site: str, number: int, kind: TaskKind, base: ModelReference
         sequence=given + 1,
         base=base,
         noise_multiplier=turn.study.noise_multiplier if kind is TaskKind.TRAIN else None,
+        update_norm=update_norm,
         deadline_seconds=turn.spec.participants.deadline_seconds,
+        ledger_head=head_of(turn.session, site),
     )
     row = TaskRow(
         task_id=task.task_id,
@@ -95,7 +120,6 @@ def ask(turn: Turn, site: str, number: int, kind: TaskKind, base: ModelReference
     )
     turn.session.add(row)
     turn.session.flush()
-    post(turn.session, turn.services, site, task)
     turn.audit("hub", "task.opened", row.task_id, {"study": row.study, "site": site, "digest": row.digest})
     return row
 

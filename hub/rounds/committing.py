@@ -17,15 +17,22 @@ from hub.registry.coordinator import register_version
 from hub.registry.lineage import LineageParticipant
 from hub.rounds.asking import Turn, turn_on
 from hub.rounds.coordinator import fail_round, judge_or_go_on, state_after
+from hub.rounds.opening_methods import opening_of
 from hub.rounds.transitions import RoundEvent, RoundState
 from hub.services import Services
 from hub.storage import round_stores, stores
 from hub.storage.database import Session
 from hub.storage.tables import RoundRow, StudyRow, UpdateRow
 from hub.studies.specification import stored_study
-from protocol.errors import TensorError
+from protocol.errors import ProtocolError
+from protocol.messages import UpdateNotice, expect
+from protocol.signing import read_unverified
 from protocol.study import StudySpec
 
+_FAILURES = {
+    RoundState.AGGREGATING: RoundEvent.CLOSE_FAILED,
+    RoundState.OPENING: RoundEvent.OPENING_FAILED,
+}
 _log = structlog.get_logger()
 
 
@@ -43,13 +50,25 @@ def close_round(services: Services, study: str, round: int) -> bool:  # noqa: A0
     with services.reading() as session:
         work = _work(session, study, round)
     if work is None:
-        return False
+        return _prepare_opening(services, study, round)
     _log.info("round_closing", study=work.spec.name, round=round, updates=len(work.updates))
+    method = opening_of(work.spec)
     try:
-        state = strategy_of(work.spec).apply(work.state, work.updates, services.blobs)
-    except (AggregationError, BlobError, NotFoundError, TensorError) as error:
+        updates = work.updates if method is None else (method.sum_of(services, study, round),)
+        state = strategy_of(work.spec).apply(work.state, updates, services.blobs)
+    except (AggregationError, BlobError, NotFoundError, ProtocolError) as error:
         return _give_up(services, study, round, str(error))
     return _commit(services, study, round, work, state)
+
+
+def _prepare_opening(services: Services, study: str, number: int) -> bool:
+    with services.reading() as session:
+        row, spec = round_stores.round_of(session, study, number), turn_on(session, services, study).spec
+        method = opening_of(spec) if row.state == RoundState.OPENING else None
+    try:
+        return method is not None and method.prepare(services, study, number)
+    except (AggregationError, BlobError, NotFoundError, ProtocolError) as error:
+        return _give_up(services, study, number, str(error))
 
 
 def _work(session: Session, study: str, number: int) -> Work | None:
@@ -58,8 +77,12 @@ def _work(session: Session, study: str, number: int) -> Work | None:
         return None
     spec = stored_study(row.specification)
     updates = round_stores.updates_of_round(session, study, number)
-    counted = tuple(CountedUpdate(update.site, update.blob, update.weight) for update in updates)
-    return Work(spec, state_after(stores.version(session, study, number - 1)), counted)
+    counted = tuple(CountedUpdate(row.site, row.blob, row.weight, _uncut(row)) for row in updates)
+    return Work(spec, state_after(stores.newest_version(session, study)), counted)
+
+
+def _uncut(row: UpdateRow) -> float | None:
+    return expect(read_unverified(row.notice), UpdateNotice).uncut
 
 
 def _commit(services: Services, study: str, number: int, work: Work, state: ServerState) -> bool:
@@ -69,7 +92,7 @@ def _commit(services: Services, study: str, number: int, work: Work, state: Serv
             return False
         turn = Turn(session, services, stores.study(session, study), work.spec)
         updates = round_stores.updates_of_round(session, study, number)
-        base = stores.version(session, study, number - 1)
+        base = stores.newest_version(session, study)
         epsilon, delta = _privacy_spent(session, turn.study, number)
         version = register_version(
             session,
@@ -95,8 +118,9 @@ def _give_up(services: Services, study: str, number: int, reason: str) -> bool:
     _log.error("round_not_closed", round=number, reason=reason)
     with services.transaction() as session:
         row: RoundRow = round_stores.round_of(session, study, number)
-        if row.state == RoundState.AGGREGATING:
-            fail_round(turn_on(session, services, study), row, RoundEvent.CLOSE_FAILED, reason)
+        event = _FAILURES.get(RoundState(row.state))
+        if event is not None:
+            fail_round(turn_on(session, services, study), row, event, reason)
     return False
 
 

@@ -11,7 +11,8 @@ from hub.aggregation.strategy import ServerState
 from hub.registry.lineage import read_lineage
 from hub.rounds.asking import Turn, ask, cancel_waiting
 from hub.rounds.closing import Verdict, initialising_verdict, judging_verdict, standing_of, training_verdict
-from hub.rounds.participants import initialisers, judges, taking_part, trainers
+from hub.rounds.opening_methods import opening_of
+from hub.rounds.participants import initialisers, judges, sites_problem, taking_part, trainers
 from hub.rounds.scoring import best_version
 from hub.rounds.transitions import (
     OPEN_ROUND_STATES,
@@ -36,6 +37,7 @@ AGGREGATE = "aggregate"
 _KIND_ASKED = {
     RoundState.INITIALISING: TaskKind.INITIALISE,
     RoundState.TRAINING: TaskKind.TRAIN,
+    RoundState.OPENING: TaskKind.TRAIN,
     RoundState.EVALUATING: TaskKind.EVALUATE,
 }
 
@@ -67,7 +69,9 @@ def verdict_of(turn: Turn, row: RoundRow) -> Verdict:
     state = RoundState(row.state)
     if state not in _KIND_ASKED:
         return Verdict.WAIT
-    tasks = _tasks(turn, row)
+    tasks, method = _tasks(turn, row), opening_of(turn.spec)
+    if method is not None and state in (RoundState.TRAINING, RoundState.OPENING):
+        return method.verdict(turn, row, tasks)
     standing = standing_of((task.state for task in tasks), overdue=turn.now >= row.deadline_at)
     if state is RoundState.TRAINING:
         return training_verdict(standing, turn.spec.participants.quorum)
@@ -90,6 +94,7 @@ def close_open_rounds(session: Session, services: Services, study: StudyRow, rea
     cancel_waiting(turn, round_stores.tasks_of_study(session, study.digest), reason)
     for row in round_stores.rounds(session, study.digest):
         if row.state in OPEN_ROUND_STATES:
+            _end_opening(turn, row)
             move_round(turn, row, RoundEvent.ABANDONED, reason)
 
 
@@ -109,15 +114,26 @@ def move_round(turn: Turn, row: RoundRow, event: RoundEvent, reason: str = "") -
 
 
 def fail_round(turn: Turn, row: RoundRow, event: RoundEvent, reason: str) -> None:
-    """End a round without a version, and with it the study: a version's number is its round's."""
+    """End a round without a version. With a spare task left the next round tries again; else the study has failed.
+
+    The round that tries again has the next number: new keys, new noise, another task in every site's ledger.
+    """
     cancel_waiting(turn, _tasks(turn, row), reason)
+    _end_opening(turn, row)
     move_round(turn, row, event, reason)
+    turn.session.flush()
+    missing = turn.spec.rounds - _versions_made(turn)
+    if row.number > 0 and row.number + missing <= turn.spec.maximum_training_tasks:
+        _open_training(turn, row.number + 1)
+        return
     end_study(turn.session, turn.services, turn.study, StudyEvent.FAIL, f"Round {row.number} failed. {reason}")
 
 
 def judge_or_go_on(turn: Turn, row: RoundRow, version: VersionRow) -> None:
     """After a version's commit: ask for its evaluation if it is due, else complete the round."""
-    due = row.number % turn.spec.evaluation.every == 0 or row.number == turn.spec.rounds
+    turn.session.flush()
+    made = _versions_made(turn)
+    due = made % turn.spec.evaluation.every == 0 or made == turn.spec.rounds
     asked = judges(turn.participants(), turn.now) if due else []
     if not asked:
         move_round(turn, row, RoundEvent.VERSION_COMMITTED_UNJUDGED)
@@ -152,15 +168,36 @@ def _step_initialising(turn: Turn, row: RoundRow, verdict: Verdict) -> None:
 
 
 def _step_training(turn: Turn, row: RoundRow, verdict: Verdict) -> None:
-    tasks = _tasks(turn, row)
+    tasks, method = _tasks(turn, row), opening_of(turn.spec)
     accepted = sum(task.state == TaskState.ACCEPTED for task in tasks)
     if verdict is Verdict.FAIL:
         reason = f"{accepted} of {len(tasks)} asked sites sent an update that could be used: below the quorum."
-        fail_round(turn, row, RoundEvent.QUORUM_LOST, reason)
+        fail_round(turn, row, RoundEvent.QUORUM_LOST, method.why(turn, row) if method else reason)
+        return
+    if method is not None and not method.step(turn, row, tasks):
         return
     cancel_waiting(turn, tasks, "The round closed at its quorum.")
+    if method is not None:
+        move_round(turn, row, RoundEvent.SURVIVORS_FIXED)
+        method.begin(turn, row)
+        return
     move_round(turn, row, RoundEvent.QUORUM_REACHED)
     enqueue_after_commit(turn.session, AGGREGATE, {"study": row.study, "round": row.number})
+
+
+def _step_opening(turn: Turn, row: RoundRow, verdict: Verdict) -> None:
+    method = opening_of(turn.spec)
+    if method is None or verdict is Verdict.FAIL:
+        fail_round(turn, row, RoundEvent.OPENING_FAILED, method.why(turn, row) if method else "")
+    elif method.step(turn, row, _tasks(turn, row)):
+        move_round(turn, row, RoundEvent.SUM_OPENED)
+        enqueue_after_commit(turn.session, AGGREGATE, {"study": row.study, "round": row.number})
+
+
+def _end_opening(turn: Turn, row: RoundRow) -> None:
+    method = opening_of(turn.spec)
+    if method is not None:
+        method.end(turn, row)
 
 
 def _step_evaluating(turn: Turn, row: RoundRow, _verdict: Verdict) -> None:
@@ -172,13 +209,14 @@ def _step_evaluating(turn: Turn, row: RoundRow, _verdict: Verdict) -> None:
 _STEPS: dict[RoundState, Callable[[Turn, RoundRow, Verdict], None]] = {
     RoundState.INITIALISING: _step_initialising,
     RoundState.TRAINING: _step_training,
+    RoundState.OPENING: _step_opening,
     RoundState.EVALUATING: _step_evaluating,
 }
 
 
 def _go_on(turn: Turn, number: int) -> None:
     turn.session.flush()
-    if number < turn.spec.rounds:
+    if _versions_made(turn) < turn.spec.rounds:
         _open_training(turn, number + 1)
         return
     final = number
@@ -191,20 +229,33 @@ def _open_training(turn: Turn, number: int) -> None:
     participants = turn.participants()
     asked = trainers(participants, turn.now)
     remaining, minimum = len(taking_part(participants, turn.now)), turn.spec.participants.minimum_sites
+    problem = sites_problem(turn.spec, len(asked))
+    if problem is not None:
+        end_study(turn.session, turn.services, turn.study, StudyEvent.FAIL, f"Round {number} cannot open: {problem}")
+        return
     if not asked or remaining < minimum:
         reason = f"Round {number} cannot open: {remaining} approvals hold, {len(asked)} of them with training patients."
         end_study(turn.session, turn.services, turn.study, StudyEvent.FAIL, f"{reason} The study needs {minimum}.")
         return
-    base_version = stores.version(turn.session, turn.study.digest, number - 1)
+    base_version = stores.newest_version(turn.session, turn.study.digest)
+    state = state_after(base_version)
     base = ModelReference(
-        number=number - 1,
-        weights_digest=state_after(base_version).weights,
+        number=base_version.number,
+        weights_digest=state.weights,
         weights_bytes=base_version.weights_bytes,
         manifest_digest=base_version.manifest_digest,
     )
-    _add_round(turn, number, RoundState.TRAINING)
+    row = _add_round(turn, number, RoundState.TRAINING)
     for participant in asked:
-        ask(turn, participant.site, number, TaskKind.TRAIN, base)
+        ask(turn, participant.site, number, TaskKind.TRAIN, base, state.update_norm)
+    method = opening_of(turn.spec)
+    if method is not None:
+        method.open(turn, row, [participant.site for participant in asked])
+
+
+def _versions_made(turn: Turn) -> int:
+    """Return how many versions were trained; version 0 was not."""
+    return max(0, len(stores.versions(turn.session, turn.study.digest)) - 1)
 
 
 def _add_round(turn: Turn, number: int, state: RoundState) -> RoundRow:

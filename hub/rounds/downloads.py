@@ -5,6 +5,7 @@ from pathlib import Path
 
 from hub.auth.identity import Caller
 from hub.errors import NotFoundError
+from hub.rounds.decrypting import decryption_blobs
 from hub.rounds.terms import stored_task
 from hub.rounds.transitions import WAITING_TASK_STATES
 from hub.services import Services
@@ -51,7 +52,7 @@ def count_sent(services: Services, task_id: str, sent_bytes: int) -> None:
 def _task_based_on(session: Session, site: str, digest: str) -> str | None:
     for row in round_stores.tasks_of_site(session, site, [state.value for state in WAITING_TASK_STATES]):
         base = stored_task(row.document).base
-        if base is not None and base.weights_digest == digest:
+        if (base is not None and base.weights_digest == digest) or digest in decryption_blobs(session, row):
             return row.task_id
     return None
 

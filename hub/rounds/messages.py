@@ -14,6 +14,7 @@ from hub.auth.coordinator import open_from_site
 from hub.errors import AdmissionError, HubError, NotFoundError, RequestError, StateError
 from hub.rounds.asking import Turn, own_task, settle, turn_on
 from hub.rounds.coordinator import advance
+from hub.rounds.masking_messages import MASKING_KINDS, receive_masking
 from hub.rounds.receipts import signed_receipt
 from hub.rounds.terms import check_report, stored_task
 from hub.rounds.transitions import TaskEvent, TaskState, is_waiting
@@ -21,10 +22,11 @@ from hub.services import Services
 from hub.storage import round_stores, stores
 from hub.storage.tables import EvaluationRow, TaskRow
 from hub.studies.coordinator import record_approval
+from hub.studies.ledger_heads import post_record, record_charge
 from protocol.digest import digest_of_bytes
 from protocol.errors import ProtocolError
 from protocol.message import Message
-from protocol.messages import Approval, EvaluationReport, Progress, TaskRefusal
+from protocol.messages import Approval, EvaluationReport, LedgerCharge, Progress, Reason, TaskRefusal
 from protocol.signing import read_unverified
 
 MessageType = TypeVar("MessageType", bound=Message)
@@ -90,10 +92,20 @@ def _progress(services: Services, arrived: Arrived) -> str | None:
     return None
 
 
+def _masking(services: Services, arrived: Arrived) -> str | None:
+    return receive_masking(services, arrived.site, arrived.message, arrived.envelope)
+
+
+def _charge(services: Services, arrived: Arrived) -> str | None:
+    return record_charge(services, arrived.message, arrived.envelope)
+
+
 def _refusal(services: Services, arrived: Arrived) -> str | None:
     refusal: TaskRefusal = arrived.message
     with services.transaction() as session:
         task = own_task(session, arrived.site, refusal.task_id)
+        if refusal.reason is Reason.LEDGER_BEHIND and is_waiting(task.state):
+            post_record(session, services, arrived.site)
         if not is_waiting(task.state):
             same = task.state == TaskState.REFUSED and task.reason == refusal.reason.value
             return None if same else LATE
@@ -129,9 +141,11 @@ def _report(services: Services, arrived: Arrived) -> str | None:
 
 _HANDLERS: dict[type[Message], Callable[[Services, Arrived], str | None]] = {
     Approval: _approval,
+    LedgerCharge: _charge,
     Progress: _progress,
     TaskRefusal: _refusal,
     EvaluationReport: _report,
+    **dict.fromkeys(MASKING_KINDS, _masking),
 }
 
 

@@ -4,6 +4,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from protocol.secure_aggregation.roster import FEWEST_MEMBERS
+from protocol.study import StudySpec
+
 APPROVED = "approved"
 WITHDRAWN = "withdrawn"
 
@@ -46,3 +49,15 @@ def initialisers(participants: Iterable[Participant], now: float) -> list[Partic
 def weight_of(training_patients: int, weighting: Literal["patients", "equal"]) -> float:
     """Return what an update of this site weighs in the mean; `patients` is the approval's public figure."""
     return float(training_patients) if weighting == "patients" else 1.0
+
+
+def sites_problem(study: StudySpec, asked: int) -> str | None:
+    """Say why a sum of so many sites' updates cannot be made in secret, or None."""
+    terms = study.secure_aggregation
+    if terms.method == "none":
+        return None
+    if asked < FEWEST_MEMBERS:
+        return f"{asked} sites would train; a sum that tells nothing of one of them needs {FEWEST_MEMBERS}."
+    if terms.maximum_sites is not None and asked > terms.maximum_sites:
+        return f"{asked} sites would train; the study's sums hold at most {terms.maximum_sites}."
+    return None

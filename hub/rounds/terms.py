@@ -5,6 +5,8 @@ from hub.errors import AdmissionError
 from protocol.digest import parse_json
 from protocol.messages import EvaluationReport, RoundTask, TaskKind, UpdateNotice
 from protocol.metrics import BINS, NOISED_BINS
+from protocol.secure_aggregation.vector import producer_of
+from protocol.site_level import is_adaptive
 from protocol.study import StudySpec
 
 SAME_STUDY = (
@@ -30,13 +32,20 @@ def check_notice(notice: UpdateNotice, task: RoundTask, study: StudySpec, traini
     _same("study", notice.study_digest, task.study_digest)
     _same("round", notice.round, task.round)
     _same("base version", notice.base_digest, base)
-    _same("list of steps", list(notice.steps), expected_steps(task.kind, study.transport.compression))
+    method = study.secure_aggregation.method
+    steps = expected_steps(task.kind, study.transport.compression, method, producer_of(study))
+    _same("list of steps", list(notice.steps), steps)
     if task.base is not None:
         _same("manifest", notice.manifest_digest, task.base.manifest_digest)
+    if task.kind is TaskKind.TRAIN and method != "none":
+        _same("weight", notice.weight, 1.0)  # the weight travels inside the vector, unseen
     if notice.weight not in (1.0, float(training_patients)):
         raise AdmissionError("The weight is neither 1 nor the figure that the site's approval made public.", SAME_STUDY)
     if not 0 < notice.payload_bytes <= LARGEST_PAYLOAD_BYTES:
         raise AdmissionError(f"An update has between 1 and {LARGEST_PAYLOAD_BYTES} bytes.", SAME_STUDY)
+    encrypted = study.secure_aggregation.method == "homomorphic" and task.kind in (TaskKind.TRAIN, TaskKind.DECRYPT)
+    _same("key", notice.key_id is not None, encrypted)
+    _same("noised bit", notice.uncut is not None, task.kind is TaskKind.TRAIN and is_adaptive(study.privacy))
     if task.kind is TaskKind.TRAIN and study.privacy.epsilon is not None:
         _check_account(notice, study)
 

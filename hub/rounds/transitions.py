@@ -18,6 +18,7 @@ class RoundState(StrEnum):
 
     INITIALISING = "initialising"
     TRAINING = "training"
+    OPENING = "opening"
     AGGREGATING = "aggregating"
     EVALUATING = "evaluating"
     COMPLETE = "complete"
@@ -30,6 +31,9 @@ class RoundEvent(StrEnum):
     NO_SITE_LEFT = "no-site-left"
     QUORUM_REACHED = "quorum-reached"
     QUORUM_LOST = "quorum-lost"
+    SURVIVORS_FIXED = "survivors-fixed"
+    SUM_OPENED = "sum-opened"
+    OPENING_FAILED = "opening-failed"
     VERSION_COMMITTED = "version-committed"
     VERSION_COMMITTED_UNJUDGED = "version-committed-unjudged"
     CLOSE_FAILED = "close-failed"
@@ -65,6 +69,11 @@ ROUND_TABLE: dict[tuple[RoundState, RoundEvent], RoundState] = {
     (_R.TRAINING, _E.QUORUM_REACHED): _R.AGGREGATING,
     (_R.TRAINING, _E.QUORUM_LOST): _R.FAILED,
     (_R.TRAINING, _E.ABANDONED): _R.FAILED,
+    # Where the hub cannot read the updates, the sites open their sum (`opening.py`).
+    (_R.TRAINING, _E.SURVIVORS_FIXED): _R.OPENING,
+    (_R.OPENING, _E.SUM_OPENED): _R.AGGREGATING,
+    (_R.OPENING, _E.OPENING_FAILED): _R.FAILED,
+    (_R.OPENING, _E.ABANDONED): _R.FAILED,
     (_R.AGGREGATING, _E.VERSION_COMMITTED): _R.EVALUATING,
     (_R.AGGREGATING, _E.VERSION_COMMITTED_UNJUDGED): _R.COMPLETE,
     (_R.AGGREGATING, _E.CLOSE_FAILED): _R.FAILED,
@@ -86,7 +95,7 @@ TASK_TABLE: dict[tuple[TaskState, TaskEvent], TaskState] = {
     (_T.DELIVERED, _F.CANCELLED): _T.CANCELLED,
 }
 
-OPEN_ROUND_STATES = frozenset({_R.INITIALISING, _R.TRAINING, _R.AGGREGATING, _R.EVALUATING})
+OPEN_ROUND_STATES = frozenset({_R.INITIALISING, _R.TRAINING, _R.OPENING, _R.AGGREGATING, _R.EVALUATING})
 WAITING_TASK_STATES = frozenset({_T.OPEN, _T.DELIVERED})
 
 

@@ -29,8 +29,11 @@ from hub.services import Services
 from hub.storage import round_stores, stores
 from hub.storage.database import Session
 from hub.storage.tables import TaskRow, UpdateRow, UploadRow
+from hub.studies.ledger_heads import account_problem
 from protocol.digest import digest_of_bytes, hex_of
-from protocol.messages import UpdateNotice, expect
+from protocol.homomorphic.vector_form import form_of
+from protocol.messages import TaskKind, UpdateNotice, expect
+from protocol.secure_aggregation.vector import vector_terms
 from protocol.signing import read_unverified
 from protocol.tensors import read_manifest
 
@@ -62,11 +65,14 @@ def announce(services: Services, site: str, envelope: bytes) -> UploadState:
     """
     notice = open_message(services, site, envelope, UpdateNotice)
     message_digest = digest_of_bytes(read_unverified(envelope))
+    unaccounted = account_problem(services, site, notice)
     with services.transaction() as session:
         task = own_task(session, site, notice.task_id)
         known = round_stores.upload_of_task(session, task.task_id)
         if known is None:
             known = _open_upload(session, services, task, notice, envelope, hex_of(message_digest))
+            if unaccounted is not None and known.state == RECEIVING:
+                _refuse_in(session, services, known, unaccounted)
         elif known.upload_id != hex_of(message_digest):
             return UploadState("", 0, signed_receipt(services.key, message_digest, ANOTHER, services.clock()))
         round_stores.count_bytes(session, task.task_id, up=len(envelope))
@@ -216,11 +222,17 @@ def _terms(session: Session, services: Services, row: UploadRow) -> Terms:
     turn = turn_on(session, services, task_row.study)
     spec, noise, patients = turn.spec, turn.study.noise_multiplier, _patients(session, task_row)
     path = services.blobs.path(task.base.weights_digest)
+    if spec.secure_aggregation.method != "none" and task.kind in (TaskKind.TRAIN, TaskKind.DECRYPT):
+        manifest = read_manifest(path)
+        vector = vector_terms(spec, manifest.parameters)
+        encrypted = task.kind is TaskKind.TRAIN and spec.secure_aggregation.method == "homomorphic"
+        form = form_of(vector, task.study_digest, task.round, notice.key_id or "") if encrypted else None
+        return Terms(*shape, manifest, fresh_norm_bound, vector, form)
     base_norm = _base_norm(path)
     return Terms(
         *shape,
         manifest=read_manifest(path),
-        norm_bound=lambda parameters: update_norm_bound(spec, noise, base_norm, parameters, patients),
+        norm_bound=lambda parameters: update_norm_bound(spec, noise, base_norm, parameters, patients, task.update_norm),
     )
 
 
@@ -237,6 +249,12 @@ def _accept(session: Session, services: Services, row: UploadRow, admitted: Admi
         return
     notice = expect(read_unverified(row.notice), UpdateNotice)
     turn = turn_on(session, services, task.study)
+    if task.kind == TaskKind.DECRYPT:
+        row.state = ACCEPTED
+        settle(turn, task, TaskEvent.ANSWERED)
+        turn.audit(f"site:{task.site}", "sum.decrypted", task.task_id, {"blob": admitted.digest})
+        advance(session, services, task.study)
+        return
     account = notice.privacy
     update = UpdateRow(
         task_id=task.task_id,
@@ -265,8 +283,8 @@ def _patients(session: Session, task: TaskRow) -> int:
 
 
 def _weight(turn: Turn, task: TaskRow) -> float:
-    if task.round == 0:
-        return 1.0
+    if task.round == 0 or turn.spec.secure_aggregation.method != "none":
+        return 1.0  # under masks the weight is inside the vector
     return weight_of(_patients(turn.session, task), turn.spec.strategy.weighting)
 
 

@@ -129,6 +129,19 @@ def version(session: Session, digest: str, number: int) -> VersionRow:
     return row
 
 
+def newest_version(session: Session, digest: str) -> VersionRow:
+    """Return a study's newest version; numbers may be missing before it, of rounds that failed.
+
+    Raises: NotFoundError.
+    """
+    row = session.scalars(
+        select(VersionRow).where(VersionRow.study == digest).order_by(VersionRow.number.desc()).limit(1)
+    ).first()
+    if row is None:
+        raise NotFoundError("The study has no version yet.", "See its rounds at /v1/studies/{digest}/rounds.")
+    return row
+
+
 def decisions(session: Session, digest: str, number: int) -> Sequence[DecisionRow]:
     """Return the recorded judgements of a version, oldest first."""
     return session.scalars(

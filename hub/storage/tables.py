@@ -40,6 +40,15 @@ class PersonRow(Base):
     disabled: Mapped[bool] = mapped_column(default=False)
 
 
+class SignInFailureRow(Base):
+    """How many sign-ins failed lately (`hub/auth/throttling.py`); the counter is a keyed digest, not a name."""
+
+    __tablename__ = "sign_in_failures"
+    counter: Mapped[str] = mapped_column(String(64), primary_key=True)
+    failures: Mapped[int] = mapped_column(Integer)
+    failed_at: Mapped[float] = mapped_column(Float, index=True)
+
+
 class StudyRow(Base):
     """A study and its state (`hub/studies/lifecycle.py`)."""
 
@@ -164,6 +173,66 @@ class VersionRow(Base):
     manifest_digest: Mapped[str] = mapped_column(String(71))
     lineage: Mapped[bytes] = mapped_column(LargeBinary)  # signed envelope of hub/registry/lineage.py
     created_at: Mapped[float] = mapped_column(Float)
+
+
+class LedgerChargeRow(Base):
+    """What a site's privacy ledger was charged for a study, in the site's own signed words."""
+
+    __tablename__ = "ledger_charges"
+    site: Mapped[str] = mapped_column(ForeignKey("sites.name"), primary_key=True)
+    chain: Mapped[str] = mapped_column(String(71), primary_key=True)  # the ledger's head after the charge
+    number: Mapped[int] = mapped_column(BigInteger)
+    follows: Mapped[str | None] = mapped_column(String(71))  # the chain of the charge before it
+    study: Mapped[str] = mapped_column(ForeignKey("studies.digest"), index=True)
+    training_epsilon: Mapped[float | None] = mapped_column(Float)  # recomputed here from the events
+    envelope: Mapped[bytes] = mapped_column(LargeBinary)
+    received_at: Mapped[float] = mapped_column(Float)
+
+
+class LedgerHeadRow(Base):
+    """The last head of a site's privacy ledger that this hub has countersigned."""
+
+    __tablename__ = "ledger_heads"
+    site: Mapped[str] = mapped_column(ForeignKey("sites.name"), primary_key=True)
+    number: Mapped[int] = mapped_column(BigInteger)
+    chain: Mapped[str] = mapped_column(String(71))
+
+
+class MaskingRoundRow(Base):
+    """The masks of one round: its phase, and which sites are how far. Lists of names are JSON."""
+
+    __tablename__ = "masking_rounds"
+    study: Mapped[str] = mapped_column(ForeignKey("studies.digest"), primary_key=True)
+    round: Mapped[int] = mapped_column(Integer, primary_key=True)
+    phase: Mapped[str] = mapped_column(String(20))  # protocol/secure_aggregation/phases.py
+    deadline_at: Mapped[float] = mapped_column(Float)  # of the phase; uploads have the round's
+    roster_digest: Mapped[str | None] = mapped_column(String(71))
+    asked: Mapped[str] = mapped_column(Text)
+    roster: Mapped[str] = mapped_column(Text)  # whose keys were posted
+    members: Mapped[str] = mapped_column(Text)  # whose shares were delivered: masks are among these
+    survivors: Mapped[str] = mapped_column(Text)  # whose vectors were accepted
+
+
+class MaskingMessageRow(Base):
+    """What a site said in one phase of a masked round, as it signed it."""
+
+    __tablename__ = "masking_messages"
+    study: Mapped[str] = mapped_column(ForeignKey("studies.digest"), primary_key=True)
+    round: Mapped[int] = mapped_column(Integer, primary_key=True)
+    site: Mapped[str] = mapped_column(ForeignKey("sites.name"), primary_key=True)
+    kind: Mapped[str] = mapped_column(String(20), primary_key=True)  # keys, shares, seen, reveal
+    envelope: Mapped[bytes] = mapped_column(LargeBinary)
+    received_at: Mapped[float] = mapped_column(Float)
+
+
+class EncryptedSumRow(Base):
+    """The sum of a round's ciphertexts, as this hub added it; it cannot be read here."""
+
+    __tablename__ = "encrypted_sums"
+    study: Mapped[str] = mapped_column(ForeignKey("studies.digest"), primary_key=True)
+    round: Mapped[int] = mapped_column(Integer, primary_key=True)
+    sum_digest: Mapped[str] = mapped_column(String(71))
+    sum_bytes: Mapped[int] = mapped_column(BigInteger)
 
 
 class DecisionRow(Base):

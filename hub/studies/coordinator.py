@@ -13,10 +13,11 @@ from hub.storage import stores
 from hub.storage.database import Session
 from hub.storage.tables import ParticipantRow, StudyRow
 from hub.studies.ending import end_study, move_study
+from hub.studies.ledger_heads import check_charged, head_of, post_record
 from hub.studies.lifecycle import Answer, StudyEvent, StudyState, is_open, next_participant_state, outcome_of
 from hub.studies.specification import stored_study
 from protocol.digest import digest_of_bytes
-from protocol.messages import Approval, StudyProposal
+from protocol.messages import Approval, Reason, StudyProposal
 from protocol.privacy_accounting import noise_multiplier_of
 from protocol.study import StudySpec
 
@@ -54,7 +55,7 @@ def propose(services: Services, spec: StudySpec, sites: Sequence[str], person: s
         )
         for site in invited:
             session.add(ParticipantRow(study=digest, site=site, state="invited"))
-            post(session, services, site, proposal)
+            post(session, services, site, proposal.model_copy(update={"ledger_head": head_of(session, site)}))
     return digest
 
 
@@ -62,7 +63,8 @@ def record_approval(services: Services, approval: Approval, envelope: bytes) -> 
     """Record a site's decision, and start or fail the study if that settles it; the same one again changes nothing.
 
     The caller has checked that the site's gate signed it.
-    Raises: NotFoundError if the site was not invited; StateError if the study has ended or the decision is not legal.
+    Raises: NotFoundError if the site was not invited; StateError if the study has ended or the decision is not legal;
+        ChargeMissingError if the site's ledger was not charged for it yet.
     """
     with services.transaction() as session:
         study = stores.study(session, approval.study_digest)
@@ -72,12 +74,16 @@ def record_approval(services: Services, approval: Approval, envelope: bytes) -> 
         if participant.approval == envelope:
             return
         _check_open(study)
-        _check_figure(stored_study(study.specification), approval)
+        spec = stored_study(study.specification)
+        _check_figure(spec, approval)
+        check_charged(session, approval, spec)
         withdrawn = participant.state == "approved" and approval.decision == "withdrawn"
         _write_answer(participant, approval, envelope, services.clock())
         details = approval.model_dump(mode="json", by_alias=True, exclude={"site", "study_digest"})
         append(session, services.clock(), f"site:{approval.site}", f"study.{approval.decision}", study.digest, details)
         session.flush()
+        if approval.reason is Reason.LEDGER_BEHIND:
+            post_record(session, services, approval.site)
         if study.state == StudyState.PROPOSED:
             _settle(session, services, study)
         elif withdrawn:

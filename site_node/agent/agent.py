@@ -15,10 +15,11 @@ import structlog
 
 from protocol.digest import parse_json
 from protocol.errors import ProtocolError
+from protocol.homomorphic_messages import DecryptionRequest
 from protocol.messages import RoundTask, parse_message
 from protocol.signing import open_envelope
 from site_node.agent.backoff import Backoff
-from site_node.agent.downloads import fetch_version, forget_old_blobs
+from site_node.agent.downloads import fetch_blob, fetch_version, forget_old_blobs
 from site_node.agent.hub_client import HubClient
 from site_node.agent.outbox import ENVELOPE_SUFFIX, Outbox
 from site_node.agent.state import read_state, write_state
@@ -49,6 +50,7 @@ class Agent:
         self._state = read_state(settings.paths)
         self._outbox = Outbox(settings.paths, hub, self._state.hub_key)
         self._tasks: dict[str, RoundTask] = {}
+        self._requests: dict[str, DecryptionRequest] = {}
         self._scanned: set[str] = set()
         self._started: set[str] = set()
         self._holds: dict[str, _Hold] = {}
@@ -122,7 +124,8 @@ class Agent:
             if not self._unless_held(task_id, partial(self._fetch_base, task_id, accepted)):
                 continue
             self._started.add(task_id)
-            self._run_job(task_id)
+            if task_id not in self._requests:  # the gate itself opens a sum, once its ciphertexts are here
+                self._run_job(task_id)
             done += 1
         return done
 
@@ -130,9 +133,18 @@ class Agent:
         task = self._task(task_id)
         if task is not None and task.base is not None:
             fetch_version(self._hub, self._paths, task.base)
-            tasks = [self._task(other) for other in accepted]
-            forget_old_blobs(self._paths, {t.base.weights_digest for t in tasks if t and t.base})
+        request = self._requests.get(task_id)
+        if request is not None:
+            for blob in request.blobs:
+                fetch_blob(self._hub, self._paths, blob.blob, blob.bytes)
+        forget_old_blobs(self._paths, self._needed(accepted))
         return True
+
+    def _needed(self, accepted: set[str]) -> set[str]:
+        tasks = [self._task(task_id) for task_id in accepted]
+        requests = [self._requests[task_id] for task_id in accepted if task_id in self._requests]
+        bases = {task.base.weights_digest for task in tasks if task and task.base}
+        return bases | {blob.blob for request in requests for blob in request.blobs}
 
     def _deliver(self) -> int:
         waiting = self._outbox.waiting()
@@ -178,3 +190,5 @@ class Agent:
             return  # the gate refuses it and says why
         if isinstance(message, RoundTask):
             self._tasks.setdefault(message.task_id, message)
+        elif isinstance(message, DecryptionRequest):
+            self._requests.setdefault(message.task_id, message)

@@ -24,15 +24,20 @@ def fetch_version(hub: HubClient, paths: SitePaths, version: ModelReference) -> 
     Raises: HubUnreachableError if they cannot be had now; what has come is kept for the next attempt.
         BaseUnavailableError if they are larger than any network; DiskFullError if the disk has no room for them.
     """
-    target = paths.blobs / hex_of(version.weights_digest)
+    return fetch_blob(hub, paths, version.weights_digest, version.weights_bytes)
+
+
+def fetch_blob(hub: HubClient, paths: SitePaths, digest: str, size: int) -> bool:
+    """Have a blob of the hub in inbox/blobs; see `fetch_version`."""
+    target = paths.blobs / hex_of(digest)
     if target.exists():
         return False
     partial = paths.partial / target.name
-    if _size(partial) < version.weights_bytes:
-        _check_room(paths, version.weights_bytes, version.weights_bytes - _size(partial))
-        _fetch_rest(hub, partial, version)
-    if _size(partial) != version.weights_bytes or digest_of_file(partial) != version.weights_digest:
-        if _size(partial) >= version.weights_bytes:
+    if _size(partial) < size:
+        _check_room(paths, size, size - _size(partial))
+        _fetch_rest(hub, partial, digest, size)
+    if _size(partial) != size or digest_of_file(partial) != digest:
+        if _size(partial) >= size:
             remove(partial)
         raise HubUnreachableError("A version's weights came damaged or broke off.", "The agent asks again by itself.")
     partial.replace(target)
@@ -59,11 +64,11 @@ def _check_room(paths: SitePaths, whole: int, rest: int) -> None:
         raise DiskFullError(problem, "Make room on the site's disk; the agent tries again by itself.")
 
 
-def _fetch_rest(hub: HubClient, partial: Path, version: ModelReference) -> None:
+def _fetch_rest(hub: HubClient, partial: Path, digest: str, size: int) -> None:
     try:
-        with hub.blob(version.weights_digest, _size(partial)) as (starts_at, pieces), partial.open("ab") as file:
+        with hub.blob(digest, _size(partial)) as (starts_at, pieces), partial.open("ab") as file:
             file.truncate(starts_at)
-            left = version.weights_bytes - starts_at
+            left = size - starts_at
             for piece in pieces:
                 file.write(piece[: max(left, 0)])
                 left -= len(piece)

@@ -9,7 +9,7 @@ positive, all positive, or more than half of them.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -71,8 +71,19 @@ class Cohort:
         return tuple(patient for patient in self.patients if patient.split == split)
 
 
-def build_cohort(index_path: Path, labels_path: Path, study: StudySpec, split_key: bytes) -> Cohort:
-    """Build a study's cohort from the index and labels.csv.
+def everybody(_patient: Patient) -> bool:
+    """Let every patient take part."""
+    return True
+
+
+def build_cohort(
+    index_path: Path,
+    labels_path: Path,
+    study: StudySpec,
+    split_key: bytes,
+    may_take_part: Callable[[Patient], bool] = everybody,
+) -> Cohort:
+    """Build a study's cohort from the index and labels.csv; who may not take part is left out and not counted.
 
     Guarantee: the same files, labels, study and key give the same cohort, wherever they lie; each image was decoded
         once. A site whose training patients are too few for the study, or all of one class, keeps its held-out ones
@@ -85,7 +96,9 @@ def build_cohort(index_path: Path, labels_path: Path, study: StudySpec, split_ke
     dropped = Counter(labels.dropped)
     with open_index(index_path) as database:
         matches = matches_of(database, labels, study, dropped)
-    patients = _without_useless_training(_patients(matches, study, split_key, dropped), study, dropped)
+    found = _patients(matches, study, split_key, dropped)
+    allowed = [patient for patient in found if may_take_part(patient)]
+    patients = _without_useless_training(allowed, study, dropped)
     reasons = {reason: number for reason, number in sorted(dropped.items()) if number}
     return Cohort(tuple(patients), _manifest_digest(patients, split_key), reasons)
 

@@ -19,9 +19,13 @@ from protocol.errors import TensorError
 from protocol.manifest import MAX_HEADER_BYTES, Manifest
 from protocol.messages import RoundTask, TaskKind
 from protocol.metrics import BINS, NOISED_BINS
+from protocol.secure_aggregation.vector import VectorTerms
+from protocol.site_level import is_adaptive
 from protocol.study import StudySpec
 from site_node.candidate import Candidate
 from site_node.errors import GateError, NotFiniteError
+from site_node.governance.masked_output import check_integers, terms_of
+from site_node.governance.masking import is_masked
 
 CHUNK_BYTES = 1 << 20
 MAX_RMS = 10.0
@@ -32,11 +36,16 @@ REMEDY = "Nothing left. See the worker's log."
 
 @dataclass(frozen=True)
 class PayloadTerms:
-    """What the payload of a task may be; `manifest` is None only where the task makes the first version."""
+    """What the payload of a task may be; `manifest` is None only where the task makes the first version.
+
+    `vector` is set where the payload is a vector of integers, to be masked.
+    """
 
     steps: tuple[str, ...]
     manifest: Manifest | None
     maximum_bytes: int
+    vector: VectorTerms | None = None
+    says_uncut: bool = False
 
 
 def payload_terms(task: RoundTask, study: StudySpec, base: Manifest | None, maximum_bytes: int) -> PayloadTerms:
@@ -48,8 +57,12 @@ def payload_terms(task: RoundTask, study: StudySpec, base: Manifest | None, maxi
     compressed = study.transport.compression == "zstandard"
     if task.base is not None and (base is None or base.digest != task.base.manifest_digest):
         raise GateError("The base version is not of the model that the task names.", REMEDY)
+    if base is not None and is_masked(task, study):
+        vector = terms_of(study, base.parameters)
+        return PayloadTerms(vector.steps, base, min(maximum_bytes, vector.candidate_bytes), vector)
     largest = maximum_bytes if base is None else min(maximum_bytes, _compressed_bound(base.payload_bytes))
-    return PayloadTerms((first, "zstandard") if compressed else (first,), base, largest)
+    says_uncut = task.kind is TaskKind.TRAIN and is_adaptive(study.privacy)
+    return PayloadTerms((first, "zstandard") if compressed else (first,), base, largest, says_uncut=says_uncut)
 
 
 def check_description(candidate: Candidate, task_digest: str, terms: PayloadTerms) -> tuple[str, int]:
@@ -63,6 +76,8 @@ def check_description(candidate: Candidate, task_digest: str, terms: PayloadTerm
         raise GateError("An update's candidate must state its payload's digest and size.", REMEDY)
     if tuple(candidate.steps) != terms.steps:
         raise GateError(f"An update of this study is made by the steps {', '.join(terms.steps)}.", REMEDY)
+    if (candidate.uncut is not None) != terms.says_uncut:
+        raise GateError("A candidate says whether its update was cut where the study does not, or the reverse.", REMEDY)
     if candidate.payload_bytes > terms.maximum_bytes:
         raise GateError(f"A payload of this task holds at most {terms.maximum_bytes} bytes.", REMEDY)
     if terms.manifest is not None and candidate.manifest_digest != terms.manifest.digest:
@@ -70,11 +85,14 @@ def check_description(candidate: Candidate, task_digest: str, terms: PayloadTerm
     return candidate.payload_digest, candidate.payload_bytes
 
 
-def check_payload(path: Path, candidate: Candidate, terms: PayloadTerms, maximum_bytes: int) -> float:
-    """Check names, shapes, length, finiteness and norm of a payload and return its L2 norm.
+def check_payload(path: Path, candidate: Candidate, terms: PayloadTerms, maximum_bytes: int) -> None:
+    """Check names, shapes, length, finiteness and norm of a payload; of a vector of integers, length and bound.
 
     Raises: GateError for another model or length; NotFiniteError for values that are not finite or far too large.
     """
+    if terms.vector is not None:
+        check_integers(path, terms.vector)
+        return
     with _opened(path, "zstandard" in terms.steps) as reader:
         manifest = _read_manifest(reader)
         if manifest.digest != candidate.manifest_digest or (terms.manifest or manifest) != manifest:
@@ -84,7 +102,6 @@ def check_payload(path: Path, candidate: Candidate, terms: PayloadTerms, maximum
         squares = _sum_of_squares(reader, 4 * manifest.parameters)
     if not math.isfinite(squares) or squares > MAX_RMS**2 * max(1, manifest.parameters):
         raise NotFiniteError("An update holds values that are not finite or far too large.", REMEDY)
-    return math.sqrt(squares)
 
 
 def check_evaluation(candidate: Candidate, task_digest: str, study: StudySpec, held_out_patients: int) -> None:

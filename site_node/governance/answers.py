@@ -1,21 +1,29 @@
 """Tasks and their answers: decided, ordered from the worker, and the candidate admitted as the round's one output."""
 
+from pathlib import Path
+
 import structlog
 
 from protocol.digest import hex_of
 from protocol.errors import ProtocolError
+from protocol.homomorphic.vector_form import form_of
 from protocol.manifest import Manifest
 from protocol.message import Message
-from protocol.messages import EvaluationReport, Reason, RoundTask, TaskKind, TaskRefusal, UpdateNotice
+from protocol.messages import EvaluationReport, Reason, RoundTask, TaskKind, TaskRefusal, UpdateNotice, UpdateStep
+from protocol.secure_aggregation.masking import SignedMask
+from protocol.secure_aggregation.vector import VectorTerms
 from protocol.study import StudySpec
 from protocol.tensors import read_manifest
 from site_node.candidate import Candidate, candidate_folder, payload_path, read_candidate
 from site_node.durable import remove
 from site_node.errors import GateError, SettingsError, SiteError
-from site_node.governance import admission, spool
+from site_node.governance import admission, masked_output, masking, spool
 from site_node.governance.approval import decisions_on, standing_of
 from site_node.governance.context import GateContext
 from site_node.governance.decide import History, StudyStanding, Verdict, decide
+from site_node.governance.decrypting import is_encrypted
+from site_node.governance.encrypted_output import write_encrypted
+from site_node.governance.ledger_heads import is_behind
 from site_node.governance.policy import objection_to, planned_events
 from site_node.governance.privacy_ledger import is_charged, spent_so_far
 from site_node.governance.records import (
@@ -25,9 +33,11 @@ from site_node.governance.records import (
     input_digest,
     keep_version,
     known_version,
+    newest_version,
     output_digest,
     set_task,
     study_record,
+    task_record,
     task_records,
     tasks_given,
 )
@@ -51,6 +61,7 @@ def decide_tasks(context: GateContext) -> int:
                 )
                 _keep_base(context, task)
                 set_task(context.database, record.task_id, "accepted")
+                _begin_masks(context, task)
             elif verdict.word == "refuse":
                 _refuse(context, record, verdict.reason or Reason.INTERNAL)
         if verdict.word != "wait":
@@ -58,6 +69,17 @@ def decide_tasks(context: GateContext) -> int:
             done += 1
         context.checkpoint("task decided")
     return done
+
+
+def advance_masks(context: GateContext) -> int:
+    """Go on with the masked rounds as far as the hub's messages allow; return how many steps were done."""
+
+    def refuse(task_id: str, reason: Reason) -> None:
+        record = task_record(context.database, task_id)
+        if record is not None and record.state == "accepted":
+            _refuse(context, record, reason)
+
+    return masking.advance_masking(context, refuse)
 
 
 def admit_candidates(context: GateContext) -> int:
@@ -78,6 +100,7 @@ def _verdict(context: GateContext, record: TaskRecord) -> Verdict:
         accepted_digest=input_digest(database, task),
         tasks_given=tasks_given(database, task.study_digest, task.kind),
         base_digest=known_version(database, task),
+        newest_version=newest_version(database, task.study_digest),
     )
     known = study_record(database, task.study_digest)
     standing = None if known is None else _standing(context, known)
@@ -110,6 +133,7 @@ def _standing(context: GateContext, known: StudyRecord) -> StudyStanding:
         or not planned_events(study, known.noise_multiplier, known.patients),
         training_patients=known.training_patients,
         held_out_patients=known.held_out_patients,
+        ledger_behind=is_behind(context.database),
     )
 
 
@@ -119,6 +143,8 @@ def _admit(context: GateContext, record: TaskRecord) -> int:
         if candidate is None:
             return 0
         context.checkpoint("candidate read")
+        if candidate.kind == "update" and _masks_are_awaited(context, record.task):
+            return 0
         message = _checked_message(context, record, candidate)
     except SettingsError:
         raise  # a broken policy decides nothing, and refuses nothing either
@@ -189,7 +215,15 @@ def _update_notice(
         remove(kept)
         raise
     training = task.kind is TaskKind.TRAIN
-    by_patients = training and study.strategy.weighting == "patients"
+    steps: list[UpdateStep] = [*candidate.steps]
+    key_id = None
+    if terms.vector is not None and is_encrypted(study):
+        digest, size, key_id = _encrypted(context, known, task, kept, terms.vector)
+        steps.append("encrypted")
+    elif terms.vector is not None:
+        digest, size = _masked(context, known, task, kept, terms.vector)
+        steps.append("masked")
+    by_patients = training and study.strategy.weighting == "patients" and terms.vector is None
     noise = known.noise_multiplier if training else None
     given = max(task.sequence, tasks_given(context.database, task.study_digest, task.kind))
     return UpdateNotice(
@@ -202,10 +236,62 @@ def _update_notice(
         payload_digest=digest,
         payload_bytes=size,
         manifest_digest=candidate.manifest_digest or "",
-        steps=[*candidate.steps],
+        steps=steps,
         weight=float(known.training_patients) if by_patients else 1.0,
         privacy=None if noise is None else spent_so_far(study, noise, given),
+        uncut=candidate.uncut,
+        key_id=key_id,
     )
+
+
+def _begin_masks(context: GateContext, task: RoundTask) -> None:
+    known = study_record(context.database, task.study_digest)
+    if known is not None and masking.is_masked(task, known.study):
+        masking.begin(context, task)
+
+
+def _masks_are_awaited(context: GateContext, task: RoundTask) -> bool:
+    known = study_record(context.database, task.study_digest)
+    return known is not None and masking.is_masked(task, known.study) and _masks_of(context, task) is None
+
+
+def _masks_of(context: GateContext, task: RoundTask) -> list[SignedMask] | None:
+    try:
+        return masking.delivered_masks(context, task)
+    except ProtocolError as error:
+        raise GateError(str(error), "Nothing left. Ask the hub's operator.") from error
+
+
+def _masked(
+    context: GateContext, known: StudyRecord, task: RoundTask, plain: Path, terms: VectorTerms
+) -> tuple[str, int]:
+    """Mask the integers in a file, take the file away, and return the masked vector's digest and size."""
+    masks = _masks_of(context, task)
+    if masks is None:
+        raise GateError("The peers' shares have not come.", "Nothing left. The gate asks again by itself.")
+    weight = terms.weight_of(known.training_patients)
+    digest, size = masked_output.write_masked(context.paths, plain, terms, weight, masks)
+    remove(plain)
+    context.checkpoint("vector masked")
+    return digest, size
+
+
+def _encrypted(
+    context: GateContext, known: StudyRecord, task: RoundTask, plain: Path, terms: VectorTerms
+) -> tuple[str, int, str]:
+    """Encrypt the integers in a file, take the file away; return the ciphertexts' digest and size, and their key."""
+    try:
+        cipher = masking.delivered_cipher(context, task)
+        if cipher is None:
+            raise GateError("The parts of the key have not come.", "Nothing left. The gate asks again by itself.")
+        form = form_of(terms, known.digest, task.round, cipher.key_id)
+    except ProtocolError as error:
+        raise GateError(str(error), "Nothing left. Ask the hub's operator.") from error
+    weight = terms.weight_of(known.training_patients)
+    digest, size = write_encrypted(context.paths, plain, terms, weight, form, cipher)
+    remove(plain)
+    context.checkpoint("vector encrypted")
+    return digest, size, cipher.key_id
 
 
 def _base_manifest(context: GateContext, task: RoundTask) -> Manifest | None:
@@ -229,6 +315,8 @@ def _answer(context: GateContext, record: TaskRecord, message: Message, reason: 
     """Make a message the round's one output. Call within a transaction."""
     task = record.task
     set_task(context.database, record.task_id, "answered", reason)
+    if isinstance(message, UpdateNotice) and {"masked", "encrypted"} & set(message.steps):
+        masking.note_masked(context, task)
     if output_digest(context.database, task) is None:
         number = context.send(message)
         context.database.execute(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from protocol.messages import Reason, RoundTask, TaskKind
+from protocol.site_level import is_possible_norm
 from protocol.study import StudySpec
 from site_node.governance.approval import Standing
 from site_node.governance.policy import Objection, maximum_evaluations
@@ -36,18 +37,21 @@ class StudyStanding:
     charged: bool
     training_patients: int
     held_out_patients: int
+    ledger_behind: bool = False
 
 
 @dataclass(frozen=True)
 class History:
     """What was given before: the digest accepted for this (study, round, kind), and how many tasks of this kind.
 
-    `base_digest` is of the weights that the task's base version is known by here.
+    `base_digest` is of the weights that the task's base version is known by here; `newest_version` is the highest
+    number of a version of the study that is known here.
     """
 
     accepted_digest: str | None
     tasks_given: int
     base_digest: str | None = None
+    newest_version: int | None = None
 
 
 ACCEPT = Verdict("accept")
@@ -66,7 +70,8 @@ def decide(task: RoundTask, task_digest: str, site: str, known: StudyStanding | 
         return Verdict("refuse", Reason.UNKNOWN_STUDY)
     if known.state in ("counting", "awaiting"):
         return WAIT
-    reason = _approval(known) or _terms(task, known) or _lineage(task, history) or _bounds(task, known, history)
+    reason = _approval(known) or _ledger(task, known) or _terms(task, known)
+    reason = reason or _lineage(task, known.study.privacy.spare_tasks, history) or _bounds(task, known, history)
     if reason is None and history.accepted_digest not in (None, task_digest):
         reason = Reason.ROUND_ALREADY_ANSWERED
     return ACCEPT if reason is None else Verdict("refuse", reason)
@@ -88,11 +93,24 @@ def _approval(known: StudyStanding) -> Reason | None:
     return None if known.charged else Reason.BUDGET_SPENT
 
 
+def _ledger(task: RoundTask, known: StudyStanding) -> Reason | None:
+    """Check that the ledger is no old copy of itself, before anything is spent; un-noised evaluation spends nothing."""
+    noised = task.kind is TaskKind.EVALUATE and known.study.evaluation.noise_epsilon is not None
+    spends = task.kind is TaskKind.TRAIN or noised
+    return Reason.LEDGER_BEHIND if spends and known.ledger_behind else None
+
+
 def _terms(task: RoundTask, known: StudyStanding) -> Reason | None:
+    if task.kind is TaskKind.DECRYPT:  # asked with the signed notices of what is to be decrypted, never like this
+        return Reason.BAD_TASK
     is_first = task.kind is TaskKind.INITIALISE
     if is_first != (task.base is None) or (is_first and task.round != 0):
         return Reason.BAD_TASK
     if task.kind is TaskKind.TRAIN and task.noise_multiplier != known.noise_multiplier:
+        return Reason.BAD_TASK
+    if task.kind is TaskKind.TRAIN and not is_possible_norm(known.study, task.round, task.update_norm):
+        return Reason.BAD_TASK
+    if task.kind is not TaskKind.TRAIN and task.update_norm is not None:
         return Reason.BAD_TASK
     if task.kind is TaskKind.TRAIN and known.training_patients == 0:
         return Reason.TOO_FEW_PATIENTS
@@ -101,14 +119,20 @@ def _terms(task: RoundTask, known: StudyStanding) -> Reason | None:
     return None
 
 
-def _lineage(task: RoundTask, history: History) -> Reason | None:
-    """Check that a task stands on the version before it, and on the weights that this version is known by."""
+def _lineage(task: RoundTask, spare_tasks: int, history: History) -> Reason | None:
+    """Check that a task stands on the newest version, and on the weights that this version is known by.
+
+    Between a round and its base lie only rounds that failed, of which a study has no more than its spare tasks.
+    """
     if task.base is None:
         return None
-    number = task.round - 1 if task.kind is TaskKind.TRAIN else task.round
-    if task.base.number != number or history.base_digest not in (None, task.base.weights_digest):
+    if history.base_digest not in (None, task.base.weights_digest):
         return Reason.BAD_TASK
-    return None
+    if task.kind is not TaskKind.TRAIN:
+        return None if task.base.number == task.round else Reason.BAD_TASK
+    failed = task.round - 1 - task.base.number
+    is_newest = history.newest_version is None or task.base.number >= history.newest_version
+    return None if is_newest and 0 <= failed <= spare_tasks else Reason.BAD_TASK
 
 
 def _bounds(task: RoundTask, known: StudyStanding, history: History) -> Reason | None:

@@ -92,6 +92,25 @@ def egress_entries(database: sqlite3.Connection) -> list[dict[str, Any]]:
     return listed
 
 
+def egress_export(database: sqlite3.Connection) -> dict[str, Any]:
+    """Return the whole ledger with every signed envelope and receipt, so that somebody else can check it.
+
+    Each entry's `chain` is recomputed from the entries before it; the hub's key is all that is needed besides.
+    """
+    number, head = hash_chain.verify(database, "egress")
+    envelopes = {row["number"]: row["envelope"] for row in database.execute("SELECT number, envelope FROM envelopes")}
+    receipts = {row["number"]: row["envelope"] for row in database.execute("SELECT number, envelope FROM receipts")}
+    entries = [
+        {
+            "entry": entry,
+            "envelope": envelopes[entry["number"]].decode(),
+            "receipt": receipts[entry["number"]].decode() if entry["number"] in receipts else None,
+        }
+        for entry in hash_chain.entries(database, "egress")
+    ]
+    return {"schema": "wardround.egress-export/1", "number": number, "head": head, "entries": entries}
+
+
 def verify_receipts(database: sqlite3.Connection, hub_key: PublicKey) -> int:
     """Check every kept receipt against the hub's key and the ledger's digest; return how many there are.
 

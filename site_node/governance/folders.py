@@ -1,18 +1,28 @@
 """Folders made to say what the database says: verdicts, orders and the outbox. Whatever was lost is written again."""
 
+from typing import Literal
+
 import structlog
 
 from protocol.digest import canonical_json
 from protocol.messages import TaskKind
+from site_node.cohort_members import SPENT_SUFFIX, write_spent
 from site_node.durable import finished_files, remove, write_durably
-from site_node.errors import GateError
+from site_node.errors import GateError, SettingsError
 from site_node.governance import egress, spool
 from site_node.governance.context import GateContext
+from site_node.governance.decrypting import awaited_requests
+from site_node.governance.privacy_ledger import accounts, spent_patients
 from site_node.governance.records import StudyRecord, is_paused, study_record, study_records, task_records
 from site_node.orders import WorkOrder, cohort_task_id, order_path, write_order
 from site_node.settings import SitePaths
 from site_node.sqlite import transaction
 
+ORDERED: dict[TaskKind, Literal["initialise", "train", "evaluate"]] = {
+    TaskKind.INITIALISE: "initialise",
+    TaskKind.TRAIN: "train",
+    TaskKind.EVALUATE: "evaluate",
+}
 _log = structlog.get_logger()
 
 
@@ -55,13 +65,15 @@ def write_verdicts_and_orders(context: GateContext) -> int:
     orders: dict[str, StudyRecord] = {}
     verdicts: dict[str, tuple[str, str | None]] = {}
     for known in study_records(context.database, "counting"):
-        orders[cohort_task_id(known.digest)] = known
+        orders[cohort_task_id(known.digest, known.recount)] = known
     changed = _write_cohort_orders(context, {} if paused else orders)
     for task_id in orders:
         verdicts[task_id] = ("wait", "paused") if paused else ("accept", None)
     for record in task_records(context.database, "waiting", "accepted", "refused"):
         word = {"waiting": "wait", "accepted": "accept", "refused": "refuse"}[record.state]
         verdicts[record.task_id] = ("wait", "paused") if paused and word == "accept" else (word, record.reason)
+    for request in awaited_requests(context):
+        verdicts[request.task_id] = ("wait", "paused") if paused else ("accept", None)
     wanted = {task_id for task_id, (word, _) in verdicts.items() if word == "accept"}
     changed += _write_task_orders(context, wanted - set(orders))
     context.checkpoint("orders written")
@@ -69,6 +81,9 @@ def write_verdicts_and_orders(context: GateContext) -> int:
         if path.stem not in wanted:
             remove(path)
             changed += 1
+    for path in finished_files(paths.orders, SPENT_SUFFIX):
+        if path.stem not in wanted:
+            remove(path)
     return changed + _write_verdicts(paths, verdicts)
 
 
@@ -89,13 +104,26 @@ def _write_cohort_orders(context: GateContext, wanted: dict[str, StudyRecord]) -
     changed = 0
     for task_id, known in wanted.items():
         if not order_path(context.paths, task_id).exists():
-            study = known.study.model_dump(mode="json", by_alias=True)
-            order = WorkOrder(
-                kind="cohort", task_id=task_id, task_digest=known.digest, study=study, study_digest=known.digest
-            )
-            write_order(context.paths, order)
+            try:
+                write_order(context.paths, _cohort_order(context, task_id, known))
+            except SettingsError:  # whoever decides complains of the policy; the other orders and verdicts go on
+                continue
             changed += 1
     return changed
+
+
+def _cohort_order(context: GateContext, task_id: str, known: StudyRecord) -> WorkOrder:
+    held = accounts(context.database, context.policy())
+    spent = spent_patients(context.database, held, known.study, known.noise_multiplier)
+    return WorkOrder(
+        kind="cohort",
+        task_id=task_id,
+        task_digest=known.digest,
+        study=known.study.model_dump(mode="json", by_alias=True),
+        study_digest=known.digest,
+        spent_digest=None if spent.is_empty() else write_spent(context.paths, task_id, spent),
+        recount=known.recount,
+    )
 
 
 def _write_task_orders(context: GateContext, wanted: set[str]) -> int:
@@ -104,14 +132,15 @@ def _write_task_orders(context: GateContext, wanted: set[str]) -> int:
         if record.task_id not in wanted or order_path(context.paths, record.task_id).exists():
             continue
         task = record.task
+        kind = ORDERED.get(task.kind)
         known = study_record(context.database, task.study_digest)
-        if known is None:
+        if known is None or kind is None:
             continue
         study, training = known.study, task.kind is TaskKind.TRAIN
         write_order(
             context.paths,
             WorkOrder(
-                kind=task.kind.value,
+                kind=kind,
                 task_id=task.task_id,
                 task_digest=record.digest,
                 study=study.model_dump(mode="json", by_alias=True),
@@ -119,6 +148,7 @@ def _write_task_orders(context: GateContext, wanted: set[str]) -> int:
                 round=task.round,
                 base_blob=None if task.base is None else task.base.weights_digest,
                 noise_multiplier=known.noise_multiplier if training else None,
+                update_norm=task.update_norm,
             ),
         )
         changed += 1

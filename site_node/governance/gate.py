@@ -81,6 +81,7 @@ class Gate:
         if not is_paused(context.database):
             done += proposals.advance_studies(context)
             done += answers.decide_tasks(context)
+            done += answers.advance_masks(context)
             done += answers.admit_candidates(context)
             done += self._progress.relay(context)
         return done

@@ -10,10 +10,12 @@ import structlog
 from protocol.digest import digest_of_bytes
 from protocol.errors import ProtocolError
 from protocol.message import Message
-from protocol.messages import RoundTask, StudyClosed, StudyProposal, TaskCancelled, parse_message
+from protocol.messages import LedgerRecord, RoundTask, StudyClosed, StudyProposal, TaskCancelled, parse_message
 from protocol.signing import MAX_ENVELOPE_BYTES, open_envelope
 from site_node.governance import proposals, spool
 from site_node.governance.context import GateContext
+from site_node.governance.ledger_heads import keep_record, note_head
+from site_node.governance.masking_records import keep_masking_mail
 from site_node.governance.records import add_task, set_study, set_task, study_record, task_record
 from site_node.sqlite import transaction
 
@@ -59,7 +61,9 @@ def _keep(context: GateContext, message: Message, body: bytes) -> str:
         return _cancel(context, message.task_id)
     if isinstance(message, StudyClosed):
         return _close(context, message.study_digest)
-    return "ignored"
+    if isinstance(message, LedgerRecord):
+        return keep_record(context, message)
+    return keep_masking_mail(context.database, message, body)
 
 
 def _keep_task(context: GateContext, task: RoundTask, body: bytes) -> str:
@@ -69,6 +73,7 @@ def _keep_task(context: GateContext, task: RoundTask, body: bytes) -> str:
         # The first task of this id stands: its digest keys the noise, and one answer leaves.
         return "known" if known.digest == digest else "conflict"
     add_task(context.database, task, body, digest, context.clock())
+    note_head(context.database, task.ledger_head)
     return "task"
 
 

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from protocol.messages import Reason
 from protocol.privacy_accounting import PrivacyEvent, epsilon_of, histogram_event, training_event
+from protocol.privacy_filter import Composition
 from protocol.study import StudySpec
 from site_node.errors import SettingsError
 from site_node.settings import faults, read_yaml
@@ -29,14 +30,18 @@ networks: [convnet, densenet, resnet]  # permitted networks (`wardround site net
 modalities: [CR, DX]          # DICOM modalities that studies may ask for, or: any
 minimum_patients: 10          # with fewer training patients this hospital does not train
 
-# Differential privacy. The unit is the patient.
+# Differential privacy.
 dp_required: true           # refuse studies that train without it
+dp_units: [patient]         # what it must hide: a patient; with site too, studies that noise a site's whole update
+mechanisms: any             # permitted ways of it: dp-sgd, site-level, shared-noise (relies on others' noise), or: any
 maximum_epsilon: 8          # the most that one study may spend
 maximum_delta: 1.0e-4
-lifetime_epsilon: 24        # the most that all studies together may spend; the ledger never forgets
+lifetime_epsilon: 24        # the most that all studies together may spend of one patient; the ledger never forgets
 lifetime_delta: 1.0e-3
+composition: renyi          # how studies add up: renyi (many small ones fit) | sum (a few as large as the lifetime)
 noised_evaluation: false    # refuse studies whose held-out score histograms are not noised
 
+secure_aggregation_required: false  # refuse studies in which the hub sees this hospital's update by itself
 maximum_update_megabytes: 2048   # nothing larger leaves, and no larger version is fetched from the hub
 """
 
@@ -57,11 +62,15 @@ class Policy(BaseModel):
     modalities: list[str] | Literal["any"] = ["CR", "DX"]
     minimum_patients: int = Field(default=10, ge=1)
     dp_required: bool = True
+    dp_units: list[Literal["patient", "site"]] = ["patient"]
+    mechanisms: list[Literal["dp-sgd", "site-level", "shared-noise"]] | Literal["any"] = "any"
     maximum_epsilon: float = Field(default=8.0, gt=0, allow_inf_nan=False)
     maximum_delta: float = Field(default=1e-4, gt=0, lt=1)
     lifetime_epsilon: float = Field(default=24.0, gt=0, allow_inf_nan=False)
     lifetime_delta: float = Field(default=1e-3, gt=0, lt=1)
+    composition: Composition = "renyi"
     noised_evaluation: bool = False
+    secure_aggregation_required: bool = False
     maximum_update_megabytes: int = Field(default=2048, ge=1)
 
 
@@ -162,6 +171,12 @@ def _protection(policy: Policy, study: StudySpec) -> list[str | None]:
     found: list[str | None] = [_evaluation(policy, study)]
     if epsilon is None and policy.dp_required:
         found.append("The study trains without differential privacy; `dp_required` refuses that.")
+    if epsilon is not None and policy.mechanisms != "any" and study.privacy.mechanism not in policy.mechanisms:
+        found.append(f"privacy.mechanism {study.privacy.mechanism!r} is not among `mechanisms`.")
+    if policy.secure_aggregation_required and study.secure_aggregation.method == "none":
+        found.append("The hub would see this hospital's update alone; `secure_aggregation_required` refuses that.")
+    if policy.dp_required and study.privacy.unit not in policy.dp_units:
+        found.append(f"The study's unit of privacy, {study.privacy.unit!r}, is not among `dp_units`.")
     if epsilon is not None and epsilon > policy.maximum_epsilon:
         found.append(f"epsilon {epsilon:g} is above `maximum_epsilon` {policy.maximum_epsilon:g}.")
     if epsilon is not None and delta > policy.maximum_delta:

@@ -1,48 +1,50 @@
 """The hospital's privacy ledger: every mechanism that any study may apply to its patients, appended before it can.
 
 What is charged is the study's planned maximum, in the same transaction that records its approval; a study that ends
-early, a refused task or a crash leave it charged: the ledger over-counts and never under-counts. It stores events, not
-epsilons, and outlives studies.
+early, a refused task or a crash leave it charged: the ledger over-counts and never under-counts. It stores events, with
+the patients they touch, and outlives studies; epsilon is recomputed from the events.
 
 Within a study epsilon is composed from the events (PLD). Across studies, which are chosen after seeing earlier ones,
-the studies' epsilons and deltas are added: basic composition holds under adaptive choice with a preset budget.
-Source: Rogers, Roth, Ullman, Vadhan 2016 (arXiv:1605.08294), Theorem 3.6: basic composition as a privacy filter.
+each patient has a filter against the lifetime's preset budget (`protocol/privacy_filter.py`).
 """
 
 import sqlite3
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
-
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from protocol.digest import digest_of
 from protocol.messages import PrivacySpent, Reason
 from protocol.privacy_accounting import PrivacyEvent, epsilon_of, training_event
+from protocol.privacy_filter import FREE, Cost, LifetimeBudget, largest_epsilon, preset_budget
 from protocol.study import StudySpec
-from site_node.errors import GateError
-from site_node.governance import hash_chain
-from site_node.governance.policy import Objection, Policy
+from site_node.cohort_members import CohortMembers, SpentPatients
+from site_node.governance.ledger_entries import (
+    BudgetEntry,
+    Group,
+    LedgerEntry,
+    all_entries,
+    append_entry,
+    ledger_entries,
+)
+from site_node.governance.patient_accounts import (
+    Accounts,
+    accounts_of,
+    charged_patients,
+    plus,
+    recorded_budget,
+    some_cannot_afford,
+    unaffording,
+)
+from site_node.governance.policy import Objection, Patients, Policy, planned_events
 
-ROUNDING = 1e-9
+__all__ = ["LedgerEntry", "ledger_entries"]
 
-
-class LedgerEntry(BaseModel):
-    """One event, with the cohort it touches. `event` null says: trained without differential privacy."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
-
-    schema_: Literal["wardround.ledger-entry/1"] = Field(default="wardround.ledger-entry/1", alias="schema")
-    number: int = 0
-    time: float
-    study_digest: str
-    cohort_digest: str
-    patients: Literal["training", "held-out"]
-    delta: float
-    event: PrivacyEvent | None
-
-    def fields(self) -> dict[str, Any]:
-        """Return what is stored, without the number that appending gives."""
-        return self.model_dump(mode="json", by_alias=True, exclude={"number"})
+SCHEMA = """
+CREATE INDEX IF NOT EXISTS ledger_by_study ON ledger (
+    json_extract(CAST(entry AS TEXT), '$.schema'), json_extract(CAST(entry AS TEXT), '$.study_digest'));
+"""
+SMALLEST_SAID_EPSILON = 0.01
+Planned = Sequence[tuple[str, PrivacyEvent | None]]
 
 
 @dataclass(frozen=True)
@@ -54,92 +56,128 @@ class StudyCharge:
     delta: float
 
 
-@dataclass(frozen=True)
-class Budget:
-    """The hospital's account over its lifetime."""
-
-    charges: tuple[StudyCharge, ...]
-    lifetime_epsilon: float
-    lifetime_delta: float
-
-    @property
-    def epsilon(self) -> float:
-        """Return the sum over the studies that had differential privacy."""
-        return sum(charge.epsilon for charge in self.charges if charge.epsilon is not None)
-
-    @property
-    def delta(self) -> float:
-        """Return the sum over the studies that had differential privacy."""
-        return sum(charge.delta for charge in self.charges if charge.epsilon is not None)
-
-
-def ledger_entries(database: sqlite3.Connection) -> list[LedgerEntry]:
-    """Return all entries, oldest first.
-
-    Raises: GateError if one is of an unknown kind; nothing may be charged on top of what is not understood.
-    """
-    try:
-        return [LedgerEntry.model_validate(entry) for entry in hash_chain.entries(database, "ledger")]
-    except ValidationError:
-        raise GateError(
-            "The privacy ledger holds an entry of an unknown kind.", "Was it written by a newer version? Upgrade."
-        ) from None
-
-
 def is_charged(database: sqlite3.Connection, study_digest: str) -> bool:
     """Tell whether a study's planned maximum stands in the ledger; never where there is nothing to charge."""
-    return any(entry.study_digest == study_digest for entry in ledger_entries(database))
+    row = database.execute(
+        "SELECT 1 FROM ledger WHERE json_extract(CAST(entry AS TEXT), '$.schema') = ? "
+        "AND json_extract(CAST(entry AS TEXT), '$.study_digest') = ? LIMIT 1",
+        (LedgerEntry.model_fields["schema_"].default, study_digest),
+    ).fetchone()
+    return row is not None
+
+
+def preset(database: sqlite3.Connection, policy: Policy) -> bool:
+    """Record the policy's lifetime budget if it is new or changed; tell whether it was. Call within a transaction.
+
+    The order is chosen with the budget and stays with it: another cap for single studies does not change it.
+    """
+    known = recorded_budget(all_entries(database))
+    if known is not None and _is_of(known, policy):
+        return False
+    append_entry(database, BudgetEntry(budget=budget_of(policy)))
+    return True
+
+
+def budget_of(policy: Policy) -> LifetimeBudget:
+    """Return the lifetime budget that a policy presets. Seconds the first time: the order is computed."""
+    return preset_budget(
+        policy.lifetime_epsilon,
+        policy.lifetime_delta,
+        maximum_epsilon=policy.maximum_epsilon,
+        maximum_delta=policy.maximum_delta,
+        composition=policy.composition,
+    )
+
+
+def accounts(database: sqlite3.Connection, policy: Policy) -> Accounts:
+    """Return every patient's account as it stands, under the budget that the ledger names, or else the policy's."""
+    entries = all_entries(database)
+    known = recorded_budget(entries)
+    return accounts_of(entries, known if known is not None and _is_of(known, policy) else budget_of(policy))
 
 
 def charge(
-    database: sqlite3.Connection,
-    study: StudySpec,
-    planned: list[tuple[str, PrivacyEvent | None]],
-    cohort_digest: str,
-    now: float,
-) -> None:
-    """Charge a study's planned maximum, once. Call within the transaction that records its approval."""
-    digest = study.digest
-    if is_charged(database, digest):
-        return
+    database: sqlite3.Connection, study: StudySpec, planned: Planned, cohorts: Mapping[str, str | None]
+) -> list[LedgerEntry]:
+    """Charge a study's planned maximum, once, and return the new entries. Call within the approval's transaction."""
+    if is_charged(database, study.digest):
+        return []
+    charged = []
     for patients, event in planned:
         entry = LedgerEntry.model_validate(
             {
-                "time": now,
-                "study_digest": digest,
-                "cohort_digest": cohort_digest,
+                "study_digest": study.digest,
+                "cohort_digest": cohorts[patients],
                 "patients": patients,
                 "delta": study.privacy.delta,
                 "event": event,
             }
         )
-        hash_chain.append(database, "ledger", entry.fields())
+        charged.append(entry.model_copy(update={"number": append_entry(database, entry)}))
+    return charged
 
 
-def budget_of(entries: list[LedgerEntry], policy: Policy) -> Budget:
-    """Return what was charged so far and what there is. Pure but for the accountant's cache."""
-    charges = tuple(_charge_of(digest, entries) for digest in dict.fromkeys(entry.study_digest for entry in entries))
-    return Budget(charges, policy.lifetime_epsilon, policy.lifetime_delta)
+def study_costs(study: StudySpec, noise_multiplier: float | None, budget: LifetimeBudget) -> dict[Group, Cost]:
+    """Return what a study costs a patient whom it trains on, and one whom it holds out."""
+    planned = planned_events(study, noise_multiplier, Patients(1, 1))
+    groups: tuple[Group, ...] = ("training", "held-out")
+    return {group: budget.cost(_events(planned, group), study.privacy.delta) for group in groups}
 
 
-def budget_objection(
-    budget: Budget, study: StudySpec, planned: list[tuple[str, PrivacyEvent | None]]
-) -> Objection | None:
-    """Say why a study does not fit into what is left, and what would fit; None if it fits or was charged already."""
-    if any(charge.study_digest == study.digest for charge in budget.charges):
-        return None
-    events = [event for _, event in planned if event is not None]
-    if not events:
-        return None
-    epsilon, delta = epsilon_of(events, study.privacy.delta), study.privacy.delta
-    left = max(0.0, budget.lifetime_epsilon - budget.epsilon)
-    if epsilon > left + ROUNDING:
-        sentence = f"The study may spend epsilon {epsilon:.3f}; {left:.3f} of {budget.lifetime_epsilon:g} is left."
-        return Objection(Reason.BUDGET_SPENT, sentence)
-    if budget.delta + delta > budget.lifetime_delta * (1 + ROUNDING):
-        sentence = f"The study's delta {delta:g} on top of {budget.delta:g} is above {budget.lifetime_delta:g}."
-        return Objection(Reason.BUDGET_SPENT, sentence)
-    return None
+def spent_patients(
+    database: sqlite3.Connection, held: Accounts, study: StudySpec, noise_multiplier: float | None
+) -> SpentPatients:
+    """Return whom a study must leave out, because their budget does not cover its planned maximum."""
+    costs = study_costs(study, noise_multiplier, held.budget)
+    training, held_out = costs["training"], costs["held-out"]
+    return SpentPatients(
+        training=frozenset(unaffording(database, held, training)),
+        held_out=frozenset(unaffording(database, held, held_out)),
+        nobody_trains=not held.affords(FREE, training),
+        nobody_judges=not held.affords(FREE, held_out),
+    )
+
+
+def has_become_spent(
+    database: sqlite3.Connection,
+    held: Accounts,
+    study: StudySpec,
+    noise_multiplier: float | None,
+    cohorts: Mapping[str, str | None],
+) -> bool:
+    """Tell whether another study has spent, since the cohort was counted, what one of its patients would need."""
+    costs = study_costs(study, noise_multiplier, held.budget)
+    charged = [(cohorts[group], cost) for group, cost in costs.items() if cost != FREE]
+    return any(cohort is not None and some_cannot_afford(database, held, cohort, cost) for cohort, cost in charged)
+
+
+def what_would_fit(
+    database: sqlite3.Connection, held: Accounts, study: StudySpec, members: CohortMembers, minimum: int
+) -> Objection:
+    """Say why a study is refused for its patients' budgets, and which epsilon would keep enough of them."""
+    candidates = {*members.training, *members.withheld, *members.spent_training}
+    spent = dict.fromkeys(candidates, FREE)
+    spent.update((who, own) for who, own in charged_patients(database, held) if who in candidates)
+    least = sorted(spent.values())[:minimum]
+    epsilon = 0.0
+    if len(least) == minimum and study.privacy.epsilon is not None:
+        needed = plus(held.everybody, least[-1])
+        epsilon = largest_epsilon(
+            held.budget,
+            needed,
+            study.privacy.delta,
+            lambda noise: training_event(study, noise, study.maximum_training_tasks),
+        )
+    said = int(epsilon / SMALLEST_SAID_EPSILON) * SMALLEST_SAID_EPSILON  # rounded down: it must really fit
+    sentence = f"Fewer than {minimum} patients have enough of their lifetime budget left for this study."
+    if said > 0:
+        return Objection(Reason.BUDGET_SPENT, f"{sentence} With privacy.epsilon at most {said:.2f} it would fit.")
+    return Objection(Reason.BUDGET_SPENT, f"{sentence} No smaller privacy.epsilon would fit either.")
+
+
+def study_charges(entries: Sequence[LedgerEntry]) -> list[StudyCharge]:
+    """Return what each study was charged, by PLD within the study. Pure but for the accountant's cache."""
+    return [_charge_of(digest, entries) for digest in dict.fromkeys(entry.study_digest for entry in entries)]
 
 
 def spent_so_far(study: StudySpec, noise_multiplier: float, tasks: int) -> PrivacySpent:
@@ -152,10 +190,22 @@ def spent_so_far(study: StudySpec, noise_multiplier: float, tasks: int) -> Priva
     )
 
 
-def _charge_of(study_digest: str, entries: list[LedgerEntry]) -> StudyCharge:
+def _is_of(known: LifetimeBudget, policy: Policy) -> bool:
+    wanted = (policy.lifetime_epsilon, policy.lifetime_delta, policy.composition)
+    return (known.epsilon, known.delta, known.composition) == wanted
+
+
+def _events(planned: Planned, group: Group) -> list[PrivacyEvent]:
+    return [event for patients, event in planned if patients == group and event is not None]
+
+
+def _charge_of(study_digest: str, entries: Sequence[LedgerEntry]) -> StudyCharge:
     own = [entry for entry in entries if entry.study_digest == study_digest]
-    # Training and held-out patients differ within a study, but not across studies: composed as if they were the same.
-    events = [entry.event for entry in own if entry.event is not None]
+    groups: tuple[Group, ...] = ("training", "held-out")
+    # A patient is trained on or held out, never both: the larger of the two bounds every patient of the study.
+    epsilons = [
+        epsilon_of([e.event for e in own if e.event is not None and e.patients == group], own[0].delta)
+        for group in groups
+    ]
     unprotected = any(entry.event is None for entry in own)
-    delta = own[0].delta
-    return StudyCharge(study_digest, None if unprotected else epsilon_of(events, delta), delta)
+    return StudyCharge(study_digest, None if unprotected else max(epsilons), own[0].delta)

@@ -1,8 +1,11 @@
 """A study's way through the gate: proposed, its cohort counted, decided, charged, answered.
 
 The charge for the planned maximum and the approval's egress entry are one transaction: no approval leaves uncharged.
+Patients whose lifetime budget does not cover the study are left out when its cohort is counted. If another study spends
+what one of them would need before this one is charged, the cohort is counted once more.
 """
 
+import sqlite3
 from dataclasses import dataclass
 
 import structlog
@@ -10,8 +13,11 @@ import structlog
 from protocol.digest import canonical_json, digest_of
 from protocol.errors import ProtocolError
 from protocol.messages import Approval, Reason, StudyProposal
+from protocol.privacy_events import PrivacyEvent
 from protocol.study import StudySpec, parse_study
-from site_node.candidate import CohortFigures, read_cohort_figures
+from site_node.candidate import CohortFigures, cohort_path, read_cohort_figures
+from site_node.cohort_members import CohortMembers, group_digest, members_path, read_members
+from site_node.durable import remove
 from site_node.errors import GateError
 from site_node.governance.approval import (
     POLICY_PERSON,
@@ -23,8 +29,17 @@ from site_node.governance.approval import (
     standing_of,
 )
 from site_node.governance.context import GateContext
+from site_node.governance.ledger_heads import behind_objection, is_behind, note_head, restate_refused, tell_charge
+from site_node.governance.patient_accounts import keep_group
 from site_node.governance.policy import Objection, Policy, objection_to, planned_events
-from site_node.governance.privacy_ledger import budget_objection, budget_of, charge, ledger_entries
+from site_node.governance.privacy_ledger import (
+    accounts,
+    charge,
+    has_become_spent,
+    is_charged,
+    preset,
+    what_would_fit,
+)
 from site_node.governance.reasons import sentence_of
 from site_node.governance.records import (
     VERSION_KINDS,
@@ -64,6 +79,7 @@ def keep(context: GateContext, examined: Examined) -> str:
     message, objection = examined.message, examined.objection
     if study_record(context.database, message.study_digest) is not None:
         return "known"
+    note_head(context.database, message.ledger_head)
     context.database.execute(
         "INSERT INTO studies (digest, specification, noise_multiplier, received_at, state) VALUES (?, ?, ?, ?, ?)",
         (
@@ -82,7 +98,7 @@ def keep(context: GateContext, examined: Examined) -> str:
 
 def advance_studies(context: GateContext) -> int:
     """Take each study one step further if it can go; return how many did."""
-    done = 0
+    done = _preset_budget(context) + _take_up_again(context) + restate_refused(context)
     for record in study_records(context.database, "counting"):
         done += _count(context, record)
         context.checkpoint("cohort read")
@@ -94,40 +110,102 @@ def advance_studies(context: GateContext) -> int:
     return done
 
 
+def _preset_budget(context: GateContext) -> int:
+    if not study_records(context.database, "counting", "awaiting"):
+        return 0
+    with transaction(context.database) as database:
+        changed = preset(database, context.policy())
+    if changed:
+        context.checkpoint("budget preset")
+        _log.info("lifetime_budget_preset")
+    return int(changed)
+
+
+def _take_up_again(context: GateContext) -> int:
+    """Take up the studies that were refused while the ledger was behind, once it is not."""
+    refused = [known for known in study_records(context.database, "refused") if known.reason is Reason.LEDGER_BEHIND]
+    if not refused or is_behind(context.database):
+        return 0
+    with transaction(context.database):
+        for known in refused:
+            set_study(context.database, known.digest, state="awaiting", reason=None, detail="")
+    return len(refused)
+
+
 def _count(context: GateContext, record: StudyRecord) -> int:
+    members = CohortMembers(study_digest=record.digest)
     try:
         figures = read_cohort_figures(context.paths, record.digest)
+        if figures is not None and figures.recount != record.recount:
+            _forget_count(context, record.digest)
+            return 0
+        if figures is not None and figures.problem in (None, Reason.BUDGET_SPENT):
+            members = read_members(context.paths, record.digest, figures.members_digest)
     except GateError as error:
         _log.error("cohort_refused", study=record.digest, why=str(error))
         figures = CohortFigures(study_digest=record.digest, problem=Reason.INTERNAL)
     if figures is None:
         return 0
     training = _training_patients(figures, record.study, context.policy())
-    with transaction(context.database):
+    held_out = figures.held_out_patients
+    with transaction(context.database) as database:
         set_study(
-            context.database,
+            database,
             record.digest,
             training_patients=training,
             training_images=figures.training_images if training else 0,
-            held_out_patients=figures.held_out_patients,
+            held_out_patients=held_out,
             cohort_digest=figures.manifest_digest,
+            training_cohort=_keep_group(database, members.training) if training else None,
+            held_out_cohort=_keep_group(database, members.held_out) if held_out else None,
             state="awaiting",
         )
         if figures.version_zero_digest is not None:
-            keep_version(context.database, record.digest, VERSION_KINDS, 0, figures.version_zero_digest)
-        problem = figures.problem
-        if problem is None and (figures.manifest_digest is None or training + figures.held_out_patients == 0):
-            problem = Reason.TOO_FEW_PATIENTS
-        if problem is not None:
-            _refuse(context, record.digest, Objection(problem, sentence_of(problem)))
-    _log.info("cohort_counted", study=record.digest, problem=problem)
+            keep_version(database, record.digest, VERSION_KINDS, 0, figures.version_zero_digest)
+        objection = _objection_to_count(context, record, figures, members, training)
+        if objection is not None:
+            _refuse(context, record.digest, objection)
+    _log.info("cohort_counted", study=record.digest, problem=None if objection is None else objection.reason)
     return 1
+
+
+def _objection_to_count(
+    context: GateContext, record: StudyRecord, figures: CohortFigures, members: CohortMembers, training: int
+) -> Objection | None:
+    counted = (figures.training_patients, figures.held_out_patients)
+    if figures.problem is None and (len(members.training), len(members.held_out)) != counted:
+        return Objection(Reason.INTERNAL, "The members of the cohort are not as many as its figures say.")
+    policy, minimum = context.policy(), _minimum(record.study, context.policy())
+    without_budgets = len(members.training) + len(members.withheld) + len(members.spent_training)
+    lost_training = training == 0 and members.spent_training and without_budgets >= minimum
+    lost_held_out = not training and not members.held_out and members.spent_held_out
+    if lost_training or lost_held_out:
+        held = accounts(context.database, policy)
+        return what_would_fit(context.database, held, record.study, members, minimum)
+    problem = figures.problem
+    if problem is None and (figures.manifest_digest is None or training + figures.held_out_patients == 0):
+        problem = Reason.TOO_FEW_PATIENTS
+    return None if problem is None else Objection(problem, sentence_of(problem))
+
+
+def _keep_group(database: sqlite3.Connection, pseudonyms: list[str]) -> str:
+    cohort = group_digest(pseudonyms)
+    keep_group(database, cohort, pseudonyms)
+    return cohort
+
+
+def _forget_count(context: GateContext, study_digest: str) -> None:
+    remove(cohort_path(context.paths, study_digest))
+    remove(members_path(context.paths, study_digest))
 
 
 def _training_patients(figures: CohortFigures, study: StudySpec, policy: Policy) -> int:
     """Return the figure to approve: none below the study's or the hospital's minimum. Pure."""
-    enough = figures.training_patients >= max(study.cohort.minimum_patients, policy.minimum_patients)
-    return figures.training_patients if enough else 0
+    return figures.training_patients if figures.training_patients >= _minimum(study, policy) else 0
+
+
+def _minimum(study: StudySpec, policy: Policy) -> int:
+    return max(study.cohort.minimum_patients, policy.minimum_patients)
 
 
 def _decide(context: GateContext, record: StudyRecord) -> int:
@@ -148,29 +226,44 @@ def _decide(context: GateContext, record: StudyRecord) -> int:
 def _approve(context: GateContext, record: StudyRecord, policy: Policy) -> int:
     study, noise = record.study, record.noise_multiplier
     objection = objection_to(policy, study, noise)
+    planned = planned_events(study, noise, record.patients)
     with transaction(context.database) as database:
-        budget = budget_of(ledger_entries(database), policy)
-        planned = planned_events(study, noise, record.patients)
-        if objection is None:
-            objection = budget_objection(budget, study, planned)
+        is_new = bool(planned) and not is_charged(database, record.digest)
+        if objection is None and is_new:
+            objection = behind_objection(database)
         if objection is not None:
             _refuse(context, record.digest, objection)
             return 1
-        charge(database, study, planned, record.cohort_digest or record.digest, context.clock())
-        set_study(database, record.digest, state="approved", reason=None, detail="")
-        expires_at = decisions_on(database, record.digest)[-1].expires_at
-        context.send(
-            Approval(
-                site=context.settings.name,
-                study_digest=record.digest,
-                decision="approved",
-                training_patients=record.training_patients,
-                evaluates=record.held_out_patients > 0,
-                expires_at=None if expires_at is None else rfc3339(expires_at),
-            )
-        )
-    _log.info("study_approved", study=record.digest)
+        recounts = is_new and has_become_spent(database, accounts(database, policy), study, noise, record.cohorts)
+        if recounts:
+            set_study(database, record.digest, state="counting", recount=record.recount + 1)
+        else:
+            _charge_and_tell(context, record, planned)
+    if recounts:
+        context.checkpoint("cohort to be counted again")
+        _forget_count(context, record.digest)
+    _log.info("study_counted_again" if recounts else "study_approved", study=record.digest)
     return 1
+
+
+def _charge_and_tell(context: GateContext, record: StudyRecord, planned: list[tuple[str, PrivacyEvent | None]]) -> None:
+    """Charge a study and tell the hub: first of the charge, then of the approval that rests on it."""
+    database = context.database
+    entries = charge(database, record.study, planned, record.cohorts)
+    if entries:
+        tell_charge(context, context.settings.name, entries)
+    set_study(database, record.digest, state="approved", reason=None, detail="")
+    expires_at = decisions_on(database, record.digest)[-1].expires_at
+    context.send(
+        Approval(
+            site=context.settings.name,
+            study_digest=record.digest,
+            decision="approved",
+            training_patients=record.training_patients,
+            evaluates=record.held_out_patients > 0,
+            expires_at=None if expires_at is None else rfc3339(expires_at),
+        )
+    )
 
 
 def _withdraw(context: GateContext, record: StudyRecord) -> int:

@@ -8,6 +8,10 @@ SENTENCES: dict[Reason, tuple[str, str]] = {
     Reason.APPROVAL_WITHDRAWN: ("The approval was withdrawn.", "Approve it again, or let it end."),
     Reason.POLICY: ("The policy of this hospital does not allow it.", "See `wardround site studies DIR` for the rule."),
     Reason.BUDGET_SPENT: ("The lifetime budget does not cover it.", "See `wardround site budget DIR`."),
+    Reason.LEDGER_BEHIND: (
+        "The privacy ledger lacks entries that the hub has countersigned: an old backup was restored.",
+        "See and charge the gap: `wardround site reconcile DIR`.",
+    ),
     Reason.TOO_MANY_TASKS: ("It is beyond the number of tasks that was approved.", "Ask for a study with more rounds."),
     Reason.ROUND_ALREADY_ANSWERED: ("Another task was given for this round.", "Nothing: one answer leaves a round."),
     Reason.UNKNOWN_STUDY: ("The study was never proposed here.", "Ask the hub's operator."),
@@ -27,6 +31,10 @@ SENTENCES: dict[Reason, tuple[str, str]] = {
     Reason.OUT_OF_MEMORY: ("The memory was not enough.", "Give the worker more, or decline the study."),
     Reason.DISK_FULL: ("The disk is full.", "Make room on the site's disk."),
     Reason.PAUSED: ("The site is paused.", "Continue with `wardround site resume DIR`."),
+    Reason.UNKNOWN_PEER: (
+        "A site that the hub put into the masked round is not the one that is pinned here.",
+        "Compare fingerprints with its administrator: `wardround site peers DIR`, `wardround site pin DIR NAME KEY`.",
+    ),
     Reason.INTERNAL: ("An error inside the site.", "See the worker's and the gate's log."),
 }
 

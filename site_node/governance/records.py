@@ -12,7 +12,9 @@ from typing import Any, Literal
 from protocol.digest import parse_json
 from protocol.messages import Reason, RoundTask, TaskKind, expect
 from protocol.study import StudySpec, parse_study
+from site_node.governance import ledger_heads, patient_accounts, privacy_ledger
 from site_node.governance.hash_chain import chain_schema
+from site_node.governance.masking_records import MASKING_SCHEMA
 from site_node.governance.policy import Patients
 from site_node.settings import SitePaths
 from site_node.sqlite import connect
@@ -25,7 +27,8 @@ SCHEMA = (
 CREATE TABLE IF NOT EXISTS studies (
     digest TEXT PRIMARY KEY, specification BLOB NOT NULL, noise_multiplier REAL, received_at REAL NOT NULL,
     state TEXT NOT NULL, reason TEXT, detail TEXT NOT NULL DEFAULT '', training_patients INTEGER NOT NULL DEFAULT 0,
-    training_images INTEGER NOT NULL DEFAULT 0, held_out_patients INTEGER NOT NULL DEFAULT 0, cohort_digest TEXT);
+    training_images INTEGER NOT NULL DEFAULT 0, held_out_patients INTEGER NOT NULL DEFAULT 0, cohort_digest TEXT,
+    training_cohort TEXT, held_out_cohort TEXT, recount INTEGER NOT NULL DEFAULT 0);
 CREATE TABLE IF NOT EXISTS decisions (
     number INTEGER PRIMARY KEY AUTOINCREMENT, study TEXT NOT NULL, decision TEXT NOT NULL, person TEXT NOT NULL,
     decided_at REAL NOT NULL, expires_at REAL, statement BLOB NOT NULL);
@@ -58,6 +61,10 @@ CREATE TABLE IF NOT EXISTS switches (name TEXT PRIMARY KEY, value INTEGER NOT NU
 """
     + chain_schema("ledger")
     + chain_schema("egress")
+    + patient_accounts.SCHEMA
+    + privacy_ledger.SCHEMA
+    + ledger_heads.SCHEMA
+    + MASKING_SCHEMA
 )
 
 VERSION_KINDS = (TaskKind.TRAIN, TaskKind.EVALUATE)
@@ -78,6 +85,9 @@ class StudyRecord:
     training_images: int
     held_out_patients: int
     cohort_digest: str | None
+    training_cohort: str | None
+    held_out_cohort: str | None
+    recount: int
 
     @property
     def study(self) -> StudySpec:
@@ -88,6 +98,11 @@ class StudyRecord:
     def patients(self) -> Patients:
         """Return how many patients the study touches."""
         return Patients(self.training_patients, self.held_out_patients)
+
+    @property
+    def cohorts(self) -> dict[str, str | None]:
+        """Return the digests of the groups of patients that the study touches."""
+        return {"training": self.training_cohort, "held-out": self.held_out_cohort}
 
 
 @dataclass(frozen=True)
@@ -109,7 +124,9 @@ class TaskRecord:
 
 def open_records(paths: SitePaths) -> sqlite3.Connection:
     """Open the gate's database."""
-    return connect(paths.gate_database, SCHEMA, any_thread=True)
+    opened = connect(paths.gate_database, SCHEMA, any_thread=True)
+    opened.execute("PRAGMA secure_delete = ON")  # what is erased (secrets of masked rounds) is written over
+    return opened
 
 
 def study_record(database: sqlite3.Connection, digest: str) -> StudyRecord | None:
@@ -185,6 +202,12 @@ def known_version(database: sqlite3.Connection, task: RoundTask) -> str | None:
         (task.study_digest, task.kind, task.base.number),
     ).fetchone()
     return None if row is None else str(row["weights_digest"])
+
+
+def newest_version(database: sqlite3.Connection, study: str) -> int | None:
+    """Return the highest number of a study's version that a task has named here, or None."""
+    row = database.execute("SELECT MAX(number) AS newest FROM versions WHERE study = ?", (study,)).fetchone()
+    return None if row["newest"] is None else int(row["newest"])
 
 
 def output_digest(database: sqlite3.Connection, task: RoundTask) -> str | None:

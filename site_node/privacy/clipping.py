@@ -1,68 +1,46 @@
 """The sum of the patients' gradients, each clipped: the one place where a patient's data meets the model.
 
 A patient's gradient is the mean over the patient's drawn images, so a patient with many images moves the sum no more
-than a patient with one. Gradients of single images come from torch.func: vmap over a chunk of images, whole patients at
-a time, which bounds the memory (images x parameters).
-Cost over an ordinary step, measured on one quiet core (64 patients, 64 x 64): 1.9 for the small convnet and densenet,
-14 for a ResNet-18, whose large weights make single images' gradients dear. A method for such networks that takes norms
-layer by layer, without keeping those gradients (Bu et al. 2022, arXiv:2210.00038), can stand beside this one behind
-`clipped_sum_of_batch`.
+than a patient with one. The gradients come layer by layer (`layerwise.py`) where the kinds of a network's layers are
+known there, which holds for every permitted network, and else image by image (`per_image.py`); what each costs is in
+docs/decisions/0015 and is measured by tests/benchmarks/dp_sgd.py.
 Source: Abadi et al. 2016, arXiv:1607.00133, Algorithm 1, with the patient as the unit.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, grad, vmap
 
-Loss = Callable[[Tensor, Tensor], Tensor]
-"""(logits (image,), targets (image,)) -> (image,) losses."""
-Gradients = Mapping[str, Tensor]
-"""Parameter name -> (image or patient, *shape) float32."""
+from site_node.privacy import layerwise
+from site_node.privacy.layerwise import LayerwiseGradients
+from site_node.privacy.patient_batch import Loss as Loss
+from site_node.privacy.patient_batch import PatientBatch as PatientBatch
+from site_node.privacy.per_image import Gradients, HeldGradients
 
 
-@dataclass(frozen=True)
-class PatientBatch:
-    """The drawn patients' images, those of one patient side by side.
+class PatientGradients(Protocol):
+    """The gradients of some patients, however they are kept. Shapes: squares (patient,) float64."""
 
-    Shapes: images (image, 1, *size) float32; targets (image,) float32; counts (patient,) int64, each at least 1, their
-        sum is the number of images.
+    squares: Tensor
+
+    def add_weighted_sum(self, factors: Tensor, total: Tensor) -> None:
+        """Add the patients' gradients, each times its factor; those of factor 0 are left out.
+
+        Shapes: factors (patient,) float64; total (parameter,) float64.
+        """
+
+
+def clip_factors(squares: Tensor, max_norm: float) -> Tensor:
+    """Return what gradients are multiplied with to lie in the L2 ball; 0 for one that is not finite.
+
+    Shapes: squares, the squared lengths, and result (patient,) float64.
+    Raises: ValueError if max_norm is not positive.
     """
-
-    images: Tensor
-    targets: Tensor
-    counts: Tensor
-
-    @property
-    def patients(self) -> int:
-        """Return how many patients were drawn. Not public: it depends on the secret stream."""
-        return int(self.counts.numel())
-
-    def chunks(self, images_at_once: int) -> Iterator["PatientBatch"]:
-        """Cut into parts of whole patients with at most so many images, or one patient with more."""
-        first_patient = first_image = images = 0
-        for patient, count in enumerate(self.counts.tolist()):
-            if images and images + count > images_at_once:
-                yield self._part(first_patient, patient, first_image, first_image + images)
-                first_patient, first_image, images = patient, first_image + images, 0
-            images += count
-        if images:
-            yield self._part(first_patient, self.patients, first_image, first_image + images)
-
-    def _part(self, first: int, last: int, first_image: int, last_image: int) -> "PatientBatch":
-        images = slice(first_image, last_image)
-        return PatientBatch(self.images[images], self.targets[images], self.counts[first:last])
-
-
-def clip_factors(gradients: Gradients, max_norm: float) -> Tensor:
-    """Return what each patient's gradient is multiplied with to lie in the L2 ball; 0 if it is not finite.
-
-    Shapes: result (patient,) float64.
-    """
-    squares = [torch.linalg.vector_norm(g.flatten(1), dim=1, dtype=torch.float64).square() for g in gradients.values()]
-    norms = torch.stack(squares).sum(0).sqrt()
+    if not max_norm > 0:
+        raise ValueError("Expected a positive clipping norm.")
+    norms = squares.sqrt()
     factors = (max_norm / norms.clamp(min=torch.finfo(torch.float64).tiny)).clamp(max=1.0)
     return torch.where(torch.isfinite(norms), factors, 0.0)
 
@@ -76,14 +54,10 @@ def sum_clipped_per_patient(gradients: Gradients, max_norm: float) -> Tensor:
     Raises: ValueError if max_norm is not positive.
     Source: see the module.
     """
-    if not max_norm > 0:
-        raise ValueError("Expected a positive clipping norm.")
-    factors = clip_factors(gradients, max_norm)
-    usable = factors > 0
-    kept = factors[usable].to(torch.float32)
-    everyone = bool(usable.all())
-    parts = [kept @ (g.flatten(1) if everyone else g.flatten(1)[usable]) for g in gradients.values()]
-    return torch.cat(parts).to(torch.float64)
+    values = [(g[0].numel(), g.device) for g in gradients.values()]
+    total = _zeros(sum(number for number, _ in values), values[0][1])
+    _add_clipped(HeldGradients(gradients), max_norm, total)
+    return total
 
 
 def clipped_sum_of_batch(
@@ -94,33 +68,27 @@ def clipped_sum_of_batch(
     Shapes: result (parameter,) float64, parameters in the order of `network.named_parameters()`; zero for an empty
         batch.
     Guarantee: that of `sum_clipped_per_patient`, whatever the patients' numbers of images; independent of
-        `images_at_once` up to rounding.
+        `images_at_once` and of the order of the patients up to rounding. Deterministic. The network must treat each
+        image by itself, as every network that `build_network` makes under DP does.
+    Raises: ValueError if max_norm is not positive, or the network calls a layer twice.
     """
-    parameters = {name: parameter.detach() for name, parameter in network.named_parameters()}
-    device = next(iter(parameters.values())).device
-    total = torch.zeros(sum(p.numel() for p in parameters.values()), dtype=torch.float64, device=device)
-    per_image = _image_gradients(network, loss)
-    for chunk in batch.chunks(images_at_once):
-        gradients = per_image(parameters, chunk.images, chunk.targets)
-        total += sum_clipped_per_patient(_mean_per_patient(gradients, chunk), max_norm)
+    parameters = list(network.parameters())
+    total = _zeros(sum(parameter.numel() for parameter in parameters), parameters[0].device)
+    layer_by_layer = layerwise.covers(network)
+    for chunk in batch.by_count().chunks(images_at_once):
+        gradients: PatientGradients = (
+            LayerwiseGradients(network, loss, chunk) if layer_by_layer else HeldGradients.of(network, loss, chunk)
+        )
+        _add_clipped(gradients, max_norm, total)
     return total
 
 
-def _image_gradients(network: nn.Module, loss: Loss) -> Callable[[Gradients, Tensor, Tensor], dict[str, Tensor]]:
-    def loss_of_image(parameters: Gradients, image: Tensor, target: Tensor) -> Tensor:
-        logits = functional_call(network, dict(parameters), (image.unsqueeze(0),))
-        return loss(logits.squeeze(1), target.unsqueeze(0)).sum()
-
-    return vmap(grad(loss_of_image), in_dims=(None, 0, 0))
+def _add_clipped(gradients: PatientGradients, max_norm: float, total: Tensor) -> None:
+    gradients.add_weighted_sum(clip_factors(gradients.squares, max_norm), total)
 
 
-def _mean_per_patient(gradients: dict[str, Tensor], chunk: PatientBatch) -> dict[str, Tensor]:
-    if chunk.patients == chunk.images.shape[0]:  # one image each: nothing to average, no copy
-        return gradients
-    owners = torch.repeat_interleave(torch.arange(chunk.patients, device=chunk.counts.device), chunk.counts)
-    result = {}
-    for name in list(gradients):
-        gradient = gradients.pop(name)  # frees the images' gradients of one tensor before the next
-        sums = gradient.new_zeros((chunk.patients, *gradient.shape[1:])).index_add_(0, owners, gradient)
-        result[name] = sums / chunk.counts.view(-1, *[1] * (sums.dim() - 1))
-    return result
+def _zeros(values: int, device: torch.device) -> Tensor:
+    if device.type != "cpu":
+        return torch.zeros(values, dtype=torch.float64, device=device)
+    # numpy leaves the memory untouched until it is used, and asks for large pages: a seventh of torch's time.
+    return torch.from_numpy(np.zeros(values))

@@ -15,6 +15,7 @@ from site_node.settings import SiteSettings
 
 TASK_NAME = "wardround.run_order"
 VISIBILITY_SECONDS = 6 * 3600
+_REMEDY = "The worker finds the order by itself within seconds. If the site's Redis is down, start it."
 _log = structlog.get_logger()
 
 
@@ -51,6 +52,6 @@ def enqueue(app: Any, task_id: str) -> bool:
     try:
         app.send_task(TASK_NAME, args=[task_id], retry=False)
     except OperationalError:
-        _log.warning("redis_away", task=task_id, remedy="Start the site's Redis; the worker finds the order by itself.")
+        _log.warning("redis_away", task=task_id, remedy=_REMEDY)
         return False
     return True

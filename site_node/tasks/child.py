@@ -5,6 +5,7 @@ holds the reading end of a pipe whose writing end only the worker has: when the 
 ends and so does the child. Its result goes into a staging folder that the worker publishes, or does not.
 """
 
+import getpass
 import importlib
 import multiprocessing
 import os
@@ -23,9 +24,13 @@ POLL_SECONDS = 5.0
 
 
 class JobProcess:
-    """One running child."""
+    """One running child.
+
+    Raises: EOFError or OSError if none could be started.
+    """
 
     def __init__(self, site: Path, staging: Path, task_id: str, job: str = TRAINING_JOB) -> None:
+        _name_this_user()
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload([job.partition(":")[0]])
         reader, self._writer = context.Pipe(duplex=False)
@@ -33,8 +38,13 @@ class JobProcess:
         self._process: BaseProcess = context.Process(
             target=_run, args=(reader, str(site), str(staging), task_id, job), name=f"job {task_id}"
         )
-        self._process.start()
-        reader.close()
+        try:
+            self._process.start()
+        except (EOFError, OSError):
+            self._writer.close()
+            raise
+        finally:
+            reader.close()
 
     @property
     def pid(self) -> int | None:
@@ -62,6 +72,14 @@ def _run(leash: Connection, site: str, staging: str, task_id: str, job: str) -> 
     settings = load_settings(Path(site))
     staged = replace(settings, paths=SitePaths(settings.paths.root, Path(staging)))
     getattr(importlib.import_module(module), function)(staged, task_id)
+
+
+def _name_this_user() -> None:
+    """Give a user without an account a name: MONAI asks for it when imported, and a container's user often has none."""
+    try:
+        getpass.getuser()
+    except (KeyError, OSError):
+        os.environ["LOGNAME"] = f"uid-{os.getuid()}"
 
 
 def _end_with_worker(leash: Connection) -> None:

@@ -23,6 +23,7 @@ from site_node.candidate import (
     write_candidate,
     write_cohort_figures,
 )
+from site_node.cohort_members import members_path
 from site_node.durable import sync_folder
 from site_node.errors import OrderError
 from site_node.orders import WorkOrder, order_path, read_order
@@ -32,7 +33,9 @@ from site_node.tasks.lease import HEARTBEAT_SECONDS, Lease, Leases, holder_name
 
 MAX_CRASHES = 2
 KILLED = -9
+NOT_STARTED = 71
 POLL_SECONDS = 0.1
+_NOT_STARTED_REMEDY = "As the worker's user run: python -c 'import site_node.training.job'. Its last line says why."
 _log = structlog.get_logger()
 
 
@@ -106,13 +109,17 @@ def _work_under(worker: Worker, leases: Leases, lease: Lease, order: WorkOrder) 
 
 
 def _watch(worker: Worker, leases: Leases, lease: Lease, order: WorkOrder, staging: Path) -> int | None:
-    """Run the child with heartbeats; return its exit code, or None if it was stopped.
+    """Run the child with heartbeats; return its exit code (NOT_STARTED if none came to be), or None if it was stopped.
 
     It is stopped when the worker ends, the lease is lost, or the gate takes the order away (pause, withdrawal,
     cancellation).
     """
     paths = worker.settings.paths
-    child = JobProcess(paths.root, staging, order.task_id, worker.job)
+    try:
+        child = JobProcess(paths.root, staging, order.task_id, worker.job)
+    except (EOFError, OSError) as error:  # the fork server died while it imported, or could not be started
+        _log.error("job_not_started", task=order.task_id, why=type(error).__name__, remedy=_NOT_STARTED_REMEDY)
+        return NOT_STARTED
     beat_at = time.monotonic()
     try:
         while (code := child.wait(POLL_SECONDS)) is None:
@@ -130,7 +137,9 @@ def _watch(worker: Worker, leases: Leases, lease: Lease, order: WorkOrder, stagi
 
 def _give_up(staged: SitePaths, order: WorkOrder, reason: Reason) -> None:
     if order.kind == "cohort":
-        write_cohort_figures(staged, CohortFigures(study_digest=order.study_digest, problem=reason))
+        write_cohort_figures(
+            staged, CohortFigures(study_digest=order.study_digest, problem=reason, recount=order.recount)
+        )
         return
     write_candidate(
         staged, Candidate(task_id=order.task_id, task_digest=order.task_digest, kind="failure", reason=reason)
@@ -139,6 +148,9 @@ def _give_up(staged: SitePaths, order: WorkOrder, reason: Reason) -> None:
 
 def _hand_over(staged: SitePaths, paths: SitePaths, order: WorkOrder) -> None:
     if order.kind == "cohort":
+        if (members := members_path(staged, order.study_digest)).exists():
+            members.replace(members_path(paths, order.study_digest))  # first: the figures say that all is there
+            sync_folder(paths.cohorts)
         cohort_path(staged, order.study_digest).replace(cohort_path(paths, order.study_digest))
         sync_folder(paths.cohorts)
         return

@@ -1,11 +1,10 @@
-"""A study's cohort, frozen: built once, kept on the worker's own disk, the same for every task of the study.
+"""A study's cohort, frozen when it is counted, kept on the worker's own disk, the same for every task of the study.
 
 Approval and privacy ledger speak of these patients and their number. Images that arrive later, or a changed
 labels.csv, do not enter a running study; a new study sees them.
 """
 
 import os
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,18 +17,27 @@ from site_node.errors import CohortError
 from site_node.file_names import stored
 
 
-def frozen_cohort(folder: Path, study_digest: str, build: Callable[[], Cohort]) -> Cohort:
-    """Return the study's cohort: as it was frozen, or built now and frozen.
-
-    Raises: CohortError if the frozen file is damaged; whatever `build` raises.
-    """
-    path = folder / f"{hex_of(study_digest)}.json"
-    if path.exists():
-        return _read(path)
-    cohort = build()
+def freeze_cohort(folder: Path, study_digest: str, cohort: Cohort) -> None:
+    """Freeze a study's cohort. Only the order that counts it does, before the study is approved."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    write_durably(path, canonical_json(_document(cohort)), mode=0o600)
-    return cohort
+    write_durably(_place(folder, study_digest), canonical_json(_document(cohort)), mode=0o600)
+
+
+def frozen_cohort(folder: Path, study_digest: str) -> Cohort:
+    """Return the study's cohort as it was frozen.
+
+    Raises: CohortError if it is missing or damaged: the ledger was charged for those patients and no others.
+    """
+    path = _place(folder, study_digest)
+    if not path.exists():
+        raise CohortError(
+            "The frozen cohort of a study is missing.", "Stop the study at the hub; a new study freezes a new cohort."
+        )
+    return _read(path)
+
+
+def _place(folder: Path, study_digest: str) -> Path:
+    return folder / f"{hex_of(study_digest)}.json"
 
 
 def _document(cohort: Cohort) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import structlog
 import torch
@@ -23,17 +24,19 @@ from protocol.study import HeldOutSplit, StudySpec, parse_study
 from protocol.tensors import Weights, decode_weights, encode_weights
 from site_node.candidate import Candidate, CohortFigures, write_candidate, write_cohort_figures
 from site_node.cohort.cohort import BELOW_MINIMUM, ONE_CLASS, Cohort, build_cohort
+from site_node.cohort.roll import Roll
+from site_node.cohort_members import CohortMembers, pseudonym_key, read_spent, write_members
 from site_node.durable import unfinished_beside
 from site_node.errors import BaseUnavailableError, OrderError, SettingsError, SiteError, TooFewPatientsError
 from site_node.orders import WorkOrder, read_order
 from site_node.privacy.noise import KEY_BYTES, NoiseSource
 from site_node.settings import SiteSettings
 from site_node.training.evaluation import evaluate
-from site_node.training.frozen_cohort import frozen_cohort
+from site_node.training.frozen_cohort import freeze_cohort, frozen_cohort
 from site_node.training.networks import initial_weights, threads_worth
 from site_node.training.patients import PreparedPatients, prepare_cohort
-from site_node.training.trainer import train
-from site_node.update.steps import Payload, update_payload, weights_payload
+from site_node.training.round_output import Round, round_output
+from site_node.update.steps import Payload, weights_payload
 
 PROGRESS_SECONDS = 0.5
 HELD_OUT: tuple[HeldOutSplit, ...] = ("validation", "test")
@@ -54,13 +57,13 @@ class Job:
     study: StudySpec
 
     def cohort(self) -> Cohort:
-        """Return the study's cohort, frozen."""
-        paths = self.settings.paths
+        """Return the study's cohort, frozen when it was counted."""
+        return frozen_cohort(self.frozen_cohorts, self.order.study_digest)
 
-        def build() -> Cohort:
-            return build_cohort(paths.index, self.settings.labels, self.study, _split_key(_noise_key(paths.noise_key)))
-
-        return frozen_cohort(paths.worker / "cohorts", self.order.study_digest, build)
+    @property
+    def frozen_cohorts(self) -> Path:
+        """Return the folder of frozen cohorts."""
+        return self.settings.paths.worker / "cohorts"
 
     def noise(self, cohort: Cohort) -> NoiseSource:
         """Return the task's secret streams."""
@@ -126,19 +129,38 @@ def _run(job: Job) -> dict[str, int]:
 
 def _count_cohort(job: Job) -> dict[str, int]:
     version_zero = encode_weights(initial_weights(job.study))  # an unknown network is refused before anybody approves
-    cohort = job.cohort()
+    paths = job.settings.paths
+    noise_key = _noise_key(paths.noise_key)
+    roll = Roll(read_spent(paths, job.order.task_id, job.order.spent_digest), pseudonym_key(noise_key))
+    try:
+        cohort = build_cohort(paths.index, job.settings.labels, job.study, _split_key(noise_key), roll.may_take_part)
+    except TooFewPatientsError:
+        if not roll.has_left_out:
+            raise
+        _hand_over_members(job, roll.members(job.order.study_digest, None), problem=Reason.BUDGET_SPENT)
+        return {"patients": 0, "images": 0}
+    freeze_cohort(job.frozen_cohorts, job.order.study_digest, cohort)
     training = cohort.of("train")
-    figures = CohortFigures(
-        study_digest=job.order.study_digest,
+    if not roll.has_left_out:  # else what is told could be compared with an earlier study's numbers
+        _tell_who_does_not_train(job, cohort)
+    _hand_over_members(
+        job,
+        roll.members(job.order.study_digest, cohort),
         training_patients=len(training),
         training_images=sum(len(patient.images) for patient in training),
         held_out_patients=len(cohort.patients) - len(training),
         manifest_digest=cohort.manifest_digest,
         version_zero_digest=digest_of_bytes(version_zero),
     )
-    _tell_who_does_not_train(job, cohort)
-    write_cohort_figures(job.settings.paths, figures)
     return {"patients": len(cohort.patients), "images": sum(len(p.images) for p in cohort.patients)}
+
+
+def _hand_over_members(job: Job, members: CohortMembers, **figures: Any) -> None:
+    digest = write_members(job.settings.paths, members)  # the figures follow: they say that the count is done
+    public = CohortFigures(
+        study_digest=job.order.study_digest, members_digest=digest, recount=job.order.recount, **figures
+    )
+    write_cohort_figures(job.settings.paths, public)
 
 
 def _tell_who_does_not_train(job: Job, cohort: Cohort) -> None:
@@ -159,16 +181,9 @@ def _train(job: Job) -> dict[str, int]:
     patients = prepare_cohort(job.study, cohort, ["train"], job.settings.paths.cache).get("train")
     if patients is None:
         raise TooFewPatientsError("This site has no patient to train on.", "It can still evaluate.")
-    trained = train(
-        job.study,
-        base,
-        patients,
-        job.noise(cohort),
-        noise_multiplier=job.order.noise_multiplier,
-        round_number=job.order.round,
-        report=_reporter(job, Activity.TRAINING),
-    )
-    _hand_over_payload(job, update_payload(job.study, base, trained))
+    training = Round(job.study, base, patients, job.noise(cohort), job.order, _reporter(job, Activity.TRAINING))
+    payload, uncut = round_output(training)
+    _hand_over_payload(job, payload, uncut)
     return _used([patients])
 
 
@@ -199,7 +214,7 @@ def _used(prepared: Iterable[PreparedPatients]) -> dict[str, int]:
     return {"patients": sum(patients for patients, _ in counts), "images": sum(images for _, images in counts)}
 
 
-def _hand_over_payload(job: Job, payload: Payload) -> None:
+def _hand_over_payload(job: Job, payload: Payload, uncut: float | None = None) -> None:
     candidate = Candidate(
         task_id=job.order.task_id,
         task_digest=job.order.task_digest,
@@ -208,13 +223,16 @@ def _hand_over_payload(job: Job, payload: Payload) -> None:
         payload_bytes=len(payload.data),
         manifest_digest=payload.manifest_digest,
         steps=list(payload.steps),
+        uncut=uncut,
     )
     write_candidate(job.settings.paths, candidate, payload.data)
 
 
 def _hand_over_failure(settings: SiteSettings, order: WorkOrder, reason: Reason) -> None:
     if order.kind == "cohort":
-        write_cohort_figures(settings.paths, CohortFigures(study_digest=order.study_digest, problem=reason))
+        write_cohort_figures(
+            settings.paths, CohortFigures(study_digest=order.study_digest, problem=reason, recount=order.recount)
+        )
         return
     failure = Candidate(task_id=order.task_id, task_digest=order.task_digest, kind="failure", reason=reason)
     write_candidate(settings.paths, failure)

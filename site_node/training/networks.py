@@ -35,6 +35,8 @@ Channels = Annotated[int, Field(ge=1, le=2048)]
 Stride = Annotated[int, Field(ge=1, le=8)]
 Kernel = Annotated[int, Field(ge=1, le=15)]
 MAX_PARAMETERS = 200_000_000
+VOXELS_AT_ONCE = 1 << 19
+"""Of volumes in a private step; see `Permitted`."""
 OPERATIONS_A_THREAD = 20_000_000
 """Of one image's forward pass."""
 
@@ -138,19 +140,20 @@ def _resnet(sizes: ResnetSizes, dimensions: int) -> nn.Module:
 class Permitted:
     """A network that a study may name.
 
-    `images_at_once` is how many images' gradients a private step holds: for 64 x 64 images on one quiet core the
-    fastest of those measured for convnet and densenet; for resnet a bound on memory, because its gradients are large.
+    `pixels_at_once`: how many pixels of flat images a private step takes forward and back together. More is faster for
+    small ones; for resnet, whose large sizes lose nothing by it, fewer keep the memory at that of a plain step.
+    Measured in docs/decisions/0015.
     """
 
     sizes: type[Sizes]
     build: Callable[..., nn.Module]
-    images_at_once: int
+    pixels_at_once: int
 
 
 PERMITTED: Mapping[str, Permitted] = {
-    "convnet": Permitted(ConvnetSizes, _convnet, images_at_once=64),
-    "densenet": Permitted(DensenetSizes, _densenet, images_at_once=64),
-    "resnet": Permitted(ResnetSizes, _resnet, images_at_once=8),
+    "convnet": Permitted(ConvnetSizes, _convnet, pixels_at_once=1 << 19),
+    "densenet": Permitted(DensenetSizes, _densenet, pixels_at_once=1 << 19),
+    "resnet": Permitted(ResnetSizes, _resnet, pixels_at_once=1 << 17),
 }
 
 
@@ -171,9 +174,10 @@ def build_network(study: StudySpec) -> nn.Module:
 
 
 def images_at_once(study: StudySpec) -> int:
-    """Return how many images' gradients a private step holds at a time."""
-    per_chunk = _permitted(study.network.name).images_at_once
-    return per_chunk if len(study.preprocessing.size) == 2 else max(1, per_chunk // 8)
+    """Return how many images a private step takes forward and back together; a patient's are never parted."""
+    size = study.preprocessing.size
+    at_once = VOXELS_AT_ONCE if len(size) == 3 else _permitted(study.network.name).pixels_at_once
+    return max(1, at_once // math.prod(size))
 
 
 def threads_worth(study: StudySpec, at_most: int) -> int:

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from protocol.schedule import learning_rate_of
 from protocol.study import StudySpec
 from protocol.tensors import Weights
 from site_node.errors import NotFiniteError, OrderError, TooFewPatientsError
@@ -60,7 +61,7 @@ def train(
         if noise_multiplier is None:
             gradient = _plain_gradient(study, network, batch, expected)
         else:
-            gradient = _private_gradient(study, network, batch, noise, noise_multiplier) / expected
+            gradient = _private_gradient(study, network, batch, noise, noise_multiplier).div_(expected)
         _follow(network, optimizer, gradient)
         report((step + 1) / study.training.local_steps)
     trained = weights_of(network)
@@ -75,7 +76,7 @@ def chosen_device() -> torch.device:
 
 
 def _check(study: StudySpec, patients: PreparedPatients, noise_multiplier: float | None) -> None:
-    if (study.privacy.epsilon is None) != (noise_multiplier is None):
+    if _noises_steps(study) != (noise_multiplier is not None):
         raise OrderError("The order's noise does not fit the study's privacy terms.", "The gate refuses such a task.")
     if noise_multiplier is not None and not (noise_multiplier > 0 and math.isfinite(noise_multiplier)):
         raise OrderError("The order's noise multiplier is not a positive number.", "The gate refuses such a task.")
@@ -83,12 +84,13 @@ def _check(study: StudySpec, patients: PreparedPatients, noise_multiplier: float
         raise TooFewPatientsError("This site has no patient to train on.", "It can still evaluate.")
 
 
+def _noises_steps(study: StudySpec) -> bool:
+    return study.privacy.epsilon is not None and study.privacy.mechanism == "dp-sgd"
+
+
 def _optimizer(study: StudySpec, network: nn.Module, round_number: int) -> torch.optim.Optimizer:
     terms = study.training
-    rate = terms.learning_rate
-    if terms.schedule == "cosine":
-        done = min(max(round_number - 1, 0) / study.rounds, 1.0)  # the first round is number 1
-        rate *= 0.5 * (1.0 + math.cos(math.pi * done))
+    rate = learning_rate_of(study, round_number)
     if terms.optimizer == "adam":
         return torch.optim.Adam(network.parameters(), lr=rate, weight_decay=terms.weight_decay)
     return torch.optim.SGD(network.parameters(), lr=rate, momentum=terms.momentum, weight_decay=terms.weight_decay)
@@ -103,8 +105,9 @@ def _private_gradient(
     parameters = sum(parameter.numel() for parameter in network.parameters())
     bound = clip_norm - clipping_reserve(deviation, parameters)
     total = clipped_sum_of_batch(network, loss_of(study), batch, bound, images_at_once=at_once)
-    noised = add_gaussian_noise(total.cpu().numpy(), deviation, noise.gradients)
-    return torch.from_numpy(noised).to(total.device, torch.float32)
+    values = total.cpu().numpy()
+    add_gaussian_noise(values, deviation, noise.gradients, out=values)
+    return torch.from_numpy(values).to(total.device, torch.float32)
 
 
 def _plain_gradient(study: StudySpec, network: nn.Module, batch: PatientBatch, expected: float) -> Tensor:
@@ -126,3 +129,4 @@ def _follow(network: nn.Module, optimizer: torch.optim.Optimizer, gradient: Tens
         parameter.grad = gradient[start : start + parameter.numel()].view_as(parameter)
         start += parameter.numel()
     optimizer.step()
+    optimizer.zero_grad()  # frees the gradient before the next step's maps

@@ -1,6 +1,8 @@
 """A hospital's directory with its gate, and the hub's side of the mail: what the gate sees and nothing else."""
 
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,17 +13,29 @@ import zstandard
 from protocol.digest import digest_of_bytes, hex_of
 from protocol.manifest import manifest_of
 from protocol.message import Message
-from protocol.messages import ModelReference, Progress, Receipt, RoundTask, StudyProposal, TaskKind, parse_message
+from protocol.messages import (
+    LedgerCharge,
+    LedgerHead,
+    ModelReference,
+    Progress,
+    Receipt,
+    RoundTask,
+    StudyProposal,
+    TaskKind,
+    parse_message,
+)
 from protocol.metrics import ScoreHistograms
 from protocol.privacy_accounting import noise_multiplier_of
 from protocol.signing import SigningKey, open_envelope, sign
 from protocol.study import StudySpec, parse_study
 from protocol.tensors import encode_weights
 from site_node.candidate import Candidate, CohortFigures, write_candidate, write_cohort_figures
+from site_node.cohort_members import CohortMembers, SpentPatients, read_spent, write_members
 from site_node.durable import write_durably
 from site_node.enrolment import create_site
 from site_node.governance.context import nothing
 from site_node.governance.gate import Gate
+from site_node.orders import cohort_task_id, read_order
 from site_node.settings import SitePaths, SiteSettings
 
 PERMISSIVE_POLICY = "approval: automatic\nnetworks: any\nmodalities: any\nminimum_patients: 1\n"
@@ -41,6 +55,14 @@ def study_of(**changes: Any) -> StudySpec:
         "privacy": {"epsilon": 4.0, "delta": 1e-4},
     }
     return parse_study({**data, **changes})
+
+
+HELD_OUT = 1_000_000
+
+
+def patients_of(first: int, number: int) -> list[str]:
+    """Return pseudonyms of so many patients."""
+    return [f"{who:032x}" for who in range(first, first + number)]
 
 
 def weights(value: float = 0.5, size: int = 3) -> dict[str, Any]:
@@ -98,30 +120,47 @@ class GatedSite:
         envelope = sign(message.canonical_bytes(), key or self.hub)
         write_durably(self.paths.inbox / f"{self.number:016d}.dsse.json", envelope)
 
-    def propose(self, study: StudySpec, noise: float | None = None) -> None:
+    def propose(self, study: StudySpec, noise: float | None = None, head: LedgerHead | None = None) -> None:
         multiplier = noise_multiplier_of(study) if noise is None else noise
         self.post(
             StudyProposal(
                 study_digest=study.digest,
                 study=study.model_dump(mode="json", by_alias=True),
                 noise_multiplier=multiplier,
+                ledger_head=head,
             )
         )
 
-    def count_cohort(self, study: StudySpec, training: int = 40, held_out: int = 20, **more: Any) -> None:
+    def count_cohort(
+        self, study: StudySpec, training: int = 40, held_out: int = 20, recount: int = 0, first: int = 0, **more: Any
+    ) -> CohortMembers:
+        """Count a cohort as the worker does: patients `first`, `first` + 1 ..., but those whom the order leaves out."""
+        order = read_order(self.paths, cohort_task_id(study.digest, recount))
+        spent = SpentPatients() if order is None else read_spent(self.paths, order.task_id, order.spent_digest)
+        trainees, judged = patients_of(first, training), patients_of(HELD_OUT + first, held_out)
+        members = CohortMembers(
+            study_digest=study.digest,
+            training=[who for who in trainees if not spent.excludes(who, "train")],
+            held_out=[who for who in judged if not spent.excludes(who, "test")],
+            spent_training=[who for who in trainees if spent.excludes(who, "train")],
+            spent_held_out=[who for who in judged if spent.excludes(who, "test")],
+        )
         figures = CohortFigures(
             study_digest=study.digest,
-            training_patients=training,
-            training_images=2 * training,
-            held_out_patients=held_out,
+            training_patients=len(members.training),
+            training_images=2 * len(members.training),
+            held_out_patients=len(members.held_out),
             manifest_digest=digest_of_bytes(b"cohort"),
             version_zero_digest=digest_of_bytes(BASE),
+            members_digest=write_members(self.paths, members),
+            recount=recount,
         )
         write_cohort_figures(self.paths, figures.model_copy(update=more))
+        return members
 
-    def join(self, study: StudySpec) -> None:
+    def join(self, study: StudySpec, head: LedgerHead | None = None) -> None:
         """Take a study from proposal to approval."""
-        self.propose(study)
+        self.propose(study, head=head)
         self.sweep()
         self.count_cohort(study)
         self.sweep()
@@ -179,18 +218,47 @@ class GatedSite:
         )
         write_candidate(self.paths, candidate)
 
+    def back_up(self) -> bytes:
+        """Return a copy of the gate's database."""
+        copy = self.paths.root / "backup.sqlite"
+        with closing(sqlite3.connect(copy)) as target, closing(sqlite3.connect(self.paths.gate_database)) as source:
+            source.backup(target)
+        data = copy.read_bytes()
+        copy.unlink()
+        return data
+
+    def restore(self, backup: bytes) -> None:
+        """Put an old copy of the gate's database back, as after a broken disk; letters in between are gone too."""
+        self.gate.close()
+        for path in self.paths.gate.glob("gate.sqlite*"):
+            path.unlink()
+        self.paths.gate_database.write_bytes(backup)
+        for folder in (self.paths.inbox, self.paths.outbox, self.paths.receipts, self.paths.cohorts):
+            for path in folder.iterdir():
+                if path.is_file():
+                    path.unlink()
+        self.seen.clear()
+        self.start()
+
     def look(self) -> None:
         """Note what lies in the outbox; a number never changes its bytes."""
         for path in sorted(self.paths.outbox.glob("*.dsse.json")):
             data, number = path.read_bytes(), int(path.name.split(".")[0])
             assert self.seen.setdefault(number, data) == data, "an envelope was replaced by another"
 
-    def sent(self) -> list[Message]:
-        """Return all messages that ever left, heartbeats aside."""
+    def everything_sent(self) -> list[Message]:
+        """Return all messages that ever left, in their order."""
         self.look()
         key = SigningKey.load_or_create(self.paths.identity_key).public
-        messages = [parse_message(open_envelope(self.seen[number], key)) for number in sorted(self.seen)]
-        return [message for message in messages if not isinstance(message, Progress)]
+        return [parse_message(open_envelope(self.seen[number], key)) for number in sorted(self.seen)]
+
+    def sent(self) -> list[Message]:
+        """Return all messages that ever left, heartbeats and the ledger's charges aside."""
+        return [message for message in self.everything_sent() if not isinstance(message, Progress | LedgerCharge)]
+
+    def charges(self) -> list[LedgerCharge]:
+        """Return what the hub was told of the privacy ledger."""
+        return [message for message in self.everything_sent() if isinstance(message, LedgerCharge)]
 
     def receive_all(self, *, accepted: bool = True, key: SigningKey | None = None) -> None:
         """Answer everything in the outbox with a receipt, as hub and agent do."""

@@ -6,9 +6,12 @@ from typing import Any
 import httpx
 import jwt
 
+from protocol.digest import digest_of_bytes
 from protocol.message import Message
-from protocol.messages import PROTOCOL_VERSION, Approval, Enrolment
+from protocol.messages import PROTOCOL_VERSION, Approval, Enrolment, LedgerCharge, LedgerHead
+from protocol.privacy_accounting import noise_multiplier_of, training_event
 from protocol.signing import SigningKey, sign
+from protocol.study import StudySpec
 
 
 @dataclass
@@ -19,6 +22,7 @@ class Hospital:
     clock: Any
     identity: SigningKey = field(default_factory=SigningKey.generate)
     transport: SigningKey = field(default_factory=SigningKey.generate)
+    head: LedgerHead | None = None
 
     def enrolment(self, code: str) -> bytes:
         message = Enrolment(
@@ -46,3 +50,21 @@ class Hospital:
 
     def approval(self, digest: str, decision: Any = "approved", patients: int = 40, **more: Any) -> Approval:
         return Approval(site=self.name, study_digest=digest, decision=decision, training_patients=patients, **more)
+
+    def charge(self, study: StudySpec, **changes: Any) -> LedgerCharge:
+        """Charge the hospital's ledger with a private study's planned maximum."""
+        noise = noise_multiplier_of(study)
+        assert noise is not None
+        number = 1 if self.head is None else self.head.number + 1
+        fields: dict[str, Any] = {
+            "site": self.name,
+            "study_digest": study.digest,
+            "number": number,
+            "chain": digest_of_bytes(f"{self.name} {number}".encode()),
+            "follows": self.head,
+            "delta": study.privacy.delta,
+            "charged": {"training": [training_event(study, noise, study.maximum_training_tasks)]},
+        }
+        charge = LedgerCharge.model_validate({**fields, **changes})
+        self.head = charge.head
+        return charge

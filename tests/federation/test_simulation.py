@@ -147,3 +147,27 @@ def test_a_hospital_s_name_is_checked_before_anything_is_written(tmp_path: Path,
     assert status == 1
     assert "is no hospital's name" in output
     assert not (tmp_path / "out").exists()
+
+
+def test_a_private_study_under_masks_completes_and_the_hub_holds_no_single_update(tmp_path: Path) -> None:
+    names = ("anna", "bela", "clara", "dora")
+    for number, name in enumerate(names):
+        make_hospital(tmp_path / name, patients=16, seed=number)
+    sites = [option for name in names for option in ("--site", f"{name}={tmp_path / name}")]
+    study = STUDY | {
+        "rounds": 1,
+        "participants": {"training_patients": 40, "minimum_sites": 4},
+        "transport": {"compression": "none"},
+        "secure_aggregation": {"method": "masking", "maximum_sites": 4, "maximum_weight": 20},
+    }
+    status, output = run(tmp_path, *sites, study=study)
+    assert status == 0, output
+    report = report_of(tmp_path)
+    assert report["study"]["state"] == "completed"
+    assert 0 < report["privacy"]["epsilon"] <= 8
+    (entry,) = report["rounds"]
+    assert {site["train_state"] for site in entry["sites"]} == {"accepted"}
+    # Blobs: two versions as float32, four vectors of half their size; no update is there as float32.
+    sizes = sorted(path.stat().st_size for path in (tmp_path / "out" / "hub" / "blobs").rglob("*") if path.is_file())
+    assert len(sizes) == 7  # versions 0 and 1, four vectors, the mean
+    assert sizes[0] == sizes[3] < 0.55 * sizes[4]

@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from protocol.digest import digest_of_bytes
+from protocol.messages import Receipt, expect
+from protocol.signing import SigningKey, open_envelope
 from site_node.cli import app
 from site_node.errors import SettingsError
 from site_node.governance.records import open_records, study_records
@@ -101,10 +104,41 @@ def test_a_study_is_approved_by_the_beginning_of_its_digest_and_withdrawn(tmp_pa
     site.sweep()
     entries = json.loads(run("egress", folder, "--json")[1])
     assert entries[0]["receipt"]["accepted"] is True
-    assert json.loads(run("egress", folder, "--verify")[1])["receipts"] == 1
+    assert json.loads(run("egress", folder, "--verify")[1])["receipts"] == 2
     assert run("approve", folder, study.digest, "--withdraw")[0] == 0
     site.sweep()
     assert json.loads(run("status", folder, "--json")[1])["studies"] == {study.digest: "withdrawn"}
+
+
+def test_everything_that_left_can_be_exported_and_checked_by_somebody_else(tmp_path: Path) -> None:
+    site = GatedSite.make(tmp_path)
+    folder, target = str(site.paths.root), tmp_path / "egress.json"
+    site.join(study_of())
+    site.receive_all()
+    site.sweep()
+    assert run("egress", folder, "--export", str(target))[0] == 0
+    document = json.loads(target.read_bytes())
+    assert [entry["entry"]["kind"] for entry in document["entries"]] == [
+        "wardround.ledger-charge/1",
+        "wardround.approval/1",
+    ]
+    own = SigningKey.load_or_create(site.paths.identity_key).public
+    for entry in document["entries"]:
+        message = open_envelope(entry["envelope"].encode(), own)
+        receipt = expect(open_envelope(entry["receipt"].encode(), site.hub.public), Receipt)
+        assert receipt.message_digest == digest_of_bytes(message) == entry["entry"]["message_digest"]
+    assert mode(target) == 0o600
+    status, output = run("egress", folder, "--export", str(target))
+    assert (status, "there already" in output) == (1, True)
+
+
+def test_the_budget_is_shown_in_sentences(tmp_path: Path) -> None:
+    site = GatedSite.make(tmp_path)
+    site.join(study_of())
+    status, output = run("budget", str(site.paths.root))
+    assert status == 0
+    for words in ("Lifetime budget of each patient: epsilon 24", "order 2", "not yet countersigned", "still fits"):
+        assert words in output
 
 
 def test_pause_and_resume(folder: str) -> None:
@@ -141,3 +175,20 @@ def test_what_a_command_writes_others_cannot_read(folder: str) -> None:
         assert {mode(path) & 0o007 for path in Path(folder).rglob("*")} == {0}
     finally:
         os.umask(old)
+
+
+def test_other_hospitals_keys_are_shown_and_pinned_with_their_fingerprints(folder: str) -> None:
+    status, output = run("peers", folder)
+    assert status == 0
+    assert "st-anna (this hospital)" in output
+    assert "masked rounds are refused" in output
+    key = SigningKey.generate().public
+    status, output = run("pin", folder, "north", key.text)
+    assert status == 0
+    assert "Its administrator must read you this fingerprint" in output
+    shown = json.loads(run("peers", folder, "--json")[1])
+    assert shown["pinned"]["north"]["key"] == key.text
+    assert shown["pinned"]["north"]["fingerprint"].replace(" ", "") == key.key_id.removeprefix("sha256:")
+    assert shown["key"] == SigningKey.load_or_create(SitePaths(Path(folder)).identity_key).public.text
+    status, output = run("pin", folder, "north", SigningKey.generate().public.text)
+    assert (status, "Another key is pinned for north" in output) == (1, True)

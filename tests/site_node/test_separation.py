@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from site_node.candidate import CohortFigures, candidate_folder, cohort_path, publish, write_cohort_figures
+from site_node.cohort_members import members_path
 from site_node.orders import cohort_task_id, read_order
 from site_node.settings import SitePaths
 from tests.fakes.gated_site import GatedSite, study_of
@@ -95,6 +96,7 @@ def test_three_users_carry_a_study_from_mail_to_receipt_and_a_task_to_its_update
         staged = SitePaths(paths.root, paths.worker / "staging" / "1")  # as a job's child does: made there, then moved
         staged.cohorts.mkdir(parents=True)
         site_of(staged).count_cohort(study)
+        members_path(staged, study.digest).replace(members_path(paths, study.digest))
         cohort_path(staged, study.digest).replace(cohort_path(paths, study.digest))
 
     def site_of(staged: SitePaths) -> GatedSite:

@@ -1,6 +1,7 @@
 """The cookie, the doorkeeper and the sign-in page, without a browser."""
 
 import contextlib
+import functools
 from collections.abc import AsyncIterator
 
 import httpx
@@ -68,6 +69,29 @@ async def test_a_wrong_password_says_so_and_sets_no_cookie(hub: FakeHub) -> None
         assert "Name and password do not match" in answer.text
         assert 'value="ada"' in answer.text
         assert "set-cookie" not in answer.headers
+
+
+async def test_who_must_wait_is_told_how_long_and_the_hub_is_told_whose_browser_it_was(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[str | None] = []
+
+    def delay(request: httpx.Request) -> httpx.Response:
+        seen.append(request.headers.get("x-forwarded-for"))
+        return httpx.Response(429, headers={"Retry-After": "64"})
+
+    client = functools.partial(httpx.AsyncClient, transport=httpx.MockTransport(delay))
+    async with browser_at("http://hub.test") as browser:
+        monkeypatch.setattr(httpx, "AsyncClient", client)
+        form = {"name": "ada", "password": PASSWORD}
+        answer = await browser.post("/sign-in", data=form)
+        for before in (b"192.0.2.7", b"made up, 192.0.2.8", b"x" * 1000, b"\xe9"):
+            await browser.post("/sign-in", data=form, headers=[(b"x-forwarded-for", before)])
+    assert answer.status_code == 429
+    assert "Try again in 64 seconds." in answer.text
+    own = "127.0.0.1"
+    assert seen == [own, f"192.0.2.7, {own}", f"made up, 192.0.2.8, {own}", own, own]
+    assert "set-cookie" not in answer.headers
 
 
 async def test_a_form_from_another_site_is_refused(hub: FakeHub) -> None:

@@ -15,7 +15,7 @@ from hub.services import Services
 from hub.storage import round_stores, stores
 from hub.studies import coordinator as studies
 from hub.studies.views import study_view
-from protocol.digest import digest_of_bytes
+from protocol.digest import digest_of, digest_of_bytes
 from protocol.manifest import manifest_of
 from protocol.message import Message
 from protocol.messages import (
@@ -31,19 +31,30 @@ from protocol.messages import (
     parse_message,
 )
 from protocol.metrics import ScoreHistograms
+from protocol.privacy_accounting import epsilon_of, noise_multiplier_of, training_event
 from protocol.signing import open_envelope
 from protocol.study import StudySpec, parse_study
 from protocol.tensors import Weights, decode_weights, encode_weights
 from tests.fakes.hospital import Hospital
 from tests.hub.conftest import Queue, specification
 
-ZERO: Weights = {"bias": np.zeros(2, np.float32), "kernel": np.zeros((1, 3), np.float32)}
 EVENTS = "sha256:" + "e" * 64
+ZERO: Weights = {"bias": np.zeros(2, np.float32), "kernel": np.zeros((1, 3), np.float32)}
 
 
 def weights_of(*values: float) -> Weights:
     """Return weights of the toy model (two and three values)."""
     return {"bias": np.array(values[:2], np.float32), "kernel": np.array([values[2:]], np.float32)}
+
+
+def spent_after(study: StudySpec, tasks: int) -> PrivacySpent:
+    """Return the account of a hospital that answered so many training tasks."""
+    noise = noise_multiplier_of(study)
+    assert noise is not None
+    event = training_event(study, noise, tasks)
+    delta = study.privacy.delta
+    digest = digest_of([event.model_dump(mode="json", by_alias=True)])
+    return PrivacySpent(epsilon=epsilon_of([event], delta), delta=delta, events_digest=digest)
 
 
 def filled(value: float) -> Weights:
@@ -69,6 +80,8 @@ class Bench:
         self.study = study
         studies.propose(self.services, study, [], "researcher")
         for hospital, count in zip(self.hospitals, patients, strict=True):
+            if study.privacy.epsilon is not None and count:
+                self.say(hospital, hospital.charge(study))
             self.say(hospital, hospital.approval(study.digest, patients=count, **approval))
 
     def begin(self, study: StudySpec, patients: tuple[int, ...] = (10, 30, 60), initial: Weights = ZERO) -> None:
@@ -103,7 +116,6 @@ class Bench:
     def notice(self, task: RoundTask, payload: bytes, weights: Weights = ZERO, **changes: Any) -> UpdateNotice:
         """Return an honest notice of a payload, but for the changes."""
         private = self.study.privacy.epsilon is not None and task.kind is TaskKind.TRAIN
-        spent = PrivacySpent(epsilon=float(task.round), delta=self.study.privacy.delta, events_digest=EVENTS)
         steps = ["weights" if task.kind is TaskKind.INITIALISE else "difference"]
         fields: dict[str, Any] = {
             "site": task.site,
@@ -117,7 +129,7 @@ class Bench:
             "manifest_digest": manifest_of(weights).digest,
             "steps": steps if self.study.transport.compression == "none" else [*steps, "zstandard"],
             "weight": 1.0,
-            "privacy": spent if private else None,
+            "privacy": spent_after(self.study, task.round) if private else None,
         }
         return UpdateNotice(**{**fields, **changes})
 

@@ -1,5 +1,6 @@
 """Updates that are not what they should be: refused with a reason, recorded, and the round closes all the same."""
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -129,16 +130,21 @@ def test_terms_of_another_task(bench: Bench, task: RoundTask, change: dict[str, 
     assert reason in refusal(bench, task, bench.notice(task, payload, **change), payload)
 
 
-@pytest.mark.parametrize("change", [{"privacy": None}, {"delta": 1e-3}])
+@pytest.mark.parametrize(
+    "change",
+    [{"privacy": None}, {"delta": 1e-3}, {"epsilon": 7.99}, {"epsilon": 0.1}, {"events_digest": "sha256:" + "e" * 64}],
+)
 def test_a_private_study_wants_an_account_of_what_was_spent(bench: Bench, change: dict[str, Any]) -> None:
     bench.begin(study_of(privacy={"epsilon": 8.0, "delta": 1e-4}, participants={"training_patients": 100}))
     task = bench.tasks(TaskKind.TRAIN)[0]
     payload = encode_weights(filled(1.0))
     notice = bench.notice(task, payload)
-    if "delta" in change:
+    if "privacy" not in change:
         assert notice.privacy is not None
         change = {"privacy": notice.privacy.model_copy(update=change)}
-    assert "privacy" in refusal(bench, task, notice.model_copy(update=change), payload)
+    assert re.search(
+        "privacy|its events give|was charged", refusal(bench, task, notice.model_copy(update=change), payload)
+    )
 
 
 def test_unsigned_is_turned_away_and_audited_and_the_task_stays_open(bench: Bench, task: RoundTask) -> None:

@@ -107,14 +107,14 @@ def test_receipts_clear_the_outbox_and_are_kept(site: GatedSite) -> None:
     assert list(site.paths.outbox.iterdir()) == []
     assert list(site.paths.gate_payloads.iterdir()) == []
     assert list(site.paths.receipts.iterdir()) == []
-    assert open_records(site.paths).execute("SELECT COUNT(*) FROM receipts").fetchone()[0] == 2
+    assert open_records(site.paths).execute("SELECT COUNT(*) FROM receipts").fetchone()[0] == 3
 
 
 def test_a_receipt_of_somebody_else_leaves_the_message_in_the_outbox(site: GatedSite) -> None:
     site.join(study_of())
     site.receive_all(key=SigningKey.generate())
     site.sweep()
-    assert len(list(site.paths.outbox.glob("*.dsse.json"))) == 1
+    assert len(list(site.paths.outbox.glob("*.dsse.json"))) == 2
 
 
 def test_a_lost_outbox_is_filled_again_with_the_same_bytes(site: GatedSite) -> None:
@@ -132,6 +132,7 @@ def test_a_lost_outbox_is_filled_again_with_the_same_bytes(site: GatedSite) -> N
 
 STEPS = (
     "mail read",
+    "budget preset",
     "cohort read",
     "approval recorded",
     "task decided",

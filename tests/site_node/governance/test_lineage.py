@@ -63,3 +63,19 @@ def test_what_was_refused_is_not_remembered_and_what_was_accepted_outlives_a_res
     assert verdict_on(site, site.task(study, 2)) is None
     site.start()
     assert verdict_on(site, based_on(site.task(study, 1, TaskKind.EVALUATE), weights_digest=OTHER)) is Reason.BAD_TASK
+
+
+def test_a_round_that_failed_may_lie_between_a_task_and_its_base_if_the_study_has_a_spare_task(site: GatedSite) -> None:
+    study = study_of(privacy={"epsilon": 4.0, "delta": 1e-4, "spare_tasks": 1})
+    site.join(study)
+    assert verdict_on(site, based_on(site.task(study, 2), number=0)) is None  # round 1 failed
+    assert verdict_on(site, based_on(site.task(study, 4), number=1)) is Reason.BAD_TASK  # two are more than one
+    assert verdict_on(site, site.task(study, 3)) is None
+    assert verdict_on(site, based_on(site.task(study, 4, task_id="back"), number=1)) is Reason.BAD_TASK
+
+
+def test_nobody_goes_back_behind_a_version_that_is_known_here(site: GatedSite) -> None:
+    study = study_of(privacy={"epsilon": 4.0, "delta": 1e-4, "spare_tasks": 1})
+    site.join(study)
+    assert verdict_on(site, site.task(study, 1, TaskKind.EVALUATE)) is None
+    assert verdict_on(site, based_on(site.task(study, 2), number=0)) is Reason.BAD_TASK

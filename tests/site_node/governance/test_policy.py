@@ -1,12 +1,13 @@
 """The policy's rules on a study, each with the sentence that the hospital reads."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from protocol.messages import Reason
 from protocol.privacy_accounting import noise_multiplier_of
+from protocol.study import Privacy
 from site_node.errors import SettingsError
 from site_node.governance.policy import Policy, load_policy, objection_to, policy_text
 from site_node.governance.reasons import SENTENCES
@@ -19,7 +20,9 @@ CASES: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({"maximum_epsilon": 3.0}, {}, "above `maximum_epsilon`"),
     ({"maximum_delta": 1e-5}, {}, "above `maximum_delta`"),
     ({}, {"privacy": {"epsilon": None}}, "without differential privacy"),
+    ({"mechanisms": ["site-level"]}, {}, "'dp-sgd' is not among `mechanisms`"),
     ({"noised_evaluation": True}, {}, "`noised_evaluation` demands it"),
+    ({"secure_aggregation_required": True}, {}, "`secure_aggregation_required` refuses that"),
     ({}, {"evaluation": {"noise_epsilon": 1.0, "at_most": 100}, "rounds": 60}, "lower evaluation.at_most"),
 ]
 
@@ -37,6 +40,21 @@ def test_what_the_hospital_allows_meets_no_objection() -> None:
     asked = study_of()
     assert objection_to(Policy(), asked, noise_multiplier_of(asked)) is None
     assert objection_to(Policy(), asked, (noise_multiplier_of(asked) or 0) * 2) is None
+
+
+def test_a_masked_study_satisfies_who_will_not_be_seen_alone() -> None:
+    masked = {"method": "masking", "maximum_sites": 8, "maximum_weight": 100}
+    sites = {"minimum_sites": 4, "training_patients": 100}
+    asked = study_of(participants=sites, secure_aggregation=masked, transport={"compression": "none"})
+    policy = Policy(secure_aggregation_required=True, mechanisms=["dp-sgd"])
+    assert objection_to(policy, asked, noise_multiplier_of(asked)) is None
+
+
+def test_the_policy_knows_every_mechanism_of_a_study() -> None:
+    known = get_args(Privacy.model_fields["mechanism"].annotation)
+    assert set(Policy.model_validate({"mechanisms": list(known)}).mechanisms) == set(known)
+    with pytest.raises(ValueError, match="mechanisms"):
+        Policy.model_validate({"mechanisms": ["hope"]})
 
 
 @pytest.mark.parametrize("noise", [None, 0.0, -1.0, float("inf"), 0.2])

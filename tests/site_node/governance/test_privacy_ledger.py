@@ -1,5 +1,6 @@
 """The privacy ledger: charged before anything can be spent, over-counting, outliving studies, unchangeable."""
 
+import re
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -8,12 +9,13 @@ import pytest
 
 from protocol.messages import Approval, Reason, StudyClosed, TaskKind, UpdateNotice
 from protocol.privacy_accounting import epsilon_of
+from site_node.budget_report import budget_overview
 from site_node.errors import GateError
 from site_node.governance import hash_chain
+from site_node.governance.ledger_entries import all_entries
 from site_node.governance.policy import load_policy
-from site_node.governance.privacy_ledger import budget_of, ledger_entries
+from site_node.governance.privacy_ledger import is_charged, ledger_entries, study_charges
 from site_node.governance.records import open_records
-from site_node.overview import budget_overview
 from tests.fakes.gated_site import PERMISSIVE_POLICY, GatedSite, study_of
 
 
@@ -22,7 +24,12 @@ class PowerCutError(Exception):
 
 
 def spent(site: GatedSite) -> float:
-    return budget_of(ledger_entries(open_records(site.paths)), load_policy(site.settings.policy)).epsilon
+    """Return the sum of what all studies were charged."""
+    return sum(charge.epsilon or 0.0 for charge in study_charges(ledger_entries(open_records(site.paths))))
+
+
+def overview(site: GatedSite) -> dict[str, Any]:
+    return budget_overview(open_records(site.paths), load_policy(site.settings.policy))
 
 
 def test_the_planned_maximum_is_charged_before_the_first_task(site: GatedSite) -> None:
@@ -67,10 +74,11 @@ def test_no_approval_is_in_the_outbox_without_its_charge(site: GatedSite) -> Non
     site.sweep()
     assert len(ledger_entries(open_records(site.paths))) == 1
     assert len(site.sent()) == 1
+    assert len(site.charges()) == 1
 
 
 def test_a_study_that_does_not_fit_into_the_lifetime_budget_is_refused_with_what_would_fit(tmp_path: Path) -> None:
-    site = GatedSite.make(tmp_path, PERMISSIVE_POLICY + "lifetime_epsilon: 6\n")
+    site = GatedSite.make(tmp_path, PERMISSIVE_POLICY + "lifetime_epsilon: 4.5\n")
     site.join(study_of())
     second = study_of(name="second")
     site.join(second)
@@ -78,10 +86,13 @@ def test_a_study_that_does_not_fit_into_the_lifetime_budget_is_refused_with_what
     assert isinstance(approval, Approval)
     assert (approval.decision, approval.reason) == ("refused", Reason.BUDGET_SPENT)
     row = open_records(site.paths).execute("SELECT detail FROM studies WHERE digest = ?", (second.digest,)).fetchone()
-    assert "is left" in row["detail"]
-    site.join(study_of(name="third", privacy={"epsilon": 1.5, "delta": 1e-4}))
-    assert isinstance(site.sent()[-1], Approval)
-    assert spent(site) <= 6
+    fits = float(re.search(r"privacy.epsilon at most (\d+\.\d+)", row["detail"]).group(1))  # type: ignore[union-attr]
+    assert 0.5 < fits < 3.5
+    site.join(study_of(name="too-large", privacy={"epsilon": fits + 0.2, "delta": 1e-4}))
+    assert site.sent()[-1].decision == "refused"  # type: ignore[attr-defined]
+    site.join(study_of(name="fitting", privacy={"epsilon": fits, "delta": 1e-4}))
+    assert site.sent()[-1].decision == "approved"  # type: ignore[attr-defined]
+    assert overview(site)["epsilon"] <= 4.5
 
 
 def test_studies_add_up_and_never_less_than_their_joint_composition(site: GatedSite) -> None:
@@ -94,7 +105,8 @@ def test_studies_add_up_and_never_less_than_their_joint_composition(site: GatedS
 def test_noised_evaluations_are_charged_too(site: GatedSite) -> None:
     site.join(study_of(evaluation={"noise_epsilon": 0.1, "at_most": 5}))
     assert [entry.patients for entry in ledger_entries(open_records(site.paths))] == ["training", "held-out"]
-    assert spent(site) > 4.0
+    [charge] = site.charges()
+    assert {patients: len(events) for patients, events in charge.charged.items()} == {"training": 1, "held-out": 1}
 
 
 def joined_with(site: GatedSite, training: int, held_out: int, **changes: Any) -> tuple[Approval, list[str]]:
@@ -142,8 +154,10 @@ def test_no_more_evaluations_are_charged_than_there_are_versions(site: GatedSite
 def test_a_study_without_dp_stands_in_the_ledger_as_such(tmp_path: Path) -> None:
     site = GatedSite.make(tmp_path, PERMISSIVE_POLICY + "dp_required: false\n")
     site.join(study_of(privacy={"epsilon": None}))
-    found = budget_overview(open_records(site.paths), load_policy(site.settings.policy))
-    assert found["studies"][0]["epsilon"] is None
+    [study] = overview(site)["studies"]
+    assert (study["epsilon"], study["unprotected"]) == (None, True)
+    [charge] = site.charges()
+    assert (charge.unprotected, charge.charged) == (True, {})
 
 
 @pytest.mark.parametrize("table", ["ledger", "egress"])
@@ -168,11 +182,11 @@ def test_what_was_changed_behind_our_back_is_found(site: GatedSite, forgery: str
     for name in ("first", "second"):
         site.join(study_of(name=name))
     database = open_records(site.paths)
-    assert hash_chain.verify(database, "ledger")[0] == 2
+    assert hash_chain.verify(database, "ledger")[0] == 3
     database.execute("DROP TRIGGER ledger_keeps")
     database.execute("DROP TRIGGER ledger_stays")
     database.execute(forgery)
-    with pytest.raises(GateError, match="Entry 1"):
+    with pytest.raises(GateError, match=r"Entry [12] "):
         hash_chain.verify(database, "ledger")
 
 
@@ -181,3 +195,46 @@ def test_an_entry_of_an_unknown_kind_stops_charging(site: GatedSite) -> None:
     hash_chain.append(database, "ledger", {"schema": "wardround.ledger-entry/9", "time": 0.0})
     with pytest.raises(GateError, match="unknown kind"):
         ledger_entries(database)
+
+
+def test_whether_a_study_is_charged_is_a_query_that_uses_its_index(site: GatedSite) -> None:
+    study = study_of()
+    database = open_records(site.paths)
+    assert not is_charged(database, study.digest)
+    site.join(study)
+    assert is_charged(database, study.digest)
+    plan = database.execute(
+        "EXPLAIN QUERY PLAN SELECT 1 FROM ledger WHERE json_extract(CAST(entry AS TEXT), '$.schema') = ? "
+        "AND json_extract(CAST(entry AS TEXT), '$.study_digest') = ? LIMIT 1",
+        ("a", "b"),
+    ).fetchone()
+    assert "ledger_by_study" in plan["detail"]
+
+
+def test_the_ledger_is_the_same_whenever_it_was_written(tmp_path: Path) -> None:
+    """Its head goes into tasks, whose digests key the noise: no clock may be in it."""
+    heads = []
+    for name, now in (("one", 1_900_000_000.0), ("other", 1_950_000_000.0)):
+        site = GatedSite.make(tmp_path / name)
+        site.now = now
+        site.join(study_of())
+        heads.append(hash_chain.head(open_records(site.paths), "ledger"))
+    assert heads[0] == heads[1]
+
+
+def test_the_first_use_of_a_budget_and_each_change_stand_in_the_ledger(site: GatedSite) -> None:
+    site.join(study_of())
+    site.join(study_of(name="second"))
+    assert [entry["raised"] for entry in overview(site)["budgets"]] == [False]
+    site.with_policy(PERMISSIVE_POLICY + "lifetime_epsilon: 48\n")
+    site.join(study_of(name="third"))
+    site.with_policy(PERMISSIVE_POLICY + "lifetime_epsilon: 48\nmaximum_epsilon: 4\n")
+    site.join(study_of(name="fourth", privacy={"epsilon": 1.0, "delta": 1e-4}))
+    budgets = overview(site)["budgets"]
+    assert [(entry["epsilon"], entry["raised"]) for entry in budgets] == [(24.0, False), (48.0, True)]
+    assert [type(entry).__name__ for entry in all_entries(open_records(site.paths))] == [
+        "BudgetEntry",
+        *["LedgerEntry"] * 2,
+        "BudgetEntry",
+        *["LedgerEntry"] * 2,
+    ]

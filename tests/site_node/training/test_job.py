@@ -15,6 +15,7 @@ from protocol.study import StudySpec, parse_study
 from protocol.tensors import decode_weights, encode_weights
 from site_node.candidate import Candidate, payload_path, read_candidate, read_cohort_figures
 from site_node.cohort.index import index_folder
+from site_node.cohort_members import CohortMembers, SpentPatients, members_path, read_members, write_spent
 from site_node.orders import WorkOrder, write_order
 from site_node.settings import SitePaths, SiteSettings
 from site_node.training.job import run_order
@@ -43,6 +44,8 @@ def settings(tmp_path: Path) -> SiteSettings:
 
 def run(settings: SiteSettings, kind: Any, study: StudySpec | None = None, **fields: Any) -> Candidate:
     study = study or make_study(images_per_patient=2)
+    if kind in ("train", "evaluate") and read_cohort_figures(settings.paths, study.digest) is None:
+        run(settings, "cohort", study)  # as the gate does, before anybody approves
     order = WorkOrder(
         kind=kind,
         task_id=fields.pop("task_id", f"task-{kind}"),
@@ -79,6 +82,75 @@ def test_a_cohort_order_gives_the_figures_that_are_approved(settings: SiteSettin
     assert (figures.training_patients, figures.training_images, figures.held_out_patients) == (16, 32, 8)
     assert figures.version_zero_digest == base_blob(settings, make_study(images_per_patient=2))
     assert figures.problem is None
+
+
+def members_of(settings: SiteSettings, study: StudySpec) -> CohortMembers:
+    figures = read_cohort_figures(settings.paths, study.digest)
+    assert figures is not None
+    return read_members(settings.paths, study.digest, figures.members_digest)
+
+
+def recounted(settings: SiteSettings, study: StudySpec, spent: SpentPatients) -> CohortMembers:
+    """Count a cohort once more, without the patients whose budget is spent."""
+    digest = write_spent(settings.paths, "cohort-again", spent)
+    run(settings, "cohort", study, task_id="cohort-again", spent_digest=digest, recount=1)
+    return members_of(settings, study)
+
+
+def test_the_members_are_handed_over_by_pseudonym_and_are_the_same_in_every_study(settings: SiteSettings) -> None:
+    one, other = make_study(), make_study(images_per_patient=2)
+    run(settings, "cohort", one)
+    run(settings, "cohort", other)
+    members = members_of(settings, one)
+    assert (len(members.training), len(members.held_out)) == (16, 8)
+    assert members.training == members_of(settings, other).training
+    assert PATIENT_PREFIX not in members_path(settings.paths, one.digest).read_text()
+    assert members_path(settings.paths, one.digest).stat().st_mode & 0o007 == 0
+
+
+def test_patients_whose_budget_is_spent_are_left_out_before_the_cohort_is_frozen(settings: SiteSettings) -> None:
+    study = make_study(images_per_patient=2)
+    run(settings, "cohort", study)
+    first = members_of(settings, study)
+    spent = SpentPatients(training=frozenset(first.training[:3]), held_out=frozenset(first.held_out[:2]))
+    with capture_logs() as logs:
+        members = recounted(settings, study, spent)
+    assert (members.training, members.held_out) == (first.training[3:], first.held_out[2:])
+    assert (frozenset(members.spent_training), frozenset(members.spent_held_out)) == (spent.training, spent.held_out)
+    figures = read_cohort_figures(settings.paths, study.digest)
+    assert figures is not None
+    assert (figures.training_patients, figures.held_out_patients, figures.recount) == (13, 6, 1)
+    assert train(settings, study).kind == "update"
+    receipt = json.loads((settings.paths.worker_receipts / "task-train.json").read_text())
+    assert receipt["patients"] == 13
+    assert all("patients" not in entry for entry in logs)
+
+
+def test_a_held_out_patient_may_still_be_judged_on_when_only_training_is_not_covered(settings: SiteSettings) -> None:
+    study = make_study(images_per_patient=2)
+    members = recounted(settings, study, SpentPatients(nobody_trains=True))
+    assert (len(members.training), len(members.held_out), len(members.spent_training)) == (0, 8, 16)
+
+
+def test_if_everybody_is_spent_the_gate_is_told_so_and_the_log_counts_nobody(settings: SiteSettings) -> None:
+    study = make_study(images_per_patient=2)
+    with capture_logs() as logs:
+        members = recounted(settings, study, SpentPatients(nobody_trains=True, nobody_judges=True))
+    figures = read_cohort_figures(settings.paths, study.digest)
+    assert figures is not None
+    assert figures.problem is Reason.BUDGET_SPENT
+    assert (len(members.spent_training), len(members.spent_held_out)) == (16, 8)
+    assert [entry["event"] for entry in logs] == ["order done"]
+
+
+def test_a_list_of_spent_patients_that_was_changed_stops_the_count(settings: SiteSettings) -> None:
+    study = make_study(images_per_patient=2)
+    digest = write_spent(settings.paths, "cohort-again", SpentPatients(nobody_trains=True))
+    write_spent(settings.paths, "cohort-again", SpentPatients())
+    run(settings, "cohort", study, task_id="cohort-again", spent_digest=digest)
+    figures = read_cohort_figures(settings.paths, study.digest)
+    assert figures is not None
+    assert figures.problem is Reason.BAD_TASK
 
 
 def test_an_initialise_order_gives_version_0(settings: SiteSettings) -> None:

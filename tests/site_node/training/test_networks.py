@@ -13,6 +13,7 @@ from site_node.training.networks import (
     PERMITTED,
     GridAverage,
     build_network,
+    images_at_once,
     initial_weights,
     load_into,
     threads_worth,
@@ -125,3 +126,10 @@ def test_small_networks_are_given_one_thread_and_large_ones_many() -> None:
     large = {"layers": [2, 2, 2, 2], "planes": [64, 128, 256, 512]}
     assert threads_worth(make_study(), 8) == 1
     assert threads_worth(make_study("resnet", (128, 128), arguments=large), 8) == 8
+
+
+@pytest.mark.parametrize("name", sorted(PERMITTED))
+def test_a_private_step_takes_fewer_of_larger_images_together_and_at_least_one(name: str) -> None:
+    small, large, huge = (images_at_once(make_study(name, size)) for size in ((32, 32), (64, 64), (256, 256, 256)))
+    assert small == 4 * large == PERMITTED[name].pixels_at_once // 32**2
+    assert huge == 1

@@ -1,0 +1,154 @@
+"""What each field of each message that leaves a hospital may tell about a patient, and what covers it.
+
+A field that is not in this table fails `tests/contracts/test_disclosure.py`, and so does an entry whose field is gone:
+who adds a field says here what it tells. `docs/disclosure.md` is made from it. Data and one lookup; no message is
+imported, so that a message's own file can point here.
+
+A path names the fields from the message inwards: `privacy.epsilon`; what a dictionary has for keys is `sealed.key`,
+what lies under them `sealed.*`; a list's items go by the list's name. `payload` is no field but the bytes that an
+`UpdateNotice` announces.
+"""
+
+from collections.abc import Mapping
+from enum import StrEnum
+
+
+class Cover(StrEnum):
+    """Why a field tells nothing about a patient beyond what the study says it does; the whole vocabulary."""
+
+    ADDRESS = "names who speaks, with which software, and about what: site, study, task, round; the hub knows it anyway"
+    PUBLIC_BYTES = "digest of bytes that the hub has, or that everybody may have"
+    WORD = "a word of a fixed vocabulary that depends on no patient"
+    APPROVED = "a figure that the hospital's administrator approves to be public"
+    PLANNED = "computed from the study's terms before any patient is touched: planned, not measured"
+    NOISED = "released with noise for which the ledger is charged first; in a study without DP it is not protected"
+    AFTER_NOISE = "follows from a noised release alone (post-processing); in a study without DP it is not protected"
+    HELD_OUT = "counts of held-out patients: noised and charged where the study says so, else un-noised and called so"
+    CHANCE = "drawn by chance: keys, commitments, shares of secrets that served this round alone"
+    SEALED = "ciphertext, or masked: uniform bytes to whoever lacks the key, of a length that depends on no patient"
+    COMMITMENT = "hash over ledger entries in which patients stand under pseudonyms keyed by a secret of the worker"
+    TAKING_PART = "whether and how the hospital takes part: a fact about its patients as a whole, un-noised, called so"
+
+
+_SCHEMA = {"schema": Cover.WORD}
+_STUDY = {**_SCHEMA, "site": Cover.ADDRESS, "study_digest": Cover.ADDRESS}
+_TASK = {**_STUDY, "task_id": Cover.ADDRESS}
+_ANSWER = {**_TASK, "task_digest": Cover.PUBLIC_BYTES}
+_MASKING = {**_TASK, "round": Cover.ADDRESS}
+_ROSTERED = {**_MASKING, "roster_digest": Cover.PUBLIC_BYTES}
+_EVENT = ("schema", "mechanism", "sampling_rate", "noise_multiplier", "count")
+
+DISCLOSURES: Mapping[str, Mapping[str, Cover]] = {
+    "Enrolment": {
+        **_SCHEMA,
+        "site": Cover.ADDRESS,
+        "code": Cover.ADDRESS,
+        "identity_key": Cover.CHANCE,
+        "transport_key": Cover.CHANCE,
+        "protocol_version": Cover.ADDRESS,
+    },
+    "Approval": {
+        **_STUDY,
+        "decision": Cover.TAKING_PART,
+        "reason": Cover.TAKING_PART,
+        "training_patients": Cover.APPROVED,
+        "evaluates": Cover.TAKING_PART,
+        "expires_at": Cover.APPROVED,
+    },
+    "LedgerCharge": {
+        **_STUDY,
+        "number": Cover.TAKING_PART,
+        "chain": Cover.COMMITMENT,
+        "follows.number": Cover.TAKING_PART,
+        "follows.chain": Cover.COMMITMENT,
+        "delta": Cover.PLANNED,
+        "charged.key": Cover.TAKING_PART,
+        **{f"charged.*.{field}": Cover.PLANNED for field in _EVENT},
+        "unprotected": Cover.PLANNED,
+    },
+    "Progress": {
+        **_SCHEMA,
+        "site": Cover.ADDRESS,
+        "activity": Cover.WORD,
+        "task_id": Cover.ADDRESS,
+        "fraction": Cover.PLANNED,
+    },
+    "TaskRefusal": {**_TASK, "reason": Cover.TAKING_PART},
+    "UpdateNotice": {
+        **_ANSWER,
+        "round": Cover.ADDRESS,
+        "base_digest": Cover.PUBLIC_BYTES,
+        "payload_digest": Cover.AFTER_NOISE,
+        "payload_bytes": Cover.AFTER_NOISE,
+        "payload": Cover.NOISED,
+        "manifest_digest": Cover.PUBLIC_BYTES,
+        "steps": Cover.WORD,
+        "weight": Cover.APPROVED,
+        "privacy.unit": Cover.WORD,
+        "privacy.epsilon": Cover.PLANNED,
+        "privacy.delta": Cover.PLANNED,
+        "privacy.events_digest": Cover.PLANNED,
+        "uncut": Cover.NOISED,
+        "key_id": Cover.CHANCE,
+    },
+    "EvaluationReport": {
+        **_ANSWER,
+        "version.number": Cover.ADDRESS,
+        "version.weights_digest": Cover.PUBLIC_BYTES,
+        "version.weights_bytes": Cover.PUBLIC_BYTES,
+        "version.manifest_digest": Cover.PUBLIC_BYTES,
+        "histograms.key": Cover.TAKING_PART,
+        "histograms.*.bins": Cover.PLANNED,
+        "histograms.*.negative": Cover.HELD_OUT,
+        "histograms.*.positive": Cover.HELD_OUT,
+        "histograms.*.noise_variance": Cover.PLANNED,
+        "noise_epsilon": Cover.PLANNED,
+    },
+    "MaskingKeys": {
+        **_MASKING,
+        "channel_key": Cover.CHANCE,
+        "mask_key": Cover.CHANCE,
+        "seed_commitment": Cover.CHANCE,
+    },
+    "MaskingShares": {**_ROSTERED, "sealed.key": Cover.ADDRESS, "sealed.*": Cover.SEALED},
+    "SurvivorsSeen": {**_ROSTERED, "members_digest": Cover.ADDRESS, "survivors_digest": Cover.ADDRESS},
+    "MaskingReveal": {
+        **_ROSTERED,
+        "seed_shares.key": Cover.ADDRESS,
+        "seed_shares.*": Cover.CHANCE,
+        "key_shares.key": Cover.ADDRESS,
+        "key_shares.*": Cover.CHANCE,
+    },
+}
+
+REMARKS: Mapping[tuple[str, str], str] = {
+    ("Approval", "training_patients"): "the neighbouring relation takes this number as public; 0: does not train",
+    ("Approval", "reason"): "`too-few-patients`, `labels-unusable` and `budget-spent` are such facts; `policy` is not",
+    ("LedgerCharge", "charged.key"): "a group that the study does not touch at this hospital is not charged",
+    ("LedgerCharge", "number"): "how many entries the ledger has: with how many studies and budgets it dealt",
+    ("Progress", "fraction"): "of planned steps, in hundredths; how fast it moves is timing, which nothing covers",
+    ("TaskRefusal", "reason"): "some words, such as `no-held-out-patients` or `out-of-memory`, follow from patients",
+    (
+        "UpdateNotice",
+        "payload",
+    ): "the update, under masks or encryption sealed as well (shared noise: whole in the sum only); or a decrypted sum",
+    ("UpdateNotice", "payload_bytes"): "compressed size of noised values; under masks or encryption a constant",
+    ("UpdateNotice", "uncut"): "whether the update was cut to the round's length, as a noised bit",
+    ("UpdateNotice", "weight"): "`training_patients` of the approval, or 1; under masks it travels inside them",
+    ("EvaluationReport", "histograms.key"): "which of validation and test the hospital has patients for",
+    ("EvaluationReport", "histograms.*.negative"): "un-noised, its length tells how many different scores there are",
+    ("MaskingReveal", "seed_shares.*"): "for survivors only; for the lost only `key_shares`: never both of one site",
+}
+
+NOT_COVERED: tuple[str, ...] = (
+    "When a message leaves, and how long a task took: drawn patients and images take time, and the hub can measure it.",
+    "How fast `Progress.fraction` moves within a task, for the same reason.",
+    "That a message is not sent: a crash, a pause, a job out of memory.",
+    "Lengths on the wire, where they are not stated above as constant: they follow from the fields.",
+    "What the agent says for itself: its address, how far a transfer has come, when it asks for mail.",
+)
+
+
+def cover_of(kind: str, path: str) -> Cover:
+    """Return what covers a field. Raises: KeyError if nobody has said what it tells."""
+    return DISCLOSURES[kind][path]

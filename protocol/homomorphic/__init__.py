@@ -1,0 +1,1 @@
+"""Additively homomorphic encryption of quantised updates: BFV, several values in a slot, secret-key ciphertexts."""

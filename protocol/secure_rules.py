@@ -1,0 +1,83 @@
+"""What a study with secure aggregation may not ask for: each rule with its reason and remedy. Pure.
+
+Called by `study_rules.py` only, which is where a study is refused.
+"""
+
+from protocol.homomorphic.parameters import PARAMETERS
+from protocol.secure_aggregation.roster import FEWEST_MEMBERS
+from protocol.secure_aggregation.vector import FEWEST_LEVELS, levels_of
+from protocol.study import StudySpec
+
+NEEDS_EACH_UPDATE = frozenset({"median", "trimmed-mean", "krum", "multi-krum"})
+"""Strategies that look at single updates: robust aggregation."""
+BUFFERED = frozenset({"fedbuff"})
+
+
+def secure_problems(study: StudySpec) -> list[str | None]:
+    """Return one sentence for each rule that a study with secure aggregation breaks."""
+    terms = study.secure_aggregation
+    if terms.method == "none":
+        return []
+    found = [_strategy(study.strategy.name), _sites(study)]
+    if terms.method == "homomorphic" and (terms.maximum_sites or 0) > PARAMETERS.most_summands:
+        found.append(
+            f"secure_aggregation.maximum_sites: {terms.maximum_sites} ciphertexts cannot be added without error; at "
+            f"most {PARAMETERS.most_summands} can. Lower it, or set secure_aggregation.method: masking."
+        )
+    if study.transport.compression != "none":
+        found.append(
+            "transport.compression: masked or encrypted bytes look like chance and cannot be compressed, and a sparse "
+            "choice of one site's own (top-k) would tell where its values are. Set transport.compression: none."
+        )
+    if study.strategy.weighting == "patients" and terms.maximum_weight is None:
+        found.append(
+            "secure_aggregation.maximum_weight: required with strategy.weighting: patients, because each site "
+            "multiplies its update before it is summed. State the largest number of training patients that counts, "
+            "or set strategy.weighting: equal."
+        )
+    quantised = study.privacy.mechanism != "shared-noise"  # which makes its own integers
+    if terms.maximum_sites is not None and quantised:
+        found.append(_levels(study))
+    return found
+
+
+def _strategy(name: str) -> str | None:
+    if name in NEEDS_EACH_UPDATE:
+        return (
+            f"strategy.name: {name!r} compares single updates, which the hub cannot see here. Use 'fedavg', or set "
+            "secure_aggregation.method: none."
+        )
+    if name in BUFFERED:
+        return (
+            f"strategy.name: {name!r} adds updates of different rounds, and masks cancel within one round only. "
+            "Use a synchronous strategy, or set secure_aggregation.method: none."
+        )
+    return None
+
+
+def _sites(study: StudySpec) -> str | None:
+    most, fewest = study.secure_aggregation.maximum_sites, study.participants.minimum_sites
+    if most is None:
+        return (
+            "secure_aggregation.maximum_sites: required, because the width of the sum depends on it. State the most "
+            "sites that may train in a round."
+        )
+    if fewest < FEWEST_MEMBERS:
+        return (
+            f"participants.minimum_sites: {fewest} is below {FEWEST_MEMBERS}; the sum of fewer sites says too much of "
+            f"each, and none may be lost. Set it to {FEWEST_MEMBERS} or more."
+        )
+    if fewest > most:
+        return f"secure_aggregation.maximum_sites: {most} is below participants.minimum_sites {fewest}. Raise it."
+    return None
+
+
+def _levels(study: StudySpec) -> str | None:
+    terms = study.secure_aggregation
+    levels, most = levels_of(terms), terms.maximum_sites or 1
+    if terms.value_bits is None and levels < FEWEST_LEVELS:
+        return (
+            f"secure_aggregation.value_bits: the sum of {most} sites leaves a value only {levels} levels in 16 bits. "
+            "Set value_bits, 12 for example; the sum then has 32 bits."
+        )
+    return None

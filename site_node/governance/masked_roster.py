@@ -1,0 +1,104 @@
+"""Who takes part in a masked round, as this site checks it: the roster, the delivery and the proof, against our pins.
+
+Nothing here changes anything; each function returns what it checked or raises.
+"""
+
+from protocol.errors import MaskingError
+from protocol.messages import expect
+from protocol.secure_aggregation.key_agreement import commitment_to, public_key_of
+from protocol.secure_aggregation.roster import Roster, open_roster
+from protocol.secure_messages import (
+    MaskingDelivery,
+    MaskingKeys,
+    MaskingProof,
+    MaskingRoster,
+    SurvivorsSeen,
+    digest_of_names,
+)
+from protocol.signing import PublicKey, open_envelope, read_unverified
+from site_node.governance.context import GateContext
+from site_node.governance.masking_records import MaskedRound
+from site_node.governance.peers import load_peers
+from site_node.governance.records import study_record
+
+
+def checked_roster(context: GateContext, known: MaskedRound, body: bytes) -> Roster:
+    """Return the roster that the hub posted, if it is of this round, holds our own keys and is not too large.
+
+    Raises: UnknownPeerError if a member is not pinned here or did not sign; MaskingError for another fault.
+    """
+    message = expect(body, MaskingRoster)
+    roster = open_roster(message.members, pinned_keys(context))
+    record = study_record(context.database, known.study)
+    most = None if record is None else record.study.secure_aggregation.maximum_sites
+    if (roster.study_digest, roster.round) != (known.study, known.round):
+        raise MaskingError("The roster is of another round.")
+    if most is None or len(roster.names) > most:
+        raise MaskingError(f"The roster names {len(roster.names)} sites; the study's sums hold at most {most}.")
+    secrets = (known.channel_key or b"", known.mask_key or b"", known.seed or b"")
+    if roster.keys.get(context.settings.name) != own_keys(context, known.study, known.round, known.task_id, secrets):
+        raise MaskingError("The roster does not hold this site's own keys.")
+    return roster
+
+
+def known_roster(context: GateContext, known: MaskedRound) -> Roster:
+    """Return the roster that this site has answered, checked against the pins of now."""
+    message = expect(known.roster or b"", MaskingRoster)
+    return open_roster(message.members, pinned_keys(context))
+
+
+def pinned_keys(context: GateContext) -> dict[str, PublicKey]:
+    """Return the pinned identity keys by name, and our own."""
+    return {**load_peers(context.paths), context.settings.name: context.key.public}
+
+
+def own_keys(
+    context: GateContext, study: str, number: int, task_id: str, secrets: tuple[bytes, bytes, bytes]
+) -> MaskingKeys:
+    """Return our public keys of a round."""
+    channel, mask, seed = secrets
+    return MaskingKeys(
+        site=context.settings.name,
+        task_id=task_id,
+        study_digest=study,
+        round=number,
+        channel_key=public_key_of(channel).hex(),
+        mask_key=public_key_of(mask).hex(),
+        seed_commitment=commitment_to(seed),
+    )
+
+
+def masked_members(context: GateContext, roster: Roster, body: bytes) -> list[str]:
+    """Return the members that masks are made with: those whose shares were delivered, and this site.
+
+    Raises: MaskingError if they are not of the roster, or fewer than the threshold.
+    """
+    delivery, own = expect(body, MaskingDelivery), context.settings.name
+    members = sorted({*delivery.sealed, own})
+    if delivery.roster_digest != roster.digest or own in delivery.sealed or not set(members) <= set(roster.names):
+        raise MaskingError("The delivery of shares is not of this round's roster.")
+    if len(members) < roster.threshold:
+        raise MaskingError(f"The delivery names {len(members)} members; {roster.threshold} are needed.")
+    return members
+
+
+def check_proof(
+    context: GateContext, roster: Roster, proof: MaskingProof, members: list[str], survivors: list[str]
+) -> None:
+    """Demand that enough survivors signed that they see the same members and survivors as we do.
+
+    Source: Bonawitz et al. 2017, Figure 4, round 3 (consistency check).
+    """
+    keys, signers = pinned_keys(context), set()
+    lists = (digest_of_names(members), digest_of_names(survivors))
+    for envelope in proof.seen:
+        claimed = expect(read_unverified(envelope.encode()), SurvivorsSeen).site
+        if claimed not in survivors or claimed not in keys:
+            raise MaskingError("A proof holds the word of somebody who is no survivor.")
+        seen = expect(open_envelope(envelope.encode(), keys[claimed]), SurvivorsSeen)
+        same = (seen.study_digest, seen.round, seen.roster_digest) == (roster.study_digest, roster.round, roster.digest)
+        if not same or (seen.members_digest, seen.survivors_digest) != lists or seen.site != claimed:
+            raise MaskingError(f"The hub showed {claimed} other members or survivors than us.")
+        signers.add(claimed)
+    if proof.roster_digest != roster.digest or len(signers) < roster.threshold:
+        raise MaskingError(f"{len(signers)} survivors signed the list; {roster.threshold} are needed.")

@@ -1,0 +1,170 @@
+"""A hub and hospitals in one process that add updates under masks; the clock stands still until a test moves it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+
+from compose.in_memory import BASE_URL, InMemoryTransport
+from hub.api.app import assemble
+from hub.auth.coordinator import invite_site
+from hub.rounds.committing import close_round
+from hub.rounds.deadlines import tick
+from hub.rounds.views import round_views
+from hub.services import Services, open_services
+from hub.settings import Settings
+from hub.storage import stores
+from hub.storage.masking_stores import masking_round
+from hub.storage.migrate import upgrade
+from hub.studies import coordinator as studies
+from protocol.secure_aggregation.fixed_point import dequantise
+from protocol.secure_aggregation.vector import VectorTerms, vector_terms
+from protocol.study import StudySpec
+from protocol.tensors import Weights, decode_weights
+from tests.fakes.handing_site import HandingSite, masked_study, random_weights
+from tests.hub.conftest import Clock, Queue
+
+PARAMETERS = 1000
+BASE = random_weights(0, PARAMETERS, 0.1)
+PATIENTS = (12, 250, 33, 47, 5, 18, 90, 61)
+NAMES = ("anna", "bela", "clara", "dora", "emil", "fay", "gita", "hugo")
+
+
+@dataclass
+class MaskedFederation:
+    """The hub, its hospitals and one study."""
+
+    folder: Path
+    count: int
+    study: StudySpec = field(default_factory=lambda: masked_study(5))
+    clock: Clock = field(default_factory=Clock)
+    queue: Queue = field(default_factory=Queue)
+    services: Services = field(init=False)
+    sites: list[HandingSite] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._open_hub()
+        for number, name in enumerate(NAMES[: self.count]):
+            code = invite_site(self.services, name, "operator:console").code
+            http = httpx.Client(transport=self._transport, base_url=BASE_URL)
+            seed = 100 + number
+            self.sites.append(
+                HandingSite.make(
+                    self.folder / name,
+                    http,
+                    code,
+                    BASE,
+                    PATIENTS[number],
+                    self.clock,
+                    trained=lambda round_number, seed=seed: moved(seed + 1000 * round_number),
+                )
+            )
+        for site in self.sites:
+            site.pin(self.sites)
+
+    def _open_hub(self) -> None:
+        self.services = open_services(Settings(dir=self.folder / "hub"), self.queue, self.clock)
+        upgrade(self.services.database)
+        self._transport = InMemoryTransport(assemble(self.services))
+
+    def restart_hub(self) -> None:
+        """End the hub and start another on its folder."""
+        self.close()
+        self._open_hub()
+        for site in self.sites:
+            site.client._http = httpx.Client(transport=self._transport, base_url=BASE_URL)
+
+    def close(self) -> None:
+        self._transport.close()
+        self.services.waker.close()
+        self.services.database.close()
+
+    def propose(self) -> None:
+        studies.propose(self.services, self.study, [], "researcher")
+
+    def step(self) -> int:
+        """Let everybody act once; return how much was done."""
+        done = sum(site.step() for site in self.sites)
+        asked, self.queue.items[:] = list(self.queue.items), []
+        for _, arguments in asked:
+            close_round(self.services, **arguments)
+        return done + len(asked) + tick(self.services)
+
+    def rest(self) -> None:
+        """Let everybody act until nobody has anything to do."""
+        for _ in range(200):
+            if self.step() == 0:
+                return
+        raise AssertionError("the federation never rests")
+
+    def until(self, phase: str) -> None:
+        """Let everybody act until the newest round's masks are in a phase."""
+        for _ in range(200):
+            if self.phase() == phase:
+                return
+            self.step()
+        raise AssertionError(f"never in phase {phase}: {self.phase()}")
+
+    def until_round(self, number: int, phase: str) -> None:
+        """Let everybody act until a round's masks are in a phase."""
+        for _ in range(200):
+            if self.phase(number) == phase:
+                return
+            self.step()
+        raise AssertionError(f"round {number} is never in phase {phase}")
+
+    def pass_time(self, seconds: float) -> None:
+        self.clock.now += seconds
+        self.rest()
+
+    def site(self, name: str) -> HandingSite:
+        return next(site for site in self.sites if site.name == name)
+
+    def phase(self, number: int = 1) -> str | None:
+        with self.services.reading() as session:
+            found = masking_round(session, self.study.digest, number)
+            return None if found is None else found.phase
+
+    def rounds(self) -> list[dict[str, Any]]:
+        with self.services.reading() as session:
+            return round_views(session, self.study.digest, self.services.clock())
+
+    def state(self) -> tuple[str, str]:
+        with self.services.reading() as session:
+            row = stores.study(session, self.study.digest)
+            return row.state, row.reason
+
+    def weights(self, version: int) -> Weights:
+        with self.services.reading() as session:
+            digest = stores.version(session, self.study.digest, version).weights_digest
+        return decode_weights(self.services.blobs.path(digest))
+
+    @property
+    def terms(self) -> VectorTerms:
+        return vector_terms(self.study, PARAMETERS)
+
+    def expected(self, names: tuple[str, ...], number: int = 1) -> Weights:
+        """Return the next version as the plain sum of these sites' own rounded integers gives it."""
+        terms, sites = self.terms, [self.site(name) for name in names]
+        total = np.sum([terms.ring.decode(terms.ring.from_bytes(site.handed[number].data)) for site in sites], axis=0)
+        divisor = terms.divisor(sum(terms.weight_of(site.patients) for site in sites))
+        mean = dequantise(total, terms.unit, divisor)
+        return {"w": (BASE["w"].astype(np.float64) + mean.astype(np.float64)).astype(np.float32)}
+
+
+def moved(seed: int) -> Weights:
+    """Return what a site's training made of the base."""
+    return {"w": BASE["w"] + random_weights(seed, PARAMETERS, 0.1)["w"]}
+
+
+@contextmanager
+def masked_federation(folder: Path, count: int = 5, **changes: Any) -> Iterator[MaskedFederation]:
+    federation = MaskedFederation(folder, count, masked_study(count, **changes))
+    try:
+        yield federation
+    finally:
+        federation.close()
