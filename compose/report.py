@@ -74,6 +74,7 @@ def _round(entry: Mapping[str, Any], study: str, site_folders: Mapping[str, Path
         "number": entry["number"],
         "version": entry["version"],
         "state": entry["state"],
+        "reason": entry["reason"],
         "seconds": entry["seconds"],
         "metrics": entry["metrics"],
         "sites": [_site(site, study, entry["number"], site_folders) for site in entry["sites"]],

@@ -34,7 +34,7 @@ _SCHEMA = {"schema": Cover.WORD}
 _STUDY = {**_SCHEMA, "site": Cover.ADDRESS, "study_digest": Cover.ADDRESS}
 _TASK = {**_STUDY, "task_id": Cover.ADDRESS}
 _ANSWER = {**_TASK, "task_digest": Cover.PUBLIC_BYTES}
-_MASKING = {**_TASK, "round": Cover.ADDRESS}
+_MASKING = {**_TASK, "round": Cover.ADDRESS, "task_kind": Cover.WORD}
 _ROSTERED = {**_MASKING, "roster_digest": Cover.PUBLIC_BYTES}
 _EVENT = ("schema", "mechanism", "sampling_rate", "noise_multiplier", "count")
 
@@ -111,6 +111,12 @@ DISCLOSURES: Mapping[str, Mapping[str, Cover]] = {
         "seed_commitment": Cover.CHANCE,
     },
     "MaskingShares": {**_ROSTERED, "sealed.key": Cover.ADDRESS, "sealed.*": Cover.SEALED},
+    "MaskedHistograms": {
+        **_ROSTERED,
+        "task_digest": Cover.PUBLIC_BYTES,
+        "noise_epsilon": Cover.PLANNED,
+        "words": Cover.SEALED,
+    },
     "SurvivorsSeen": {**_ROSTERED, "members_digest": Cover.ADDRESS, "survivors_digest": Cover.ADDRESS},
     "MaskingReveal": {
         **_ROSTERED,
@@ -137,6 +143,10 @@ REMARKS: Mapping[tuple[str, str], str] = {
     ("UpdateNotice", "weight"): "`training_patients` of the approval, or 1; under masks it travels inside them",
     ("EvaluationReport", "histograms.key"): "which of validation and test the hospital has patients for",
     ("EvaluationReport", "histograms.*.negative"): "un-noised, its length tells how many different scores there are",
+    (
+        "MaskedHistograms",
+        "words",
+    ): "counts of held-out patients; the hub opens their sum over the survivors alone, and that is called un-noised",
     ("MaskingReveal", "seed_shares.*"): "for survivors only; for the lost only `key_shares`: never both of one site",
 }
 

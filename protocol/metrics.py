@@ -6,6 +6,7 @@ the score, fine enough that binning moves an AUC by less than 0.002 even where a
 Not noised, a fine histogram of few patients tells nearly as much as their scores: the study says whether noise is added
 (`privacy_accounting.py` charges it). Noised histograms have few bins, because every bin brings its noise into the sums;
 their counts stay signed, so that sums remain without bias, and their variance widens the interval.
+Under masks every bin travels, the empty ones too, so that there are fewer bins over a narrower range.
 Source: DeLong et al. 1988 (variance of an AUC), here on binned scores; Dwork et al. 2006 (Laplace mechanism).
 """
 
@@ -24,6 +25,8 @@ BINS = 1 << 18
 LOGIT_RANGE = 32.0
 NOISED_BINS = 64
 NOISED_LOGIT_RANGE = 8.0
+MASKED_BINS = 1 << 13
+MASKED_LOGIT_RANGE = 16.0
 THRESHOLD = 0.5
 NORMAL_95 = 1.959963984540054
 
@@ -65,6 +68,16 @@ class ScoreHistograms(BaseModel):
         dense = [np.bincount(numbers[labels == label], minlength=bins) for label in (0, 1)]
         return cls(bins=bins, negative=_sparse(dense[0]), positive=_sparse(dense[1]))
 
+    @classmethod
+    def from_counts(cls, negative: Counts, positive: Counts, noise_variance: float = 0.0) -> "ScoreHistograms":
+        """Return the histograms of dense counts."""
+        return cls(
+            bins=len(negative),
+            negative=_sparse(negative),
+            positive=_sparse(positive),
+            noise_variance=noise_variance,
+        )
+
     def dense(self) -> tuple[Counts, Counts]:
         """Return (negative, positive) counts of all bins."""
         result = []
@@ -79,16 +92,21 @@ class ScoreHistograms(BaseModel):
         """Add two-sided geometric noise to every bin, the empty ones too.
 
         `draw(n, scale)` gives n independent values of probability proportional to exp(-|value| / scale).
-        Source: Ghosh et al. 2009; the variance is 2 a / (1 - a)^2 with a = exp(-epsilon).
+        Source: Ghosh et al. 2009.
         """
         negative, positive = (counts + draw(self.bins, 1.0 / epsilon) for counts in self.dense())
-        ratio = math.exp(-epsilon)
         return ScoreHistograms(
             bins=self.bins,
             negative=_sparse(negative),
             positive=_sparse(positive),
-            noise_variance=self.noise_variance + 2 * ratio / (1 - ratio) ** 2,
+            noise_variance=self.noise_variance + geometric_variance(epsilon),
         )
+
+
+def geometric_variance(epsilon: float) -> float:
+    """Return the variance of two-sided geometric noise: 2 a / (1 - a)^2 with a = exp(-epsilon)."""
+    ratio = math.exp(-epsilon)
+    return 2 * ratio / (1 - ratio) ** 2
 
 
 @dataclass(frozen=True)
@@ -185,6 +203,8 @@ def calibration_curve(histograms: ScoreHistograms, groups: int = 10, least: int 
 
 
 def _range_of(bins: int) -> float:
+    if bins == MASKED_BINS:
+        return MASKED_LOGIT_RANGE
     return NOISED_LOGIT_RANGE if bins <= NOISED_BINS else LOGIT_RANGE
 
 

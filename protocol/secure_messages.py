@@ -4,14 +4,15 @@
     hub:  MaskingRoster       everybody's MaskingKeys, as signed             when all, or enough, are there
     site: MaskingShares       sealed shares of my two secrets, one a peer    after checking every signature
     hub:  MaskingDelivery     what your peers sealed for you                 its senders are whom masks are made with
-    site: UpdateNotice        steps ... "masked", and the masked vector
+    site: UpdateNotice        steps ... "masked", and the masked vector      the answer to a task to train
+          MaskedHistograms    counts of held-out patients under masks        the answer to a task to evaluate
     hub:  MaskingSurvivors    whose vectors arrived                          the sum will be of these
     site: SurvivorsSeen       I saw this list, and no other
     hub:  MaskingProof        the signed lists of at least the threshold
     site: MaskingReveal       own-mask shares of survivors, mask-key shares of the lost; once
 
 What leaves a hospital here: public keys, ciphertexts, names of sites, and shares of secrets that were drawn by chance
-for this round alone. Nothing depends on a patient.
+for this round alone. What depends on patients, a vector and `MaskedHistograms`, is under masks.
 """
 
 from collections.abc import Iterable
@@ -32,6 +33,12 @@ ShareText = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{66}$")]
 """A share of 33 bytes in hexadecimal."""
 SealedText = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{188}$")]
 """Nonce (12 bytes), two shares (66) and tag (16) in hexadecimal."""
+MaskedKind = Literal["train", "evaluate"]
+"""Which of a round's tasks the masks are for; each has keys, members and survivors of its own."""
+WORDS_OF_A_PIECE = 64
+MOST_PIECES = 1024
+Piece = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{512}$")]
+"""64 masked words of 32 bits, little-endian, in hexadecimal."""
 Names = Annotated[list[Name], Field(max_length=MOST_MEMBERS)]
 
 
@@ -43,6 +50,7 @@ class MaskingKeys(Message):
     task_id: TaskId
     study_digest: Digest
     round: RoundNumber
+    task_kind: MaskedKind = "train"
     channel_key: PublicBytes
     mask_key: PublicBytes
     seed_commitment: PublicBytes
@@ -54,6 +62,7 @@ class MaskingRoster(Message):
     schema_: Literal["wardround.masking-roster/1"] = Field(default="wardround.masking-roster/1", alias="schema")
     study_digest: Digest
     round: RoundNumber
+    task_kind: MaskedKind = "train"
     members: Annotated[list[Annotated[str, Field(max_length=8192)]], Field(max_length=MOST_MEMBERS)]
 
 
@@ -65,6 +74,7 @@ class MaskingShares(Message):
     task_id: TaskId
     study_digest: Digest
     round: RoundNumber
+    task_kind: MaskedKind = "train"
     roster_digest: Digest
     sealed: dict[Name, SealedText]
 
@@ -75,6 +85,7 @@ class MaskingDelivery(Message):
     schema_: Literal["wardround.masking-delivery/1"] = Field(default="wardround.masking-delivery/1", alias="schema")
     study_digest: Digest
     round: RoundNumber
+    task_kind: MaskedKind = "train"
     roster_digest: Digest
     sealed: dict[Name, SealedText]
 
@@ -85,6 +96,7 @@ class MaskingSurvivors(Message):
     schema_: Literal["wardround.masking-survivors/1"] = Field(default="wardround.masking-survivors/1", alias="schema")
     study_digest: Digest
     round: RoundNumber
+    task_kind: MaskedKind = "train"
     roster_digest: Digest
     survivors: Names
 
@@ -100,6 +112,7 @@ class SurvivorsSeen(Message):
     task_id: TaskId
     study_digest: Digest
     round: RoundNumber
+    task_kind: MaskedKind = "train"
     roster_digest: Digest
     members_digest: Digest
     survivors_digest: Digest
@@ -116,6 +129,7 @@ class MaskingProof(Message):
     schema_: Literal["wardround.masking-proof/1"] = Field(default="wardround.masking-proof/1", alias="schema")
     study_digest: Digest
     round: RoundNumber
+    task_kind: MaskedKind = "train"
     roster_digest: Digest
     seen: Annotated[list[Annotated[str, Field(max_length=8192)]], Field(max_length=MOST_MEMBERS)]
 
@@ -128,10 +142,36 @@ class MaskingReveal(Message):
     task_id: TaskId
     study_digest: Digest
     round: RoundNumber
+    task_kind: MaskedKind = "train"
     roster_digest: Digest
     seed_shares: dict[Name, ShareText]
     key_shares: dict[Name, ShareText]
 
 
+class MaskedHistograms(Message):
+    """Site to hub: counts of held-out patients for one version under masks; the answer to a task to evaluate.
+
+    Every bin of every split of the study, in an order that `secure_aggregation/histograms.py` fixes: the length depends
+    on the study alone. `noise_epsilon` null says that no noise is in the counts.
+    """
+
+    schema_: Literal["wardround.masked-histograms/1"] = Field(default="wardround.masked-histograms/1", alias="schema")
+    site: Name
+    task_id: TaskId
+    task_digest: Digest
+    study_digest: Digest
+    round: RoundNumber
+    task_kind: MaskedKind = "evaluate"
+    roster_digest: Digest
+    noise_epsilon: float | None
+    words: Annotated[list[Piece], Field(max_length=MOST_PIECES)]
+
+
 SECURE_HUB_TO_SITE: tuple[type[Message], ...] = (MaskingRoster, MaskingDelivery, MaskingSurvivors, MaskingProof)
-SECURE_SITE_TO_HUB: tuple[type[Message], ...] = (MaskingKeys, MaskingShares, SurvivorsSeen, MaskingReveal)
+SECURE_SITE_TO_HUB: tuple[type[Message], ...] = (
+    MaskingKeys,
+    MaskingShares,
+    MaskedHistograms,
+    SurvivorsSeen,
+    MaskingReveal,
+)

@@ -97,6 +97,8 @@ class Metrics:
     by_split: dict[str, "Metrics"] = field(default_factory=dict)
     noise_epsilon: float | None = None
     privacy: str = ""
+    counts: str = ""
+    """Whose counts the hub holds: each hospital's in clear, or their sum under masks alone."""
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from hub.registry.lineage import LineageParticipant
 from hub.rounds.asking import Turn, turn_on
 from hub.rounds.coordinator import fail_round, judge_or_go_on, state_after
 from hub.rounds.opening_methods import opening_of
+from hub.rounds.pooling import pool_counts
 from hub.rounds.transitions import RoundEvent, RoundState
 from hub.services import Services
 from hub.storage import round_stores, stores
@@ -64,7 +65,10 @@ def close_round(services: Services, study: str, round: int) -> bool:  # noqa: A0
 def _prepare_opening(services: Services, study: str, number: int) -> bool:
     with services.reading() as session:
         row, spec = round_stores.round_of(session, study, number), turn_on(session, services, study).spec
+        judging = row.state == RoundState.EVALUATING
         method = opening_of(spec) if row.state == RoundState.OPENING else None
+    if judging:
+        return pool_counts(services, study, number)
     try:
         return method is not None and method.prepare(services, study, number)
     except (AggregationError, BlobError, NotFoundError, ProtocolError) as error:

@@ -9,8 +9,11 @@ from collections.abc import Callable, Sequence
 
 from hub.aggregation.strategy import ServerState
 from hub.registry.lineage import read_lineage
+from hub.rounds import masked_judging
 from hub.rounds.asking import Turn, ask, cancel_waiting
 from hub.rounds.closing import Verdict, initialising_verdict, judging_verdict, standing_of, training_verdict
+from hub.rounds.judgements import judgements_of
+from hub.rounds.masking import end_masks, open_masks
 from hub.rounds.opening_methods import opening_of
 from hub.rounds.participants import initialisers, judges, sites_problem, taking_part, trainers
 from hub.rounds.scoring import best_version
@@ -31,6 +34,7 @@ from hub.studies.ending import end_study
 from hub.studies.lifecycle import StudyEvent, StudyState
 from hub.studies.specification import stored_study
 from protocol.messages import ModelReference, TaskKind
+from protocol.secure_aggregation.histograms import sums_histograms
 from protocol.study import StudySpec
 
 AGGREGATE = "aggregate"
@@ -76,7 +80,8 @@ def verdict_of(turn: Turn, row: RoundRow) -> Verdict:
     if state is RoundState.TRAINING:
         return training_verdict(standing, turn.spec.participants.quorum)
     if state is RoundState.EVALUATING:
-        return judging_verdict(standing)
+        masked = masked_judging.judged_under_masks(turn, row)
+        return judging_verdict(standing) if masked is None else masked_judging.verdict(turn, row, masked, tasks)
     return initialising_verdict(standing, len(_initialisers_left(turn, tasks)))
 
 
@@ -135,8 +140,9 @@ def judge_or_go_on(turn: Turn, row: RoundRow, version: VersionRow) -> None:
     made = _versions_made(turn)
     due = made % turn.spec.evaluation.every == 0 or made == turn.spec.rounds
     asked = judges(turn.participants(), turn.now) if due else []
-    if not asked:
-        move_round(turn, row, RoundEvent.VERSION_COMMITTED_UNJUDGED)
+    problem = masked_judging.judges_problem(turn.spec, len(asked)) if asked else None
+    if not asked or problem is not None:
+        move_round(turn, row, RoundEvent.VERSION_COMMITTED_UNJUDGED, problem or "")
         _go_on(turn, row.number)
         return
     move_round(turn, row, RoundEvent.VERSION_COMMITTED)
@@ -148,6 +154,16 @@ def judge_or_go_on(turn: Turn, row: RoundRow, version: VersionRow) -> None:
     )
     for participant in asked:
         ask(turn, participant.site, row.number, TaskKind.EVALUATE, reference)
+    if sums_histograms(turn.spec):
+        open_masks(turn, row, "evaluate", [participant.site for participant in asked])
+
+
+def complete_judging(turn: Turn, row: RoundRow, reason: str = "") -> None:
+    """Close a round whose version was judged, or stays unjudged for a reason, and go on with the study."""
+    cancel_waiting(turn, _tasks(turn, row), reason or "No report before the deadline.")
+    end_masks(turn, row, "evaluate")
+    move_round(turn, row, RoundEvent.JUDGED, reason)
+    _go_on(turn, row.number)
 
 
 def state_after(version: VersionRow) -> ServerState:
@@ -198,12 +214,17 @@ def _end_opening(turn: Turn, row: RoundRow) -> None:
     method = opening_of(turn.spec)
     if method is not None:
         method.end(turn, row)
+    end_masks(turn, row, "evaluate")
 
 
-def _step_evaluating(turn: Turn, row: RoundRow, _verdict: Verdict) -> None:
-    cancel_waiting(turn, _tasks(turn, row), "No report before the deadline.")
-    move_round(turn, row, RoundEvent.JUDGED)
-    _go_on(turn, row.number)
+def _step_evaluating(turn: Turn, row: RoundRow, verdict: Verdict) -> None:
+    masked = masked_judging.judged_under_masks(turn, row)
+    if masked is None:
+        complete_judging(turn, row)
+    elif verdict is Verdict.FAIL:
+        complete_judging(turn, row, masked_judging.why(turn, masked))
+    elif masked_judging.step(turn, masked, _tasks(turn, row)):
+        enqueue_after_commit(turn.session, AGGREGATE, {"study": row.study, "round": row.number})
 
 
 _STEPS: dict[RoundState, Callable[[Turn, RoundRow, Verdict], None]] = {
@@ -221,7 +242,7 @@ def _go_on(turn: Turn, number: int) -> None:
         return
     final = number
     if turn.spec.evaluation.final_version == "best-validation":
-        final = best_version(round_stores.evaluations_of_study(turn.session, turn.study.digest), default=number)
+        final = best_version(judgements_of(turn.session, turn.study.digest), default=number)
     end_study(turn.session, turn.services, turn.study, StudyEvent.COMPLETE, final_version=final)
 
 

@@ -18,7 +18,10 @@ from hub.rounds.transitions import OPEN_ROUND_STATES, RoundState
 from hub.rounds.uploads import refuse_late
 from hub.services import Services
 from hub.storage import round_stores
+from hub.storage.database import Session
+from hub.storage.masking_stores import masked_judgings
 from hub.studies.lifecycle import StudyState
+from protocol.secure_aggregation.phases import HubPhase
 
 TICK_SECONDS = 1.0
 REMIND_AFTER_SECONDS = 10.0
@@ -87,5 +90,16 @@ def _aggregating(services: Services, reminders: Reminders) -> list[tuple[str, in
     with services.reading() as session:
         rows = round_stores.rounds_in(session, [RoundState.AGGREGATING.value])
         found = [(row.study, row.number, row.phase_at) for row in rows]
+        found += _counts_to_open(session, services)
     reminders.forget_others({(study, number) for study, number, _ in found})
+    return found
+
+
+def _counts_to_open(session: Session, services: Services) -> list[tuple[str, int, float]]:
+    """Return the judged rounds whose sum of held-out counts can be opened and was not yet, and since when."""
+    found = []
+    for masked in masked_judgings(session, HubPhase.OPENED):
+        if round_stores.round_of(session, masked.study, masked.round).state == RoundState.EVALUATING:
+            patience = turn_on(session, services, masked.study).spec.secure_aggregation.phase_seconds
+            found.append((masked.study, masked.round, masked.deadline_at - patience))
     return found

@@ -34,24 +34,34 @@ def stored_sum(session: Session, services: Services, study: str, number: int) ->
     if masked is None or version is None:
         raise AggregationError("A round's masks are not in the database.", RESTORE)
     updates = round_stores.updates_of_round(session, study, number)
-    members, survivors = names_in(masked.members), names_in(masked.survivors)
+    survivors = names_in(masked.survivors)
     if sorted(update.site for update in updates) != list(survivors):
         raise AggregationError("The vectors of a round are not its survivors'.", RESTORE)
-    rows = masking_messages(session, study, number, "reveal")
+    spec, roster = turn_on(session, services, study).spec, posted_roster(session, masked)
+    opening = revealed_opening(session, masked)
+    return MaskedSum(spec, version.weights_digest, tuple(update.blob for update in updates), roster, opening)
+
+
+def revealed_opening(session: Session, masked: MaskingRoundRow) -> Opening:
+    """Return what the survivors revealed."""
+    members, survivors = names_in(masked.members), names_in(masked.survivors)
+    rows = masking_messages(session, masked, "reveal")
     reveals = [expect(read_unverified(row.envelope), MaskingReveal) for row in rows]
-    opening = Opening(
+    return Opening(
         members=members,
         survivors=survivors,
         seed_shares={name: _shares(reveals, "seed_shares", name) for name in survivors},
         key_shares={name: _shares(reveals, "key_shares", name) for name in members if name not in survivors},
     )
-    spec, roster = turn_on(session, services, study).spec, _posted_roster(session, masked)
-    return MaskedSum(spec, version.weights_digest, tuple(update.blob for update in updates), roster, opening)
 
 
-def _posted_roster(session: Session, masked: MaskingRoundRow) -> Roster:
+def posted_roster(session: Session, masked: MaskingRoundRow) -> Roster:
+    """Return the roster that the sites were shown.
+
+    Raises: AggregationError if the keys in the database are not those.
+    """
     posted = names_in(masked.roster)
-    rows = masking_messages(session, masked.study, masked.round, "keys")
+    rows = masking_messages(session, masked, "keys")
     roster = roster_of(expect(read_unverified(row.envelope), MaskingKeys) for row in rows if row.site in posted)
     if roster.digest != masked.roster_digest:
         raise AggregationError("The keys of a round are not those of its roster.", RESTORE)

@@ -37,6 +37,7 @@ from protocol.secure_aggregation.phases import (
 )
 from protocol.secure_aggregation.roster import FEWEST_MEMBERS, roster_of, threshold_of
 from protocol.secure_messages import (
+    MaskedKind,
     MaskingDelivery,
     MaskingKeys,
     MaskingProof,
@@ -69,19 +70,7 @@ class MaskingMethod:
 
     def open(self, turn: Turn, row: RoundRow, asked: Sequence[str]) -> None:
         """Begin to wait for the asked sites' keys."""
-        turn.session.add(
-            MaskingRoundRow(
-                study=row.study,
-                round=row.number,
-                phase=HubPhase.KEYS.value,
-                deadline_at=turn.now + turn.spec.secure_aggregation.phase_seconds,
-                asked=json.dumps(sorted(asked)),
-                roster="[]",
-                members="[]",
-                survivors="[]",
-            )
-        )
-        turn.session.flush()
+        open_masks(turn, row, "train", asked)
 
     def verdict(self, turn: Turn, row: RoundRow, tasks: Sequence[TaskRow]) -> Verdict:
         """Say whether the present phase waits, is over, or has failed."""
@@ -91,49 +80,25 @@ class MaskingMethod:
             return _uploads_verdict(turn, row, masked, tasks)
         if phase not in SPOKEN_IN:
             return Verdict.WAIT
-        standing = _standing(turn, row, masked, tasks)
-        return VERDICTS[phase_verdict(standing, enough_is_all=phase in CLOSED_BY_THE_THRESHOLD)]
+        return spoken_verdict(turn, masked, tasks)
 
     def why(self, turn: Turn, row: RoundRow) -> str:
         """Say how many sites were missing in which phase."""
-        masked = _masked(turn.session, row)
         here = len(round_stores.updates_of_round(turn.session, row.study, row.number))
-        if (kind := SPOKEN_IN.get(HubPhase(masked.phase))) is not None:
-            here = len(who_has_spoken(turn.session, row.study, row.number, kind))
-        fewest = FEWEST_MEMBERS if masked.phase == HubPhase.KEYS else 1
-        needed = max(fewest, _threshold(masked), fewest_survivors(turn.spec))
-        return f"{here} sites {MISSED[masked.phase]}; {needed} are needed. Nothing was opened."
+        return what_was_missing(turn, _masked(turn.session, row), here)
 
     def step(self, turn: Turn, row: RoundRow, tasks: Sequence[TaskRow]) -> bool:
         """Go on to the next phase; True from uploads and from reveals."""
-        masked = _masked(turn.session, row)
-        phase = HubPhase(masked.phase)
-        if phase is HubPhase.KEYS:
-            _post_roster(turn, row, masked, tasks)
-        elif phase is HubPhase.SHARES:
-            _deliver_shares(turn, row, masked, tasks)
-        elif phase is HubPhase.SEEN:
-            _post_proof(turn, row, masked)
-        elif phase is HubPhase.REVEALS:
-            _enter(turn, masked, phase)
-        return phase in (HubPhase.UPLOADS, HubPhase.REVEALS)
+        return go_on(turn, _masked(turn.session, row), tasks)
 
     def begin(self, turn: Turn, row: RoundRow) -> None:
         """Fix the survivors, the sites whose vectors were accepted, and tell them."""
-        masked = _masked(turn.session, row)
-        survivors = sorted(update.site for update in round_stores.updates_of_round(turn.session, row.study, row.number))
-        masked.survivors = json.dumps(survivors)
-        message = MaskingSurvivors(
-            study_digest=row.study, round=row.number, roster_digest=masked.roster_digest or "", survivors=survivors
-        )
-        _post_to(turn, survivors, message)
-        _enter(turn, masked, HubPhase.UPLOADS)
+        updates = round_stores.updates_of_round(turn.session, row.study, row.number)
+        fix_survivors(turn, _masked(turn.session, row), [update.site for update in updates])
 
     def end(self, turn: Turn, row: RoundRow) -> None:
         """Note that the sum stays closed."""
-        masked = masking_round(turn.session, row.study, row.number)
-        if masked is not None and masked.phase != HubPhase.OPENED:
-            masked.phase = HubPhase.FAILED.value
+        end_masks(turn, row, "train")
 
     def prepare(self, services: Services, study: str, number: int) -> bool:
         """Do nothing: the survivors need no work of the hub's."""
@@ -146,11 +111,91 @@ class MaskingMethod:
         return CountedUpdate("sum", store_mean(masked_sum, services.blobs), 1.0)
 
 
+def open_masks(turn: Turn, row: RoundRow, task_kind: MaskedKind, asked: Sequence[str]) -> None:
+    """Begin to wait for the keys of the sites that were given a task."""
+    turn.session.add(
+        MaskingRoundRow(
+            study=row.study,
+            round=row.number,
+            task_kind=task_kind,
+            phase=HubPhase.KEYS.value,
+            deadline_at=turn.now + turn.spec.secure_aggregation.phase_seconds,
+            asked=json.dumps(sorted(asked)),
+            roster="[]",
+            members="[]",
+            survivors="[]",
+        )
+    )
+    turn.session.flush()
+
+
+def end_masks(turn: Turn, row: RoundRow, task_kind: MaskedKind) -> None:
+    """Note that what is under a round's masks stays closed, if it was not opened."""
+    masked = masking_round(turn.session, row.study, row.number, task_kind)
+    if masked is not None and masked.phase != HubPhase.OPENED:
+        masked.phase = HubPhase.FAILED.value
+
+
+def spoken_verdict(turn: Turn, masked: MaskingRoundRow, tasks: Sequence[TaskRow]) -> Verdict:
+    """Say whether a phase in which sites send messages waits, is over, or has failed."""
+    standing = _standing(turn, masked, tasks)
+    return VERDICTS[phase_verdict(standing, enough_is_all=HubPhase(masked.phase) in CLOSED_BY_THE_THRESHOLD)]
+
+
+def what_was_missing(turn: Turn, masked: MaskingRoundRow, vectors: int) -> str:
+    """Say how many sites were missing in the present phase; `vectors` were accepted."""
+    here = vectors
+    if (kind := SPOKEN_IN.get(HubPhase(masked.phase))) is not None:
+        here = len(who_has_spoken(turn.session, masked, kind))
+    fewest = FEWEST_MEMBERS if masked.phase == HubPhase.KEYS else 1
+    needed = max(fewest, fewest_vectors(turn, masked))
+    return f"{here} sites {MISSED[masked.phase]}; {needed} are needed. Nothing was opened."
+
+
+def go_on(turn: Turn, masked: MaskingRoundRow, tasks: Sequence[TaskRow]) -> bool:
+    """Go on to the next phase; True from uploads, which the caller leaves, and from reveals."""
+    phase = HubPhase(masked.phase)
+    if phase is HubPhase.KEYS:
+        _post_roster(turn, masked, tasks)
+    elif phase is HubPhase.SHARES:
+        _deliver_shares(turn, masked, tasks)
+    elif phase is HubPhase.SEEN:
+        _post_proof(turn, masked)
+    elif phase is HubPhase.REVEALS:
+        _enter(turn, masked, phase)
+    return phase in (HubPhase.UPLOADS, HubPhase.REVEALS)
+
+
+def fix_survivors(turn: Turn, masked: MaskingRoundRow, sites: Sequence[str]) -> None:
+    """Fix whose vectors will be added, and tell them."""
+    survivors = sorted(sites)
+    masked.survivors = json.dumps(survivors)
+    message = MaskingSurvivors(
+        study_digest=masked.study,
+        round=masked.round,
+        task_kind=kind_of(masked),
+        roster_digest=masked.roster_digest or "",
+        survivors=survivors,
+    )
+    _post_to(turn, survivors, message)
+    _enter(turn, masked, HubPhase.UPLOADS)
+
+
+def fewest_vectors(turn: Turn, masked: MaskingRoundRow) -> int:
+    """Return how many members must be left to open a sum, and for the noise that a sum must hold."""
+    return max(_threshold(masked), fewest_survivors(turn.spec) if masked.task_kind == "train" else 1)
+
+
+def kind_of(masked: MaskingRoundRow) -> MaskedKind:
+    """Return which of a round's tasks the masks are for."""
+    return "evaluate" if masked.task_kind == "evaluate" else "train"
+
+
 def _uploads_verdict(turn: Turn, row: RoundRow, masked: MaskingRoundRow, tasks: Sequence[TaskRow]) -> Verdict:
     accepted = sum(task.state == TaskState.ACCEPTED for task in tasks)
     waiting = sum(is_waiting(task.state) for task in tasks)
     quorum = needed_updates(len(tasks), turn.spec.participants.quorum)
-    needed = max(quorum, _threshold(masked), fewest_survivors(turn.spec))
+    needed = max(quorum, fewest_vectors(turn, masked))
     if accepted + waiting < needed:
         return Verdict.FAIL
     if accepted >= needed and (waiting == 0 or turn.now >= row.deadline_at):
@@ -158,16 +203,16 @@ def _uploads_verdict(turn: Turn, row: RoundRow, masked: MaskingRoundRow, tasks: 
     return Verdict.WAIT
 
 
-def _standing(turn: Turn, row: RoundRow, masked: MaskingRoundRow, tasks: Sequence[TaskRow]) -> PhaseStanding:
+def _standing(turn: Turn, masked: MaskingRoundRow, tasks: Sequence[TaskRow]) -> PhaseStanding:
     phase = HubPhase(masked.phase)
-    spoken = who_has_spoken(turn.session, row.study, row.number, SPOKEN_IN[phase])
+    spoken = who_has_spoken(turn.session, masked, SPOKEN_IN[phase])
     overdue, threshold = turn.now >= masked.deadline_at, _threshold(masked)
     if phase in CLOSED_BY_THE_THRESHOLD:
         survivors = names_in(masked.survivors)
         return PhaseStanding(len(survivors), len(spoken), 0, threshold, overdue)
     expected = names_in(masked.asked if phase is HubPhase.KEYS else masked.roster)
     here = {task.site for task in tasks if is_waiting(task.state)} & set(expected)
-    needed = max(FEWEST_MEMBERS if phase is HubPhase.KEYS else 1, threshold, fewest_survivors(turn.spec))
+    needed = max(FEWEST_MEMBERS if phase is HubPhase.KEYS else 1, fewest_vectors(turn, masked))
     return PhaseStanding(len(expected), len(spoken & here), len(expected) - len(here), needed, overdue)
 
 
@@ -176,24 +221,28 @@ def _threshold(masked: MaskingRoundRow) -> int:
     return threshold_of(len(names_in(masked.roster) or names_in(masked.asked)))
 
 
-def _post_roster(turn: Turn, row: RoundRow, masked: MaskingRoundRow, tasks: Sequence[TaskRow]) -> None:
-    found = _spoken(turn, row, "keys", tasks)
+def _post_roster(turn: Turn, masked: MaskingRoundRow, tasks: Sequence[TaskRow]) -> None:
+    found = _spoken(turn, masked, "keys", tasks)
     masked.roster_digest = roster_of(expect(read_unverified(e), MaskingKeys) for e in found.values()).digest
     masked.roster = json.dumps(list(found))
     message = MaskingRoster(
-        study_digest=row.study, round=row.number, members=[envelope.decode() for envelope in found.values()]
+        study_digest=masked.study,
+        round=masked.round,
+        task_kind=kind_of(masked),
+        members=[envelope.decode() for envelope in found.values()],
     )
     _go_on_with(turn, masked, found, tasks, "keys")
     _post_to(turn, list(found), message)
 
 
-def _deliver_shares(turn: Turn, row: RoundRow, masked: MaskingRoundRow, tasks: Sequence[TaskRow]) -> None:
-    found = _spoken(turn, row, "shares", tasks)
+def _deliver_shares(turn: Turn, masked: MaskingRoundRow, tasks: Sequence[TaskRow]) -> None:
+    found = _spoken(turn, masked, "shares", tasks)
     sealed = {site: expect(read_unverified(e), MaskingShares).sealed for site, e in found.items()}
     for site in found:
         message = MaskingDelivery(
-            study_digest=row.study,
-            round=row.number,
+            study_digest=masked.study,
+            round=masked.round,
+            task_kind=kind_of(masked),
             roster_digest=masked.roster_digest or "",
             sealed={sender: texts[site] for sender, texts in sealed.items() if sender != site},
         )
@@ -202,11 +251,12 @@ def _deliver_shares(turn: Turn, row: RoundRow, masked: MaskingRoundRow, tasks: S
     _go_on_with(turn, masked, found, tasks, "shares")
 
 
-def _post_proof(turn: Turn, row: RoundRow, masked: MaskingRoundRow) -> None:
-    rows = masking_messages(turn.session, row.study, row.number, "seen")
+def _post_proof(turn: Turn, masked: MaskingRoundRow) -> None:
+    rows = masking_messages(turn.session, masked, "seen")
     message = MaskingProof(
-        study_digest=row.study,
-        round=row.number,
+        study_digest=masked.study,
+        round=masked.round,
+        task_kind=kind_of(masked),
         roster_digest=masked.roster_digest or "",
         seen=[found.envelope.decode() for found in rows],
     )
@@ -221,10 +271,10 @@ def _go_on_with(
     _enter(turn, masked, HubPhase(phase))
 
 
-def _spoken(turn: Turn, row: RoundRow, kind: str, tasks: Sequence[TaskRow]) -> dict[str, bytes]:
+def _spoken(turn: Turn, masked: MaskingRoundRow, kind: str, tasks: Sequence[TaskRow]) -> dict[str, bytes]:
     """Return the envelopes of a phase, by site, of the sites that are still waited for."""
     here = {task.site for task in tasks if is_waiting(task.state)}
-    found = masking_messages(turn.session, row.study, row.number, kind)
+    found = masking_messages(turn.session, masked, kind)
     return {message.site: message.envelope for message in found if message.site in here}
 
 
@@ -235,6 +285,7 @@ def _enter(turn: Turn, masked: MaskingRoundRow, left: HubPhase) -> None:
     names = ("roster", "members", "survivors")
     details: dict[str, object] = {name: list(names_in(getattr(masked, name))) for name in names}
     details |= {"study": masked.study, "round": masked.round, "roster_digest": masked.roster_digest}
+    details |= {"task_kind": masked.task_kind}
     turn.audit("hub", f"masking.{masked.phase}", f"{turn.study.name}.r{masked.round}", details)
 
 

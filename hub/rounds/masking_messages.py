@@ -7,21 +7,31 @@ to that site and does not cost the others their round.
 from collections.abc import Callable
 from typing import Any
 
-from hub.rounds.asking import own_task, turn_on
+from hub.rounds.asking import Turn, own_task, settle, turn_on
 from hub.rounds.coordinator import advance
 from hub.rounds.masked_sum import names_in
-from hub.rounds.transitions import is_waiting
+from hub.rounds.transitions import TaskEvent, is_waiting
 from hub.services import Services
-from hub.storage import round_stores
+from hub.storage import round_stores, stores
 from hub.storage.database import Session
 from hub.storage.masking_stores import masking_message, masking_messages, masking_round
-from hub.storage.tables import MaskingMessageRow, MaskingRoundRow
+from hub.storage.tables import MaskingMessageRow, MaskingRoundRow, TaskRow
+from hub.studies.specification import stored_study
 from protocol.digest import digest_of_bytes
 from protocol.message import Message
-from protocol.messages import TaskKind, expect
+from protocol.messages import expect
+from protocol.secure_aggregation.histograms import vector_length
 from protocol.secure_aggregation.key_agreement import is_usable
 from protocol.secure_aggregation.phases import HubPhase
-from protocol.secure_messages import MaskingKeys, MaskingReveal, MaskingShares, SurvivorsSeen, digest_of_names
+from protocol.secure_messages import (
+    WORDS_OF_A_PIECE,
+    MaskedHistograms,
+    MaskingKeys,
+    MaskingReveal,
+    MaskingShares,
+    SurvivorsSeen,
+    digest_of_names,
+)
 from protocol.signing import read_unverified
 
 LATE = "The round went on without this message."
@@ -35,38 +45,45 @@ def receive_masking(services: Services, site: str, message: Any, envelope: bytes
     kind, phase, problem_of = _KINDS[type(message)]
     with services.transaction() as session:
         task = own_task(session, site, message.task_id)
-        masked = masking_round(session, task.study, task.round)
-        if (
-            masked is None
-            or task.kind != TaskKind.TRAIN
-            or (message.study_digest, message.round)
-            != (
-                task.study,
-                task.round,
-            )
-        ):
+        masked = masking_round(session, task.study, task.round, message.task_kind)
+        of = (message.study_digest, message.round, message.task_kind)
+        if masked is None or of != (task.study, task.round, task.kind):
             return STRANGE
-        known = masking_message(session, task.study, task.round, site, kind)
+        known = masking_message(session, masked, site, kind)
         if known is not None:
             return None if read_unverified(known.envelope) == read_unverified(envelope) else ANOTHER
-        needs_task = phase in (HubPhase.KEYS, HubPhase.SHARES)
+        needs_task = phase in (HubPhase.KEYS, HubPhase.SHARES, HubPhase.UPLOADS)
         if needs_task and not is_waiting(task.state):
             return LATE
         if masked.phase != phase:
             return _out_of_phase(masked, phase, site)
-        problem = problem_of(session, masked, message)
+        problem, turn = problem_of(session, masked, message), turn_on(session, services, task.study)
         if problem is not None:
-            return problem
-        turn = turn_on(session, services, task.study)
+            return problem if phase is not HubPhase.UPLOADS else _refused(turn, task, problem)
         row = MaskingMessageRow(
-            study=task.study, round=task.round, site=site, kind=kind, envelope=envelope, received_at=turn.now
+            study=task.study,
+            round=task.round,
+            task_kind=masked.task_kind,
+            site=site,
+            kind=kind,
+            envelope=envelope,
+            received_at=turn.now,
         )
         session.add(row)
         round_stores.count_bytes(session, task.task_id, up=len(envelope))
         digest = digest_of_bytes(read_unverified(envelope))
         turn.audit(f"site:{site}", f"masking.{kind}", task.task_id, {"message": digest})
+        if phase is HubPhase.UPLOADS:
+            settle(turn, task, TaskEvent.ANSWERED)
         advance(session, services, task.study)
     return None
+
+
+def _refused(turn: Turn, task: TaskRow, problem: str) -> str:
+    # A vector is the answer to its task: a site whose vector does not fit is not waited for.
+    settle(turn, task, TaskEvent.REFUSED, problem, actor="hub")
+    advance(turn.session, turn.services, task.study)
+    return problem
 
 
 def _out_of_phase(masked: MaskingRoundRow, phase: HubPhase, site: str) -> str | None:
@@ -77,7 +94,7 @@ def _out_of_phase(masked: MaskingRoundRow, phase: HubPhase, site: str) -> str | 
 
 
 def _keys_problem(session: Session, masked: MaskingRoundRow, keys: MaskingKeys) -> str | None:
-    found = masking_messages(session, masked.study, masked.round, "keys")
+    found = masking_messages(session, masked, "keys")
     others = [expect(read_unverified(row.envelope), MaskingKeys) for row in found]
     used = {key for other in others for key in (other.channel_key, other.mask_key)}
     if not is_usable(keys.channel_key) or not is_usable(keys.mask_key):
@@ -90,6 +107,18 @@ def _keys_problem(session: Session, masked: MaskingRoundRow, keys: MaskingKeys) 
 def _shares_problem(session: Session, masked: MaskingRoundRow, shares: MaskingShares) -> str | None:
     others = set(names_in(masked.roster)) - {shares.site}
     return None if shares.roster_digest == masked.roster_digest and set(shares.sealed) == others else STRANGE
+
+
+def _vector_problem(session: Session, masked: MaskingRoundRow, vector: MaskedHistograms) -> str | None:
+    study = stored_study(stores.study(session, masked.study).specification)
+    task = round_stores.task(session, vector.task_id)
+    same = vector.roster_digest == masked.roster_digest and vector.site in names_in(masked.members)
+    if not same or task is None or vector.task_digest != task.digest:
+        return STRANGE
+    if vector.noise_epsilon != study.evaluation.noise_epsilon:
+        return "The noise is not that of the task."
+    fits = len(vector.words) * WORDS_OF_A_PIECE == vector_length(study)
+    return None if fits else "The vector is not of the length of the study's held-out counts."
 
 
 def _seen_problem(session: Session, masked: MaskingRoundRow, seen: SurvivorsSeen) -> str | None:
@@ -110,6 +139,7 @@ _Rule = Callable[[Session, MaskingRoundRow, Any], str | None]
 _KINDS: dict[type[Message], tuple[str, HubPhase, _Rule]] = {
     MaskingKeys: ("keys", HubPhase.KEYS, _keys_problem),
     MaskingShares: ("shares", HubPhase.SHARES, _shares_problem),
+    MaskedHistograms: ("vector", HubPhase.UPLOADS, _vector_problem),
     SurvivorsSeen: ("seen", HubPhase.SEEN, _seen_problem),
     MaskingReveal: ("reveal", HubPhase.REVEALS, _reveal_problem),
 }

@@ -4,7 +4,7 @@ from hub.aggregation.opening import expected_steps
 from hub.errors import AdmissionError
 from protocol.digest import parse_json
 from protocol.messages import EvaluationReport, RoundTask, TaskKind, UpdateNotice
-from protocol.metrics import BINS, NOISED_BINS
+from protocol.secure_aggregation.histograms import bins_of, sums_histograms
 from protocol.secure_aggregation.vector import producer_of
 from protocol.site_level import is_adaptive
 from protocol.study import StudySpec
@@ -57,6 +57,8 @@ def check_report(report: EvaluationReport, task: RoundTask, study: StudySpec) ->
     """
     if task.kind is not TaskKind.EVALUATE:
         raise AdmissionError("The task asks for an update, not for an evaluation.", SAME_STUDY)
+    if sums_histograms(study):
+        raise AdmissionError("The study's held-out counts are taken under masks only.", SAME_STUDY)
     _same("task", report.task_digest, task.digest)
     _same("study", report.study_digest, task.study_digest)
     _same("version", report.version, task.base)
@@ -65,7 +67,7 @@ def check_report(report: EvaluationReport, task: RoundTask, study: StudySpec) ->
         raise AdmissionError("The histograms are not those of the study's held-out splits.", SAME_STUDY)
     noised = report.noise_epsilon is not None
     for histograms in report.histograms.values():
-        _same("number of bins", histograms.bins, NOISED_BINS if noised else BINS)
+        _same("number of bins", histograms.bins, bins_of(study))
         if not noised and any(count < 0 for _, count in (*histograms.negative, *histograms.positive)):
             raise AdmissionError("A histogram without noise counts fewer than no patients.", SAME_STUDY)
 

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hub.rounds.closing import needed_updates
-from hub.rounds.scoring import pooled, reports_of
+from hub.rounds.judgements import judgements_of, judgements_of_version
+from hub.rounds.scoring import PooledReport, Report, Reports, pooled, version_of
 from hub.rounds.transitions import RoundState, TaskState
 from hub.storage import round_stores, stores
 from hub.storage.database import Session
@@ -20,6 +21,7 @@ from protocol.study import StudySpec
 
 SMALLEST_SHOWN_COUNT = 5
 UNNOISED, NOISED = "held-out patients: no DP", "noised"
+IN_CLEAR, UNDER_MASKS = "each hospital's in clear", "summed under masks"
 _SITE_KINDS = {RoundState.EVALUATING: TaskKind.EVALUATE}
 
 View = dict[str, Any]
@@ -54,17 +56,18 @@ def round_number(session: Session, study: str) -> int | None:
 
 def version_metrics(session: Session, study: str, number: int) -> View | None:
     """Return the pooled MetricsView of a version, None if nobody has judged it."""
-    return metrics_view(reports_of(round_stores.evaluations_of_version(session, study, number)))
+    return metrics_view(judgements_of_version(session, study, number))
 
 
 def version_validation(session: Session, study: str, number: int) -> View:
-    """Return a version's metrics with ROC and calibration, pooled and for each site."""
-    reports = reports_of(round_stores.evaluations_of_version(session, study, number))
-    sites = [{"site": report.site, **(_with_curves([report]) or {})} for report in reports]
+    """Return a version's metrics with ROC and calibration, pooled and for each site; under masks pooled alone."""
+    reports = judgements_of_version(session, study, number)
+    own = [report for report in reports if isinstance(report, EvaluationReport)]
+    sites = [{"site": report.site, **(_with_curves([report]) or {})} for report in own]
     return {"pooled": _with_curves(reports), "sites": sites}
 
 
-def metrics_view(reports: Sequence[EvaluationReport]) -> View | None:
+def metrics_view(reports: Reports) -> View | None:
     """Return the MetricsView of reports, merged over all held-out splits, and for each split; None without reports."""
     whole = pooled(reports)
     if whole is None:
@@ -80,6 +83,7 @@ def metrics_view(reports: Sequence[EvaluationReport]) -> View | None:
         "by_split": by_split,
         "noise_epsilon": noise,
         "privacy": UNNOISED if noise is None else NOISED,
+        "counts": UNDER_MASKS if any(isinstance(report, PooledReport) for report in reports) else IN_CLEAR,
     }
 
 
@@ -98,12 +102,12 @@ class _Context:
 
 
 def _round_view(
-    context: _Context, row: RoundRow, tasks: Sequence[TaskRow], reports: Sequence[EvaluationReport], has_version: bool
+    context: _Context, row: RoundRow, tasks: Sequence[TaskRow], reports: Reports, has_version: bool
 ) -> View:
     by_site: dict[str, list[TaskRow]] = defaultdict(list)
     for task in tasks:
         by_site[task.site].append(task)
-    by_reporter = {report.site: report for report in reports}
+    by_reporter = {report.site: report for report in reports if isinstance(report, EvaluationReport)}
     ended = row.ended_at if row.ended_at is not None else context.now
     return {
         "number": row.number,
@@ -158,14 +162,14 @@ def _seconds(task: TaskRow | None) -> float | None:
     return max(0.0, task.answered_at - task.opened_at)
 
 
-def _reports_by_version(session: Session, study: str) -> dict[int, list[EvaluationReport]]:
-    found: dict[int, list[EvaluationReport]] = defaultdict(list)
-    for report in reports_of(round_stores.evaluations_of_study(session, study)):
-        found[report.version.number].append(report)
+def _reports_by_version(session: Session, study: str) -> dict[int, list[Report]]:
+    found: dict[int, list[Report]] = defaultdict(list)
+    for report in judgements_of(session, study):
+        found[version_of(report)].append(report)
     return found
 
 
-def _with_curves(reports: Sequence[EvaluationReport]) -> View | None:
+def _with_curves(reports: Reports) -> View | None:
     view, whole = metrics_view(reports), pooled(reports)
     if view is None or whole is None:
         return None

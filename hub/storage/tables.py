@@ -199,11 +199,12 @@ class LedgerHeadRow(Base):
 
 
 class MaskingRoundRow(Base):
-    """The masks of one round: its phase, and which sites are how far. Lists of names are JSON."""
+    """The masks of one kind of task in a round: the phase, and which sites are how far. Lists of names are JSON."""
 
     __tablename__ = "masking_rounds"
     study: Mapped[str] = mapped_column(ForeignKey("studies.digest"), primary_key=True)
     round: Mapped[int] = mapped_column(Integer, primary_key=True)
+    task_kind: Mapped[str] = mapped_column(String(20), primary_key=True)  # train, evaluate
     phase: Mapped[str] = mapped_column(String(20))  # protocol/secure_aggregation/phases.py
     deadline_at: Mapped[float] = mapped_column(Float)  # of the phase; uploads have the round's
     roster_digest: Mapped[str | None] = mapped_column(String(71))
@@ -219,10 +220,21 @@ class MaskingMessageRow(Base):
     __tablename__ = "masking_messages"
     study: Mapped[str] = mapped_column(ForeignKey("studies.digest"), primary_key=True)
     round: Mapped[int] = mapped_column(Integer, primary_key=True)
+    task_kind: Mapped[str] = mapped_column(String(20), primary_key=True)  # train, evaluate
     site: Mapped[str] = mapped_column(ForeignKey("sites.name"), primary_key=True)
-    kind: Mapped[str] = mapped_column(String(20), primary_key=True)  # keys, shares, seen, reveal
+    kind: Mapped[str] = mapped_column(String(20), primary_key=True)  # keys, shares, vector, seen, reveal
     envelope: Mapped[bytes] = mapped_column(LargeBinary)
     received_at: Mapped[float] = mapped_column(Float)
+
+
+class PooledEvaluationRow(Base):
+    """What the sites' held-out counts on a version sum to, opened from under their masks; no site's own is known."""
+
+    __tablename__ = "pooled_evaluations"
+    study: Mapped[str] = mapped_column(ForeignKey("studies.digest"), primary_key=True)
+    version: Mapped[int] = mapped_column(Integer, primary_key=True)
+    report: Mapped[bytes] = mapped_column(LargeBinary)  # PooledReport of hub/rounds/scoring.py
+    opened_at: Mapped[float] = mapped_column(Float)
 
 
 class EncryptedSumRow(Base):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from protocol.digest import digest_of
 from protocol.errors import MaskingError, ProtocolError
 from protocol.messages import expect
-from protocol.secure_messages import MaskingKeys
+from protocol.secure_messages import MaskedKind, MaskingKeys
 from protocol.signing import PublicKey, open_envelope, read_unverified
 
 FEWEST_MEMBERS = 4
@@ -28,6 +28,7 @@ class Roster:
 
     study_digest: str
     round: int
+    task_kind: MaskedKind
     keys: Mapping[str, MaskingKeys]
     """By name, in the order of names."""
     digest: str
@@ -56,13 +57,14 @@ def roster_of(members: Iterable[MaskingKeys]) -> Roster:
     names = [keys.site for keys in listed]
     if len(listed) < FEWEST_MEMBERS or len(set(names)) != len(names):
         raise MaskingError(f"A roster names at least {FEWEST_MEMBERS} sites, each once.")
-    if len({(keys.study_digest, keys.round) for keys in listed}) != 1:
+    if len({(keys.study_digest, keys.round, keys.task_kind) for keys in listed}) != 1:
         raise MaskingError("The keys of a roster are not of one round of one study.")
     public = [key for keys in listed for key in (keys.channel_key, keys.mask_key)]
     if len(set(public)) != len(public):
         raise MaskingError("Two members of a roster use one key.")
     digest = digest_of([keys.model_dump(mode="json", by_alias=True) for keys in listed])
-    return Roster(listed[0].study_digest, listed[0].round, {keys.site: keys for keys in listed}, digest)
+    first, keys_of = listed[0], {keys.site: keys for keys in listed}
+    return Roster(first.study_digest, first.round, first.task_kind, keys_of, digest)
 
 
 def open_roster(envelopes: Iterable[str], pinned: Mapping[str, PublicKey]) -> Roster:

@@ -18,7 +18,7 @@ import zstandard
 from protocol.errors import TensorError
 from protocol.manifest import MAX_HEADER_BYTES, Manifest
 from protocol.messages import RoundTask, TaskKind
-from protocol.metrics import BINS, NOISED_BINS
+from protocol.secure_aggregation.histograms import bins_of, sums_histograms
 from protocol.secure_aggregation.vector import VectorTerms
 from protocol.site_level import is_adaptive
 from protocol.study import StudySpec
@@ -113,10 +113,12 @@ def check_evaluation(candidate: Candidate, task_digest: str, study: StudySpec, h
         raise GateError("A candidate answers another task, or holds no histogram.", REMEDY)
     if not set(candidate.histograms) <= set(study.evaluation.splits):
         raise GateError("An evaluation holds a split that the study does not name.", REMEDY)
+    if sums_histograms(study) and set(candidate.histograms) != set(study.evaluation.splits):
+        raise GateError("An evaluation under masks holds every split that the study names.", REMEDY)
     noised = study.evaluation.noise_epsilon is not None
     patients = 0
     for histograms in candidate.histograms.values():
-        if histograms.bins != (NOISED_BINS if noised else BINS):
+        if histograms.bins != bins_of(study):
             raise GateError("An evaluation's histograms have another number of bins than the study's.", REMEDY)
         counts = [count for _, count in (*histograms.negative, *histograms.positive)]
         if not noised and any(count < 0 for count in counts):

@@ -1,5 +1,6 @@
 """Tasks and their answers: decided, ordered from the worker, and the candidate admitted as the round's one output."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import structlog
@@ -10,9 +11,12 @@ from protocol.homomorphic.vector_form import form_of
 from protocol.manifest import Manifest
 from protocol.message import Message
 from protocol.messages import EvaluationReport, Reason, RoundTask, TaskKind, TaskRefusal, UpdateNotice, UpdateStep
+from protocol.metrics import ScoreHistograms
+from protocol.secure_aggregation.histograms import masked_words
 from protocol.secure_aggregation.masking import SignedMask
 from protocol.secure_aggregation.vector import VectorTerms
-from protocol.study import StudySpec
+from protocol.secure_messages import MaskedHistograms
+from protocol.study import HeldOutSplit, StudySpec
 from protocol.tensors import read_manifest
 from site_node.candidate import Candidate, candidate_folder, payload_path, read_candidate
 from site_node.durable import remove
@@ -143,7 +147,7 @@ def _admit(context: GateContext, record: TaskRecord) -> int:
         if candidate is None:
             return 0
         context.checkpoint("candidate read")
-        if candidate.kind == "update" and _masks_are_awaited(context, record.task):
+        if candidate.kind != "failure" and _masks_are_awaited(context, record.task):
             return 0
         message = _checked_message(context, record, candidate)
     except SettingsError:
@@ -185,11 +189,13 @@ def _checked_message(context: GateContext, record: TaskRecord, candidate: Candid
 
 def _evaluation_report(
     context: GateContext, record: TaskRecord, candidate: Candidate, known: StudyRecord, study: StudySpec
-) -> EvaluationReport:
+) -> EvaluationReport | MaskedHistograms:
     task = record.task
     if candidate.kind != "evaluation" or task.base is None or candidate.histograms is None:
         raise GateError("A candidate is of another kind than its task.", "See the worker's log.")
     admission.check_evaluation(candidate, record.digest, study, known.held_out_patients)
+    if masking.is_masked(task, study):
+        return _masked_histograms(context, record, candidate.histograms, study)
     return EvaluationReport(
         site=context.settings.name,
         task_id=task.task_id,
@@ -198,6 +204,30 @@ def _evaluation_report(
         version=task.base,
         histograms=candidate.histograms,
         noise_epsilon=study.evaluation.noise_epsilon,
+    )
+
+
+def _masked_histograms(
+    context: GateContext, record: TaskRecord, histograms: Mapping[HeldOutSplit, ScoreHistograms], study: StudySpec
+) -> MaskedHistograms:
+    task, masks = record.task, _masks_of(context, record.task)
+    if masks is None:
+        raise GateError("The peers' shares have not come.", "Nothing left. The gate asks again by itself.")
+    try:
+        words = masked_words(study, histograms, masks)
+        roster_digest = masking.roster_digest_of(context, task)
+    except ProtocolError as error:
+        raise GateError(str(error), "Nothing left. See the worker's log.") from error
+    context.checkpoint("vector masked")
+    return MaskedHistograms(
+        site=context.settings.name,
+        task_id=task.task_id,
+        task_digest=record.digest,
+        study_digest=task.study_digest,
+        round=task.round,
+        roster_digest=roster_digest,
+        noise_epsilon=study.evaluation.noise_epsilon,
+        words=words,
     )
 
 
@@ -315,7 +345,8 @@ def _answer(context: GateContext, record: TaskRecord, message: Message, reason: 
     """Make a message the round's one output. Call within a transaction."""
     task = record.task
     set_task(context.database, record.task_id, "answered", reason)
-    if isinstance(message, UpdateNotice) and {"masked", "encrypted"} & set(message.steps):
+    masked = isinstance(message, UpdateNotice) and {"masked", "encrypted"} & set(message.steps)
+    if masked or isinstance(message, MaskedHistograms):
         masking.note_masked(context, task)
     if output_digest(context.database, task) is None:
         number = context.send(message)

@@ -8,6 +8,7 @@ from protocol.messages import expect
 from protocol.secure_aggregation.key_agreement import commitment_to, public_key_of
 from protocol.secure_aggregation.roster import Roster, open_roster
 from protocol.secure_messages import (
+    MOST_MEMBERS,
     MaskingDelivery,
     MaskingKeys,
     MaskingProof,
@@ -31,12 +32,14 @@ def checked_roster(context: GateContext, known: MaskedRound, body: bytes) -> Ros
     roster = open_roster(message.members, pinned_keys(context))
     record = study_record(context.database, known.study)
     most = None if record is None else record.study.secure_aggregation.maximum_sites
-    if (roster.study_digest, roster.round) != (known.study, known.round):
+    if known.task_kind == "evaluate":
+        most = MOST_MEMBERS  # counts are bounded for so many; `maximum_sites` bounds who trains
+    if (roster.study_digest, roster.round, roster.task_kind) != (known.study, known.round, known.task_kind):
         raise MaskingError("The roster is of another round.")
     if most is None or len(roster.names) > most:
         raise MaskingError(f"The roster names {len(roster.names)} sites; the study's sums hold at most {most}.")
     secrets = (known.channel_key or b"", known.mask_key or b"", known.seed or b"")
-    if roster.keys.get(context.settings.name) != own_keys(context, known.study, known.round, known.task_id, secrets):
+    if roster.keys.get(context.settings.name) != own_keys(context, known, secrets):
         raise MaskingError("The roster does not hold this site's own keys.")
     return roster
 
@@ -52,16 +55,15 @@ def pinned_keys(context: GateContext) -> dict[str, PublicKey]:
     return {**load_peers(context.paths), context.settings.name: context.key.public}
 
 
-def own_keys(
-    context: GateContext, study: str, number: int, task_id: str, secrets: tuple[bytes, bytes, bytes]
-) -> MaskingKeys:
+def own_keys(context: GateContext, known: MaskedRound, secrets: tuple[bytes, bytes, bytes]) -> MaskingKeys:
     """Return our public keys of a round."""
     channel, mask, seed = secrets
     return MaskingKeys(
         site=context.settings.name,
-        task_id=task_id,
-        study_digest=study,
-        round=number,
+        task_id=known.task_id,
+        study_digest=known.study,
+        round=known.round,
+        task_kind=known.task_kind,
         channel_key=public_key_of(channel).hex(),
         mask_key=public_key_of(mask).hex(),
         seed_commitment=commitment_to(seed),
@@ -96,7 +98,8 @@ def check_proof(
         if claimed not in survivors or claimed not in keys:
             raise MaskingError("A proof holds the word of somebody who is no survivor.")
         seen = expect(open_envelope(envelope.encode(), keys[claimed]), SurvivorsSeen)
-        same = (seen.study_digest, seen.round, seen.roster_digest) == (roster.study_digest, roster.round, roster.digest)
+        of = (roster.study_digest, roster.round, roster.task_kind, roster.digest)
+        same = (seen.study_digest, seen.round, seen.task_kind, seen.roster_digest) == of
         if not same or (seen.members_digest, seen.survivors_digest) != lists or seen.site != claimed:
             raise MaskingError(f"The hub showed {claimed} other members or survivors than us.")
         signers.add(claimed)

@@ -21,6 +21,7 @@ from protocol.secure_aggregation.phases import SiteEvent, SitePhase
 from protocol.secure_aggregation.roster import Roster, UnknownPeerError
 from protocol.secure_aggregation.secret_sharing import SHARE_BYTES, split_secret
 from protocol.secure_messages import (
+    MaskedKind,
     MaskingDelivery,
     MaskingProof,
     MaskingReveal,
@@ -70,8 +71,18 @@ _log = structlog.get_logger()
 
 
 def is_masked(task: RoundTask, study: StudySpec) -> bool:
-    """Tell whether the answer to a task is a masked or encrypted vector."""
+    """Tell whether the answer to a task is a masked or encrypted vector.
+
+    In a study with masks held-out counts leave under masks or not at all: whatever the hub asks, never in clear.
+    """
+    if task.kind is TaskKind.EVALUATE:
+        return study.secure_aggregation.method == "masking"
     return task.kind is TaskKind.TRAIN and study.secure_aggregation.method != "none"
+
+
+def masked_kind(task: RoundTask) -> MaskedKind:
+    """Return the kind of a task that is answered by a vector."""
+    return "evaluate" if task.kind is TaskKind.EVALUATE else "train"
 
 
 def begin(context: GateContext, task: RoundTask) -> None:
@@ -79,8 +90,9 @@ def begin(context: GateContext, task: RoundTask) -> None:
     for earlier in open_rounds(context.database, task.study_digest):
         _end(context, earlier)
     channel, mask, seed = (new_private_key() for _ in range(3))
-    add_round(context.database, task.study_digest, task.round, task.task_id, (channel, mask, seed))
-    context.send(own_keys(context, task.study_digest, task.round, task.task_id, (channel, mask, seed)))
+    kind, secrets = masked_kind(task), (channel, mask, seed)
+    add_round(context.database, task.study_digest, task.round, kind, task.task_id, secrets)
+    context.send(own_keys(context, _round_of(context, task), secrets))
 
 
 def advance_masking(context: GateContext, refuse: RefuseTask) -> int:
@@ -107,7 +119,7 @@ def delivered_masks(context: GateContext, task: RoundTask) -> list[SignedMask] |
 
     Raises: MaskingError if the delivery is not one of this round's members, or the round is over.
     """
-    known = masked_round(context.database, task.study_digest, task.round)
+    known = masked_round(context.database, task.study_digest, task.round, masked_kind(task))
     if known is None or known.phase not in (SitePhase.KEYED, SitePhase.SHARED):
         raise MaskingError("The round's masks are gone. Nothing leaves for it.")
     body = masking_mail(context.database, known, "delivery")
@@ -120,12 +132,17 @@ def delivered_masks(context: GateContext, task: RoundTask) -> list[SignedMask] |
     return masks_of_site(roster, members, context.settings.name, known.seed, known.mask_key)
 
 
+def roster_digest_of(context: GateContext, task: RoundTask) -> str:
+    """Return the digest of the roster that a task's masks are made with."""
+    return known_roster(context, _round_of(context, task)).digest
+
+
 def delivered_cipher(context: GateContext, task: RoundTask) -> SecretKeyCipher | None:
     """Return the cipher of a task's round, or None while the peers' contributions are not there yet.
 
     Raises: MaskingError or EncryptionError if they are not of this round's members, or one does not open.
     """
-    known = masked_round(context.database, task.study_digest, task.round)
+    known = masked_round(context.database, task.study_digest, task.round, masked_kind(task))
     if known is None or known.phase not in (SitePhase.KEYED, SitePhase.SHARED):
         raise MaskingError("The round's key is gone. Nothing leaves for it.")
     body = masking_mail(context.database, known, "delivery")
@@ -138,16 +155,14 @@ def delivered_cipher(context: GateContext, task: RoundTask) -> SecretKeyCipher |
 
 def note_masked(context: GateContext, task: RoundTask) -> None:
     """Note that the masked vector is the round's output, and erase what made it. Call within that transaction."""
-    known = masked_round(context.database, task.study_digest, task.round)
-    if known is None:
-        raise MaskingError("The masked round is not known.")
+    known = _round_of(context, task)
     move(context.database, known, SiteEvent.DELIVERY, delivery=masking_mail(context.database, known, "delivery"))
     erase_mask_secrets(context.database, known)
 
 
 def end_masking(context: GateContext, task: RoundTask) -> None:
     """Give a round up, if it goes on. Call within a transaction."""
-    known = masked_round(context.database, task.study_digest, task.round)
+    known = masked_round(context.database, task.study_digest, task.round, masked_kind(task))
     if known is not None and known.phase not in (SitePhase.REVEALED, SitePhase.ENDED):
         _end(context, known)
 
@@ -191,6 +206,7 @@ def _take_roster(context: GateContext, known: MaskedRound, body: bytes) -> None:
         task_id=known.task_id,
         study_digest=known.study,
         round=known.round,
+        task_kind=known.task_kind,
         roster_digest=roster.digest,
         sealed=sealed,
     )
@@ -215,6 +231,7 @@ def _see_survivors(context: GateContext, known: MaskedRound, body: bytes) -> Non
         task_id=known.task_id,
         study_digest=known.study,
         round=known.round,
+        task_kind=known.task_kind,
         roster_digest=roster.digest,
         members_digest=digest_of_names(members),
         survivors_digest=digest_of_names(survivors),
@@ -238,6 +255,7 @@ def _reveal(context: GateContext, known: MaskedRound, body: bytes) -> None:
         task_id=known.task_id,
         study_digest=known.study,
         round=known.round,
+        task_kind=known.task_kind,
         roster_digest=roster.digest,
         seed_shares={name: shares[name][0].hex() for name in survivors if name in shares},
         key_shares={name: shares[name][1].hex() for name in lost if name in shares},
@@ -289,6 +307,8 @@ def _shares_held(context: GateContext, known: MaskedRound, roster: Roster) -> Ma
 
 def _fewest_survivors(context: GateContext, known: MaskedRound) -> int:
     """Return how many must survive for the noise that the ledger was charged for; `roster.threshold` aside."""
+    if known.task_kind == "evaluate":  # each site's own noise is in its counts
+        return 1
     record = study_record(context.database, known.study)
     if record is None:
         raise MaskingError("The study of a masked round is not known.")
@@ -317,6 +337,13 @@ def _may_go_on(context: GateContext, known: MaskedRound) -> bool:
     if record.state != awaited or record.reason is not None:
         return False
     return standing_of(decisions_on(context.database, known.study), context.clock()) == "approved"
+
+
+def _round_of(context: GateContext, task: RoundTask) -> MaskedRound:
+    known = masked_round(context.database, task.study_digest, task.round, masked_kind(task))
+    if known is None:
+        raise MaskingError("The masked round is not known.")
+    return known
 
 
 def _end(context: GateContext, known: MaskedRound) -> None:

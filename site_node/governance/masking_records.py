@@ -14,7 +14,7 @@ from protocol.errors import MaskingError
 from protocol.homomorphic_messages import DecryptionRequest
 from protocol.message import Message
 from protocol.secure_aggregation.phases import SiteEvent, SitePhase, next_site_phase
-from protocol.secure_messages import MaskingDelivery, MaskingProof, MaskingRoster, MaskingSurvivors
+from protocol.secure_messages import MaskedKind, MaskingDelivery, MaskingProof, MaskingRoster, MaskingSurvivors
 
 MailKind = Literal["roster", "delivery", "survivors", "proof", "request"]
 MAIL_KINDS: dict[type[Message], MailKind] = {
@@ -42,13 +42,13 @@ _ERASED_ONLY = "".join(
 )
 MASKING_SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS masking (
-    study TEXT NOT NULL, round INTEGER NOT NULL, task_id TEXT NOT NULL, phase TEXT NOT NULL,
+    study TEXT NOT NULL, round INTEGER NOT NULL, task_kind TEXT NOT NULL, task_id TEXT NOT NULL, phase TEXT NOT NULL,
     channel_key BLOB, mask_key BLOB, seed BLOB, own_shares TEXT,
     roster BLOB, delivery BLOB, survivors TEXT,
-    PRIMARY KEY (study, round));
+    PRIMARY KEY (study, round, task_kind));
 CREATE TABLE IF NOT EXISTS masking_mail (
-    study TEXT NOT NULL, round INTEGER NOT NULL, kind TEXT NOT NULL, body BLOB NOT NULL,
-    PRIMARY KEY (study, round, kind));
+    study TEXT NOT NULL, round INTEGER NOT NULL, task_kind TEXT NOT NULL, kind TEXT NOT NULL, body BLOB NOT NULL,
+    PRIMARY KEY (study, round, task_kind, kind));
 {_ONCE}{_ERASED_ONLY}
 CREATE TRIGGER IF NOT EXISTS masking_ends BEFORE UPDATE ON masking WHEN OLD.phase IN ('revealed', 'ended')
     AND NEW.phase IS NOT OLD.phase BEGIN SELECT RAISE(ABORT, 'the round is over'); END;
@@ -62,6 +62,7 @@ class MaskedRound:
 
     study: str
     round: int
+    task_kind: MaskedKind
     task_id: str
     phase: SitePhase
     channel_key: bytes | None
@@ -78,18 +79,28 @@ class MaskedRound:
 
 
 def add_round(
-    database: sqlite3.Connection, study: str, number: int, task_id: str, secrets: tuple[bytes, bytes, bytes]
+    database: sqlite3.Connection,
+    study: str,
+    number: int,
+    task_kind: MaskedKind,
+    task_id: str,
+    secrets: tuple[bytes, bytes, bytes],
 ) -> None:
     """Keep a new round's channel key, mask key and seed. Call within a transaction."""
     database.execute(
-        "INSERT INTO masking (study, round, task_id, phase, channel_key, mask_key, seed) VALUES (?, ?, ?, ?, ?, ?, ?)",
-        (study, number, task_id, SitePhase.KEYED.value, *secrets),
+        "INSERT INTO masking (study, round, task_kind, task_id, phase, channel_key, mask_key, seed) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        (study, number, task_kind, task_id, SitePhase.KEYED.value, *secrets),
     )
 
 
-def masked_round(database: sqlite3.Connection, study: str, number: int) -> MaskedRound | None:
-    """Return a round's masks, or None if the site has none."""
-    row = database.execute("SELECT * FROM masking WHERE study = ? AND round = ?", (study, number)).fetchone()
+def masked_round(
+    database: sqlite3.Connection, study: str, number: int, task_kind: MaskedKind = "train"
+) -> MaskedRound | None:
+    """Return the masks of a round's task, or None if the site has none."""
+    row = database.execute(
+        "SELECT * FROM masking WHERE study = ? AND round = ? AND task_kind = ?", (study, number, task_kind)
+    ).fetchone()
     return None if row is None else _round(row)
 
 
@@ -114,7 +125,7 @@ def move(
 
     Raises: MaskingError if the event is not legal in the phase that the database holds.
     """
-    row = masked_round(database, known.study, known.round)
+    row = masked_round(database, known.study, known.round, known.task_kind)
     if row is None:
         raise MaskingError("The masked round is not known.")
     phase = next_site_phase(row.phase, event)
@@ -127,8 +138,8 @@ def move(
     new = {name: value for name, value in kept.items() if value is not None}
     assignments = "".join(f", {name} = ?" for name in new)
     database.execute(
-        f"UPDATE masking SET phase = ?{assignments} WHERE study = ? AND round = ?",  # noqa: S608 - our own names
-        (phase.value, *new.values(), known.study, known.round),
+        f"UPDATE masking SET phase = ?{assignments} WHERE study = ? AND round = ? AND task_kind = ?",  # noqa: S608 - our own names
+        (phase.value, *new.values(), known.study, known.round, known.task_kind),
     )
     return phase
 
@@ -136,7 +147,8 @@ def move(
 def erase_mask_secrets(database: sqlite3.Connection, known: MaskedRound) -> None:
     """Erase what made the masks, once the masked vector is recorded. Call within a transaction."""
     database.execute(
-        "UPDATE masking SET mask_key = NULL, seed = NULL WHERE study = ? AND round = ?", (known.study, known.round)
+        "UPDATE masking SET mask_key = NULL, seed = NULL WHERE study = ? AND round = ? AND task_kind = ?",
+        (known.study, known.round, known.task_kind),
     )
 
 
@@ -144,10 +156,13 @@ def erase_secrets(database: sqlite3.Connection, known: MaskedRound) -> None:
     """Erase all secrets of a round and its mail. Call within a transaction."""
     database.execute(
         "UPDATE masking SET channel_key = NULL, mask_key = NULL, seed = NULL, own_shares = NULL "
-        "WHERE study = ? AND round = ?",
-        (known.study, known.round),
+        "WHERE study = ? AND round = ? AND task_kind = ?",
+        (known.study, known.round, known.task_kind),
     )
-    database.execute("DELETE FROM masking_mail WHERE study = ? AND round = ?", (known.study, known.round))
+    database.execute(
+        "DELETE FROM masking_mail WHERE study = ? AND round = ? AND task_kind = ?",
+        (known.study, known.round, known.task_kind),
+    )
 
 
 def sweep_erased(database: sqlite3.Connection) -> None:
@@ -159,12 +174,13 @@ def keep_masking_mail(database: sqlite3.Connection, message: Message, body: byte
     """Keep a message of the hub for a round that goes on; the first of its kind stands. Call within a transaction."""
     if not isinstance(message, MaskingRoster | MaskingDelivery | MaskingSurvivors | MaskingProof | DecryptionRequest):
         return "ignored"
-    known = masked_round(database, message.study_digest, message.round)
+    task_kind: MaskedKind = "train" if isinstance(message, DecryptionRequest) else message.task_kind
+    known = masked_round(database, message.study_digest, message.round, task_kind)
     if known is None or known.phase not in OPEN_PHASES:
         return "no such masked round"
     cursor = database.execute(
-        "INSERT OR IGNORE INTO masking_mail VALUES (?, ?, ?, ?)",
-        (message.study_digest, message.round, MAIL_KINDS[type(message)], body),
+        "INSERT OR IGNORE INTO masking_mail VALUES (?, ?, ?, ?, ?)",
+        (message.study_digest, message.round, task_kind, MAIL_KINDS[type(message)], body),
     )
     return "masking" if cursor.rowcount else "known"
 
@@ -172,7 +188,8 @@ def keep_masking_mail(database: sqlite3.Connection, message: Message, body: byte
 def masking_mail(database: sqlite3.Connection, known: MaskedRound, kind: MailKind) -> bytes | None:
     """Return the hub's message of a kind for a round, or None if it has not come."""
     row = database.execute(
-        "SELECT body FROM masking_mail WHERE study = ? AND round = ? AND kind = ?", (known.study, known.round, kind)
+        "SELECT body FROM masking_mail WHERE study = ? AND round = ? AND task_kind = ? AND kind = ?",
+        (known.study, known.round, known.task_kind, kind),
     ).fetchone()
     return None if row is None else bytes(row["body"])
 
@@ -182,6 +199,7 @@ def _round(row: sqlite3.Row) -> MaskedRound:
     return MaskedRound(
         study=row["study"],
         round=row["round"],
+        task_kind=row["task_kind"],
         task_id=row["task_id"],
         phase=SitePhase(row["phase"]),
         channel_key=row["channel_key"],

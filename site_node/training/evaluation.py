@@ -2,6 +2,7 @@
 
 One score for each patient, made of the images' scores as the study says; scores stay here, counts in bins leave. If
 the study asks for noise, coarser bins are used and every bin is noised (a patient is in one bin of one histogram).
+Under masks every split of the study is counted, also one that this site has no patients of: with zeros, or noise alone.
 """
 
 from collections.abc import Mapping
@@ -11,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from protocol.metrics import BINS, NOISED_BINS, ScoreHistograms
+from protocol.metrics import ScoreHistograms
+from protocol.secure_aggregation.histograms import bins_of, sums_histograms
 from protocol.study import HeldOutSplit, StudySpec
 from protocol.tensors import Weights
 from site_node.errors import NoHeldOutPatientsError, NotFiniteError
@@ -26,7 +28,7 @@ IMAGES_AT_ONCE = 256
 def evaluate(
     study: StudySpec, weights: Weights, held_out: Mapping[HeldOutSplit, PreparedPatients], noise: NoiseSource
 ) -> dict[HeldOutSplit, ScoreHistograms]:
-    """Return the histograms of each split's patient scores.
+    """Return the histograms of each split's patient scores; under masks of every split that the study names.
 
     Raises: NoHeldOutPatientsError if there is nobody to evaluate on; NotFiniteError if a score is not finite.
     """
@@ -37,7 +39,11 @@ def evaluate(
     device = chosen_device()
     network = build_network(study).to(device).eval()
     load_into(network, weights)
-    return {split: _histograms(study, network, patients, noise) for split, patients in held_out.items()}
+    counted = {split: _histograms(study, network, patients, noise) for split, patients in held_out.items()}
+    if sums_histograms(study):
+        for split in sorted(set(study.evaluation.splits) - counted.keys()):
+            counted[split] = _noised(study, ScoreHistograms(bins=bins_of(study), negative=[], positive=[]), noise)
+    return counted
 
 
 def patient_scores(
@@ -62,9 +68,10 @@ def patient_scores(
 def _histograms(
     study: StudySpec, network: nn.Module, patients: PreparedPatients, noise: NoiseSource
 ) -> ScoreHistograms:
-    epsilon = study.evaluation.noise_epsilon
     scores = np.clip(patient_scores(study, network, patients, next(network.parameters()).device), 0.0, 1.0)
-    if epsilon is None:
-        return ScoreHistograms.from_scores(scores, patients.labels, BINS)
-    exact = ScoreHistograms.from_scores(scores, patients.labels, NOISED_BINS)
-    return exact.noised(epsilon, noise.histograms.two_sided_geometric)
+    return _noised(study, ScoreHistograms.from_scores(scores, patients.labels, bins_of(study)), noise)
+
+
+def _noised(study: StudySpec, exact: ScoreHistograms, noise: NoiseSource) -> ScoreHistograms:
+    epsilon = study.evaluation.noise_epsilon
+    return exact if epsilon is None else exact.noised(epsilon, noise.histograms.two_sided_geometric)

@@ -85,6 +85,7 @@ def test_what_is_sealed_has_one_length() -> None:
         for path in sealed:
             field = schema[path.removesuffix(".*")]
             values = [field["additionalProperties"]] if "additionalProperties" in field else []
+            values += [field["items"]] if "items" in field else []
             values += field.get("patternProperties", {}).values()
             patterns = [value.get("pattern", "") for value in values if isinstance(value, dict)]
             assert patterns, f"{kind.__name__}.{path}"

@@ -11,9 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protocol.digest import digest_of_bytes
+from protocol.metrics import ScoreHistograms
+from protocol.secure_aggregation.histograms import bins_of
 from protocol.shared_noise import shared_noise_of
 from protocol.signing import PublicKey, SigningKey
-from protocol.study import StudySpec, parse_study
+from protocol.study import HeldOutSplit, StudySpec, parse_study
 from protocol.tensors import Weights, encode_weights
 from site_node.agent.agent import Agent
 from site_node.agent.hub_client import HubClient
@@ -28,7 +30,7 @@ from site_node.privacy.noise import NoiseSource
 from site_node.privacy.skellam import skellam_noise
 from site_node.settings import SiteSettings
 from site_node.update.steps import Payload, Rounding, integers_payload, update_payload, weights_payload
-from tests.fakes.gated_site import patients_of
+from tests.fakes.gated_site import HELD_OUT, patients_of
 
 POLICY = "approval: automatic\nnetworks: any\nmodalities: any\nminimum_patients: 1\ndp_required: false\n"
 ROUNDING_KEY = b"\x05" * 32
@@ -62,8 +64,11 @@ class HandingSite:
     trained: Callable[[int], Weights]
     checkpoint: Callable[[str], None] = nothing
     mute: bool = False
+    held_out: int = 0
     handed: dict[int, Payload] = field(default_factory=dict)
     """What the worker handed over, by round."""
+    counted: dict[int, dict[HeldOutSplit, ScoreHistograms]] = field(default_factory=dict)
+    """What the worker counted of held-out patients, by version."""
     gate: Gate = field(init=False)
     agent: Agent = field(init=False)
 
@@ -111,6 +116,9 @@ class HandingSite:
             write_cohort_figures(self.settings.paths, self._figures(order))
             return
         study = parse_study(order.study)
+        if order.kind == "evaluate":
+            self._count(study, order)
+            return
         if order.kind == "initialise":
             payload = weights_payload(study, self.base)
         elif study.privacy.mechanism == "shared-noise":
@@ -131,6 +139,25 @@ class HandingSite:
         )
         write_candidate(self.settings.paths, candidate, payload.data)
 
+    def _count(self, study: StudySpec, order: WorkOrder) -> None:
+        """Score half of the held-out patients as validation, the others as test; noised where the study asks for it."""
+        rng = np.random.default_rng([order.round, *self.name.encode()])
+        draw, epsilon = NoiseSource(ROUNDING_KEY, order.task_digest, self.name), study.evaluation.noise_epsilon
+        self.counted[order.round] = {}
+        for split in study.evaluation.splits:
+            labels = rng.integers(0, 2, self.held_out // 2)
+            scores = 1 / (1 + np.exp(-rng.normal(labels.astype(float) * (1 + order.round), 1.0)))
+            exact = ScoreHistograms.from_scores(scores, labels, bins_of(study))
+            noised = exact if epsilon is None else exact.noised(epsilon, draw.histograms.two_sided_geometric)
+            self.counted[order.round][split] = noised
+        candidate = Candidate(
+            task_id=order.task_id,
+            task_digest=order.task_digest,
+            kind="evaluation",
+            histograms=self.counted[order.round],
+        )
+        write_candidate(self.settings.paths, candidate)
+
     def _noise_share(self, study: StudySpec, order: WorkOrder) -> NDArray[np.int64]:
         """Return a step in which nobody was drawn: the site's share of the noise alone."""
         stream = NoiseSource(ROUNDING_KEY, order.task_digest, self.name).gradients
@@ -138,12 +165,16 @@ class HandingSite:
         return skellam_noise(stream, values, shared_noise_of(study).share_variance(order.noise_multiplier or 0.0))
 
     def _figures(self, order: WorkOrder) -> CohortFigures:
-        members = CohortMembers(study_digest=order.study_digest, training=patients_of(0, self.patients))
+        members = CohortMembers(
+            study_digest=order.study_digest,
+            training=patients_of(0, self.patients),
+            held_out=patients_of(HELD_OUT, self.held_out),
+        )
         return CohortFigures(
             study_digest=order.study_digest,
             training_patients=self.patients,
             training_images=self.patients,
-            held_out_patients=0,
+            held_out_patients=self.held_out,
             manifest_digest=digest_of_bytes(self.name.encode()),
             version_zero_digest=digest_of_bytes(encode_weights(self.base)),
             members_digest=write_members(self.settings.paths, members),

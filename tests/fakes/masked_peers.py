@@ -8,12 +8,16 @@ import numpy as np
 
 from protocol.digest import digest_of_bytes
 from protocol.message import Message
-from protocol.messages import RoundTask
+from protocol.messages import RoundTask, TaskKind, UpdateNotice
+from protocol.metrics import ScoreHistograms
+from protocol.secure_aggregation.histograms import bins_of
 from protocol.secure_aggregation.key_agreement import seal
 from protocol.secure_aggregation.roster import Roster, roster_of
 from protocol.secure_aggregation.secret_sharing import split_secret
 from protocol.secure_aggregation.vector import VectorTerms, vector_terms
 from protocol.secure_messages import (
+    MaskedHistograms,
+    MaskedKind,
     MaskingDelivery,
     MaskingKeys,
     MaskingProof,
@@ -23,7 +27,7 @@ from protocol.secure_messages import (
     digest_of_names,
 )
 from protocol.signing import SigningKey, sign
-from protocol.study import StudySpec
+from protocol.study import HeldOutSplit, StudySpec
 from site_node.candidate import Candidate, write_candidate
 from site_node.governance.peers import write_peers
 from tests.fakes.gated_site import BASE_MANIFEST, GatedSite, study_of
@@ -50,12 +54,19 @@ class MaskedPeers:
     site: GatedSite
     study: StudySpec = field(default_factory=masked_study)
     number: int = 1
+    task_kind: MaskedKind = "train"
     members: dict[str, Member] = field(default_factory=lambda: {name: Member.named(name) for name in PEERS})
+    counts: dict[HeldOutSplit, ScoreHistograms] = field(default_factory=dict)
     identities: dict[str, SigningKey] = field(default_factory=lambda: {name: SigningKey.generate() for name in PEERS})
 
     @property
     def task(self) -> RoundTask:
-        return self.site.task(self.study, self.number)
+        return self.site.task(self.study, self.number, TaskKind(self.task_kind))
+
+    @property
+    def answer(self) -> type[Message]:
+        """Return the kind of message that the task is answered with."""
+        return UpdateNotice if self.task_kind == "train" else MaskedHistograms
 
     @property
     def terms(self) -> VectorTerms:
@@ -76,11 +87,17 @@ class MaskedPeers:
 
     def keys(self, name: str) -> MaskingKeys:
         if name == OWN:
-            found: MaskingKeys = next(keys for keys in self.own(MaskingKeys) if keys.round == self.number)
+            found: MaskingKeys = next(
+                keys for keys in self.own(MaskingKeys) if (keys.round, keys.task_kind) == (self.number, self.task_kind)
+            )
             return found
         member = self.members[name]
         return member.keys(self.number).model_copy(
-            update={"study_digest": self.study.digest, "task_id": f"tiny-{self.number}-{name}"}
+            update={
+                "study_digest": self.study.digest,
+                "task_id": f"tiny-{self.number}-{name}",
+                "task_kind": self.task_kind,
+            }
         )
 
     @property
@@ -93,7 +110,9 @@ class MaskedPeers:
 
     def roster_message(self, names: Sequence[str] = EVERYBODY, **replaced: str) -> MaskingRoster:
         envelopes = [replaced.get(name.replace("-", "_")) or self.signed(name, self.keys(name)) for name in names]
-        return MaskingRoster(study_digest=self.study.digest, round=self.number, members=envelopes)
+        return MaskingRoster(
+            study_digest=self.study.digest, round=self.number, task_kind=self.task_kind, members=envelopes
+        )
 
     def delivery(self, senders: Sequence[str] = PEERS) -> MaskingDelivery:
         roster = self.roster
@@ -104,13 +123,18 @@ class MaskedPeers:
             content = b"".join(shares[roster.point(OWN)] for shares in pair)
             sealed[name] = seal(member.channel, roster, name, OWN, content).hex()
         return MaskingDelivery(
-            study_digest=self.study.digest, round=self.number, roster_digest=roster.digest, sealed=sealed
+            study_digest=self.study.digest,
+            round=self.number,
+            task_kind=self.task_kind,
+            roster_digest=roster.digest,
+            sealed=sealed,
         )
 
     def survivors(self, names: Sequence[str] = EVERYBODY) -> MaskingSurvivors:
         return MaskingSurvivors(
             study_digest=self.study.digest,
             round=self.number,
+            task_kind=self.task_kind,
             roster_digest=self.roster.digest,
             survivors=sorted(names),
         )
@@ -123,6 +147,7 @@ class MaskedPeers:
                 task_id=f"tiny-{self.number}-{name}",
                 study_digest=self.study.digest,
                 round=self.number,
+                task_kind=self.task_kind,
                 roster_digest=self.roster.digest,
                 members_digest=digest_of_names(members),
                 survivors_digest=digest_of_names(survivors),
@@ -138,6 +163,7 @@ class MaskedPeers:
         return MaskingProof(
             study_digest=self.study.digest,
             round=self.number,
+            task_kind=self.task_kind,
             roster_digest=self.roster.digest,
             seen=[self.seen(name, survivors, members) for name in signers],
         )
@@ -156,6 +182,28 @@ class MaskedPeers:
             steps=[*self.terms.steps],
         )
         write_candidate(self.site.paths, candidate, data)
+
+    def hand_over_counts(self, seed: int = 0, patients: int = 10, splits: Sequence[HeldOutSplit] | None = None) -> None:
+        """Hand over the counts of an evaluation, as the worker does."""
+        rng = np.random.default_rng(seed)
+        self.counts = {
+            split: ScoreHistograms.from_scores(rng.random(patients), rng.integers(0, 2, patients), bins_of(self.study))
+            for split in (self.study.evaluation.splits if splits is None else splits)
+        }
+        candidate = Candidate(
+            task_id=self.task.task_id,
+            task_digest=digest_of_bytes(self.task.canonical_bytes()),
+            kind="evaluation",
+            histograms=self.counts,
+        )
+        write_candidate(self.site.paths, candidate)
+
+    def hand_over_any(self, *, other: bool = False) -> None:
+        """Hand over what the task asks for; `other` is what another run might have made."""
+        if self.task_kind == "evaluate":
+            self.hand_over_counts(int(other))
+        else:
+            self.hand_over([-value for value in VALUES] if other else VALUES)
 
     def say(self, message: Message) -> None:
         self.site.post(message)

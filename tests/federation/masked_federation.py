@@ -43,6 +43,9 @@ class MaskedFederation:
     study: StudySpec = field(default_factory=lambda: masked_study(5))
     clock: Clock = field(default_factory=Clock)
     queue: Queue = field(default_factory=Queue)
+    held_out: int = 0
+    """How many patients each site holds out; a site of no training patients is `judging_only`."""
+    judging_only: tuple[str, ...] = ()
     services: Services = field(init=False)
     sites: list[HandingSite] = field(default_factory=list)
 
@@ -58,8 +61,9 @@ class MaskedFederation:
                     http,
                     code,
                     BASE,
-                    PATIENTS[number],
+                    0 if name in self.judging_only else PATIENTS[number],
                     self.clock,
+                    held_out=self.held_out,
                     trained=lambda round_number, seed=seed: moved(seed + 1000 * round_number),
                 )
             )
@@ -124,9 +128,17 @@ class MaskedFederation:
     def site(self, name: str) -> HandingSite:
         return next(site for site in self.sites if site.name == name)
 
-    def phase(self, number: int = 1) -> str | None:
+    def until_judging(self, number: int, phase: str) -> None:
+        """Let everybody act until the masks of a version's held-out counts are in a phase."""
+        for _ in range(300):
+            if self.phase(number, "evaluate") == phase:
+                return
+            self.step()
+        raise AssertionError(f"the judging of version {number} is never in phase {phase}")
+
+    def phase(self, number: int = 1, task_kind: str = "train") -> str | None:
         with self.services.reading() as session:
-            found = masking_round(session, self.study.digest, number)
+            found = masking_round(session, self.study.digest, number, task_kind)
             return None if found is None else found.phase
 
     def rounds(self) -> list[dict[str, Any]]:
@@ -162,8 +174,11 @@ def moved(seed: int) -> Weights:
 
 
 @contextmanager
-def masked_federation(folder: Path, count: int = 5, **changes: Any) -> Iterator[MaskedFederation]:
-    federation = MaskedFederation(folder, count, masked_study(count, **changes))
+def masked_federation(
+    folder: Path, count: int = 5, held_out: int = 0, judging_only: tuple[str, ...] = (), **changes: Any
+) -> Iterator[MaskedFederation]:
+    study = masked_study(count, **changes)
+    federation = MaskedFederation(folder, count, study, held_out=held_out, judging_only=judging_only)
     try:
         yield federation
     finally:

@@ -84,7 +84,7 @@ RATE = 0.25
 @pytest.fixture
 def federation(tmp_path: Path) -> Iterator[MaskedFederation]:
     """Six sites of a study that counts on five; nobody is ever drawn, so that every sum is noise alone."""
-    changes = {
+    changes: dict[str, Any] = {
         "training": {"local_steps": 1, "sampling_rate": 0.5, "learning_rate": RATE},
         "participants": {"minimum_sites": 6, "training_patients": 400},
         "privacy": {"epsilon": 8.0, "delta": 1e-4, "mechanism": "shared-noise"},

@@ -167,6 +167,11 @@ def test_a_private_study_under_masks_completes_and_the_hub_holds_no_single_updat
     assert 0 < report["privacy"]["epsilon"] <= 8
     (entry,) = report["rounds"]
     assert {site["train_state"] for site in entry["sites"]} == {"accepted"}
+    # Held-out counts were summed under the masks too: pooled figures, and none of one hospital.
+    assert entry["metrics"]["auc"] is not None
+    assert entry["metrics"]["counts"] == "summed under masks"
+    assert report["final"]["metrics"] == entry["metrics"]
+    assert [site["metrics"] for site in entry["sites"]] == [None] * 4
     # Blobs: two versions as float32, four vectors of half their size; no update is there as float32.
     sizes = sorted(path.stat().st_size for path in (tmp_path / "out" / "hub" / "blobs").rglob("*") if path.is_file())
     assert len(sizes) == 7  # versions 0 and 1, four vectors, the mean

@@ -1,5 +1,7 @@
 """Each page for each role, against a fake hub on a real port."""
 
+from typing import Any
+
 import pytest
 from streamlit.testing.v1 import AppTest
 
@@ -134,6 +136,24 @@ def test_the_validation_of_one_split_is_shown_alone(open_page: OpenPage) -> None
     app.button_group[0].set_value("test").run()
     assert_clean(app)
     assert text_of(app) != everyone
+
+
+def test_where_counts_are_summed_under_masks_the_page_says_why_no_hospital_is_shown(
+    open_page: OpenPage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = data.validation
+
+    def masked(study: dict[str, Any], number: int) -> dict[str, Any]:
+        return {"pooled": shown(study, number)["pooled"] | {"counts": "summed under masks"}, "sites": []}
+
+    assert "Pooled figures only" not in text_of(open_page("claire", "validate_models"))
+    monkeypatch.setattr(data, "validation", masked)
+    app = open_page("claire", "validate_models")
+    assert_clean(app)
+    assert "Pooled figures only" in text_of(app)
+    assert "holds no single hospital" in text_of(app)
+    app.button_group[0].set_value("test").run()
+    assert_clean(app)
 
 
 def test_versions_name_parents_and_offer_digests_to_copy(open_page: OpenPage) -> None:

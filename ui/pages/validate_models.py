@@ -47,6 +47,13 @@ def _version_page(session: Session, study: Study, version: Version) -> None:
     _decisions(session, study, version)
 
 
+UNDER_MASKS = "summed under masks"
+NO_HOSPITALS = (
+    "The hospitals' counts were summed under masks: this hub opened their sum and holds no single hospital's, so there "
+    "are no figures of one hospital."
+)
+
+
 def _privacy_note(pooled: Metrics) -> str:
     if pooled.noise_epsilon is not None:
         text = (
@@ -74,7 +81,10 @@ def _figures(pooled: Metrics) -> str:
 
 def _hospitals(study: Study, found: Validation) -> None:
     names = [site.site for site in study.sites]
-    splits = sorted({split for curves in found.sites for split in curves.by_split}, reverse=True)
+    shown = [*found.sites, found.pooled] if found.pooled is not None else found.sites
+    splits = sorted({split for curves in shown for split in curves.by_split}, reverse=True)
+    if found.pooled is not None and found.pooled.counts == UNDER_MASKS:
+        st.html(markup.note("info", "Pooled figures only", NO_HOSPITALS))
     with st.container(key="card-forest"):
         title, choice = st.columns([1.6, 1], vertical_alignment="center")
         title.html(markup.section("Does it hold everywhere?", "each hospital's own patients"))

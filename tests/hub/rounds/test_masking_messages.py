@@ -1,6 +1,8 @@
 """What the hub takes from sites in a masked round: in its phase, of members, once; and what it tells them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,9 +14,12 @@ from hub.storage.masking_stores import masking_round
 from protocol.digest import digest_of_bytes
 from protocol.message import Message
 from protocol.messages import Receipt, RoundTask, TaskCancelled, TaskKind
+from protocol.secure_aggregation.histograms import vector_length
 from protocol.secure_aggregation.key_agreement import commitment_to, public_key_of
 from protocol.secure_aggregation.roster import roster_of
 from protocol.secure_messages import (
+    WORDS_OF_A_PIECE,
+    MaskedHistograms,
     MaskingDelivery,
     MaskingKeys,
     MaskingProof,
@@ -42,20 +47,27 @@ class MaskedBench:
     bench: Bench
     members: dict[str, Member] = field(default_factory=lambda: {name: Member.named(name) for name in NAMES})
 
+    number: int = 1
+    kind: TaskKind = TaskKind.TRAIN
+
     def begin(self) -> None:
+        """Start a study: up to the round's training, or where sites judge, up to the judging of version 0."""
         study = study_of(
             participants={"minimum_sites": 4, "deadline_seconds": 1000.0},
             secure_aggregation={"method": "masking", "maximum_sites": 5, "maximum_weight": 100, "phase_seconds": 100.0},
         )
-        self.bench.begin(study, patients=(10, 20, 30, 40, 50))
+        self.bench.start(study, (10, 20, 30, 40, 50), evaluates=self.kind is TaskKind.EVALUATE)
+        (task,) = self.bench.tasks(TaskKind.INITIALISE)
+        self.bench.update(task, ZERO)
 
     def task(self, name: str) -> RoundTask:
         tasks: list[RoundTask] = self.bench.mail(self.bench.hospital(name), RoundTask)
-        return next(task for task in tasks if task.kind is TaskKind.TRAIN)
+        return next(task for task in tasks if task.kind is self.kind)
 
     def fields(self, name: str) -> dict[str, Any]:
         task = self.task(name)
-        return {"site": name, "task_id": task.task_id, "study_digest": task.study_digest, "round": 1}
+        of = {"study_digest": task.study_digest, "round": self.number, "task_kind": self.kind.value}
+        return {"site": name, "task_id": task.task_id, **of}
 
     def keys(self, name: str) -> MaskingKeys:
         member = self.members[name]
@@ -103,20 +115,34 @@ class MaskedBench:
 
     def phase(self) -> str:
         with self.bench.services.reading() as session:
-            found = masking_round(session, self.bench.study.digest, 1)
+            found = masking_round(session, self.bench.study.digest, self.number, self.kind.value)
             assert found is not None
             return found.phase
 
     def mail(self, name: str, kind: type[Any]) -> list[Any]:
         return self.bench.mail(self.bench.hospital(name), kind)
 
+    def vector(self, name: str, **changes: Any) -> MaskedHistograms:
+        words = ["0" * 512] * (vector_length(self.bench.study) // WORDS_OF_A_PIECE)
+        fields = {"task_digest": self.task(name).digest, "noise_epsilon": None, "roster_digest": self.roster}
+        return MaskedHistograms(**{**self.fields(name), **fields, "words": words, **changes})
+
 
 @pytest.fixture
 def masked(services: Services, clock: Clock, queue: Queue) -> MaskedBench:
+    return begun(MaskedBench, services, clock, queue)
+
+
+@pytest.fixture
+def judged(services: Services, clock: Clock, queue: Queue) -> MaskedBench:
+    return begun(partial(MaskedBench, number=0, kind=TaskKind.EVALUATE), services, clock, queue)
+
+
+def begun(make: Callable[[Bench], MaskedBench], services: Services, clock: Clock, queue: Queue) -> MaskedBench:
     hospitals = [Hospital(name, clock) for name in NAMES]
     for hospital in hospitals:
         enrol_site(services, hospital.enrolment(invite_site(services, hospital.name, "operator:console").code))
-    found = MaskedBench(Bench(services, hospitals, queue))
+    found = make(Bench(services, hospitals, queue))
     found.begin()
     return found
 
@@ -235,3 +261,35 @@ def test_a_stranger_s_and_another_round_s_words_are_refused(masked: MaskedBench)
     assert not masked.say("anna", other).accepted
     foreign = masked.keys("bela").model_copy(update={"site": "anna"})
     assert not masked.say("anna", foreign).accepted
+
+
+def test_counts_are_taken_of_members_in_their_phase_and_of_the_study_s_length(judged: MaskedBench) -> None:
+    judged.all_say(judged.keys)
+    judged.all_say(judged.shares)
+    assert judged.phase() == "uploads"
+    vector = judged.vector("anna")
+    assert judged.say("anna", vector).accepted
+    assert judged.say("anna", vector).accepted  # said twice, taken once
+    other = vector.model_copy(update={"words": ["1" * 512] * len(vector.words)})
+    assert not judged.say("anna", other).accepted
+    short = judged.say("bela", judged.vector("bela", words=vector.words[:-1]))
+    assert (short.accepted, "length" in short.reason) == (False, True)
+    assert [task.site for task in judged.bench.tasks(TaskKind.EVALUATE)] == ["clara", "dora", "emil"]
+    for name in NAMES[2:]:
+        judged.say(name, judged.vector(name))
+    [survivors] = judged.mail("anna", MaskingSurvivors)
+    assert (survivors.task_kind, survivors.survivors) == ("evaluate", ["anna", "clara", "dora", "emil"])
+
+
+@pytest.mark.parametrize("field", ["task_digest", "roster_digest", "noise_epsilon"])
+def test_counts_of_another_task_roster_or_noise_are_refused(judged: MaskedBench, field: str) -> None:
+    judged.all_say(judged.keys)
+    judged.all_say(judged.shares)
+    changed: Any = 1.0 if field == "noise_epsilon" else digest_of_bytes(b"another")
+    assert not judged.say("anna", judged.vector("anna", **{field: changed})).accepted
+
+
+def test_a_report_in_clear_is_not_taken_in_a_study_with_masks(judged: MaskedBench) -> None:
+    receipt = judged.bench.report(judged.task("anna"), [0.9], [0.1])
+    assert not receipt.accepted
+    assert "under masks only" in receipt.reason

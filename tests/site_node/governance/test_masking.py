@@ -15,7 +15,7 @@ from protocol.secure_aggregation.key_agreement import mask_key, own_mask_key, un
 from protocol.secure_aggregation.masking import MaskStreams, SignedMask
 from protocol.secure_aggregation.secret_sharing import join_shares
 from protocol.secure_aggregation.vector import WEIGHT_DIGITS, weights_sum
-from protocol.secure_messages import MaskingKeys, MaskingReveal, MaskingShares, SurvivorsSeen
+from protocol.secure_messages import MaskedKind, MaskingKeys, MaskingReveal, MaskingShares, SurvivorsSeen
 from protocol.signing import SigningKey
 from site_node.errors import SettingsError
 from site_node.governance.masking_records import masked_round
@@ -43,7 +43,7 @@ def kinds(messages: list[Message]) -> list[str]:
 
 
 def secrets_at(peers: MaskedPeers) -> tuple[bytes | None, bytes | None, bytes | None]:
-    known = masked_round(open_records(peers.site.paths), peers.study.digest, peers.number)
+    known = masked_round(open_records(peers.site.paths), peers.study.digest, peers.number, peers.task_kind)
     assert known is not None
     return known.channel_key, known.mask_key, known.seed
 
@@ -141,10 +141,14 @@ STEPS = (
 
 @pytest.mark.parametrize("other_values", [False, True], ids=["same-candidate", "another-candidate"])
 @pytest.mark.parametrize("passed", [0, 1, 2])
-@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize(
+    ("task_kind", "step"),
+    [("train", step) for step in STEPS] + [("evaluate", step) for step in STEPS if step != "payload kept"],
+)
 def test_a_power_cut_anywhere_masks_once_and_reveals_once(
-    peers: MaskedPeers, step: str, passed: int, other_values: bool
+    peers: MaskedPeers, task_kind: MaskedKind, step: str, passed: int, other_values: bool
 ) -> None:
+    peers.task_kind = task_kind
     site, left = peers.site, [passed]
     peers.pin()
     site.join(peers.study)
@@ -161,9 +165,9 @@ def test_a_power_cut_anywhere_masks_once_and_reveals_once(
             action()
         except PowerCutError:
             site.start()
-            if other_values and not peers.own(UpdateNotice) and any(site.paths.candidates.iterdir()):
+            if other_values and not peers.own(peers.answer) and any(site.paths.candidates.iterdir()):
                 shutil.rmtree(site.paths.candidates / peers.task.task_id)
-                peers.hand_over([-value for value in VALUES])
+                peers.hand_over_any(other=True)
             site.sweep()
 
     site.checkpoint = cut
@@ -171,14 +175,14 @@ def test_a_power_cut_anywhere_masks_once_and_reveals_once(
     through(site.sweep)
     for message in (peers.roster_message, peers.delivery, peers.survivors, peers.proof):
         if message == peers.delivery:
-            peers.hand_over()
+            peers.hand_over_any()
         site.post(message())
         through(site.sweep)
         site.receive_all()
         through(site.sweep)
     site.sweep()
     assert passed or left[0] < 0, "the process was never ended"
-    order = ["MaskingKeys", "MaskingShares", "UpdateNotice", "SurvivorsSeen", "MaskingReveal"]
+    order = ["MaskingKeys", "MaskingShares", peers.answer.__name__, "SurvivorsSeen", "MaskingReveal"]
     assert kinds(site.sent()) == order
     assert secrets_at(peers) == (None, None, None)
 

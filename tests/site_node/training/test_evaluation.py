@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from protocol.metrics import NOISED_BINS, summarise
+from protocol.metrics import MASKED_BINS, NOISED_BINS, summarise
 from protocol.study import StudySpec, parse_study
 from site_node.errors import NoHeldOutPatientsError, NotFiniteError
 from site_node.training.evaluation import evaluate, patient_scores
@@ -50,6 +50,19 @@ def test_noised_histograms_are_coarse_and_every_bin_is_noised() -> None:
     again = evaluate(study, initial_weights(study), {"test": PATIENTS}, make_noise())["test"]
     other = evaluate(study, initial_weights(study), {"test": PATIENTS}, make_noise(task="other"))["test"]
     assert histogram == again != other
+
+
+@pytest.mark.parametrize("epsilon", [None, 0.5])
+def test_under_masks_a_split_without_patients_is_counted_too_with_zeros_or_noise_alone(epsilon: float | None) -> None:
+    study = with_terms("evaluation", noise_epsilon=epsilon)
+    terms = {"method": "masking", "maximum_sites": 5, "maximum_weight": 100}
+    study = study.model_copy(update={"secure_aggregation": study.secure_aggregation.model_copy(update=terms)})
+    found = evaluate(study, initial_weights(study), {"test": PATIENTS}, make_noise())
+    assert set(found) == {"validation", "test"}
+    assert {histograms.bins for histograms in found.values()} == {MASKED_BINS if epsilon is None else NOISED_BINS}
+    nobody = np.concatenate(found["validation"].dense())
+    assert bool(nobody.any()) == (epsilon is not None)
+    assert found["validation"].noise_variance == found["test"].noise_variance
 
 
 def test_nobody_held_out_is_refused() -> None:

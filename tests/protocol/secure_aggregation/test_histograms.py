@@ -1,0 +1,75 @@
+"""Held-out counts as vectors under masks: exact sums, signs, bounds, and how finely scores are told apart."""
+
+import numpy as np
+import pytest
+
+from protocol.errors import MaskingError
+from protocol.metrics import MASKED_BINS, NOISED_BINS, ScoreHistograms, merge, summarise
+from protocol.secure_aggregation.histograms import (
+    BOUND,
+    RING,
+    bins_of,
+    masked_words,
+    opened_histograms,
+    vector_length,
+    words_of,
+)
+from protocol.secure_messages import MOST_MEMBERS, MOST_PIECES, WORDS_OF_A_PIECE
+from protocol.study import HeldOutSplit, StudySpec
+from tests.fakes.handing_site import masked_study
+
+SPLITS: tuple[HeldOutSplit, ...] = ("test", "validation")
+
+
+def counts(study: StudySpec, seed: int, least: int = 0) -> dict[HeldOutSplit, ScoreHistograms]:
+    rng = np.random.default_rng(seed)
+    sides = [rng.integers(least, 4, bins_of(study)) for _ in range(4)]
+    return {split: ScoreHistograms.from_counts(sides[2 * n], sides[2 * n + 1]) for n, split in enumerate(SPLITS)}
+
+
+@pytest.mark.parametrize("noise", [None, 0.5])
+def test_the_sum_of_vectors_is_the_merge_of_histograms(noise: float | None) -> None:
+    study = masked_study(5, evaluation={"noise_epsilon": noise})
+    assert bins_of(study) == (MASKED_BINS if noise is None else NOISED_BINS)
+    sites = [counts(study, seed, 0 if noise is None else -4) for seed in range(5)]
+    vectors = [words_of(masked_words(study, site, [])) for site in sites]
+    opened = opened_histograms(study, vectors, [])
+    for split in SPLITS:
+        expected = merge([site[split] for site in sites])
+        assert (opened[split].negative, opened[split].positive) == (expected.negative, expected.positive)
+        assert (opened[split].noise_variance > 0) == (noise is not None)
+
+
+def test_a_vector_fits_its_message_whatever_the_study() -> None:
+    for noise in (None, 1.0):
+        study = masked_study(5, evaluation={"noise_epsilon": noise})
+        pieces = masked_words(study, counts(study, 1), [])
+        assert len(pieces) * WORDS_OF_A_PIECE == vector_length(study)
+        assert len(pieces) <= MOST_PIECES
+        assert {len(piece) for piece in pieces} == {512}
+
+
+def test_the_ring_holds_the_largest_counts_of_the_most_sites() -> None:
+    assert RING.largest >= BOUND * MOST_MEMBERS
+
+
+def test_sums_that_cannot_be_are_refused() -> None:
+    study = masked_study(5)
+    vector = words_of(masked_words(study, counts(study, 1), []))
+    chance = np.random.default_rng(2).integers(0, 1 << 32, vector.size, dtype=np.uint64).astype(RING.dtype)
+    below = RING.encode(np.full(vector.size, -1))
+    for vectors in ([chance], [below], [vector[:-1]], []):
+        with pytest.raises(MaskingError):
+            opened_histograms(study, vectors, [])
+
+
+@pytest.mark.parametrize("spread", [0.05, 0.5, 3.0])
+def test_the_bins_move_an_auc_by_less_than_two_thousandths(spread: float) -> None:
+    rng = np.random.default_rng(3)
+    labels = rng.integers(0, 2, 400)
+    logits = rng.normal(spread * labels, spread)
+    fine = ScoreHistograms.from_scores(1 / (1 + np.exp(-logits)), labels)
+    coarse = ScoreHistograms.from_scores(1 / (1 + np.exp(-logits)), labels, MASKED_BINS)
+    exact = (logits[labels == 1][:, None] > logits[labels == 0][None, :]).mean()
+    assert summarise(coarse).auc == pytest.approx(exact, abs=0.002)
+    assert summarise(fine).auc == pytest.approx(exact, abs=0.002)
