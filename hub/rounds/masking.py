@@ -101,7 +101,9 @@ class MaskingMethod:
         if (kind := SPOKEN_IN.get(HubPhase(masked.phase))) is not None:
             here = len(who_has_spoken(turn.session, row.study, row.number, kind))
         fewest = FEWEST_MEMBERS if masked.phase == HubPhase.KEYS else 1
-        needed = max(fewest, _threshold(masked), fewest_survivors(turn.spec))
+        if HubPhase(masked.phase) not in CLOSED_BY_THE_THRESHOLD:
+            fewest = max(fewest, fewest_survivors(turn.spec))
+        needed = max(fewest, _threshold(masked))
         return f"{here} sites {MISSED[masked.phase]}; {needed} are needed. Nothing was opened."
 
     def step(self, turn: Turn, row: RoundRow, tasks: Sequence[TaskRow]) -> bool:

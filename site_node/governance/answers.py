@@ -24,6 +24,7 @@ from site_node.governance.decide import History, StudyStanding, Verdict, decide
 from site_node.governance.decrypting import is_encrypted
 from site_node.governance.encrypted_output import write_encrypted
 from site_node.governance.ledger_heads import is_behind
+from site_node.governance.masking_records import sweep_erased
 from site_node.governance.policy import objection_to, planned_events
 from site_node.governance.privacy_ledger import is_charged, spent_so_far
 from site_node.governance.records import (
@@ -64,6 +65,8 @@ def decide_tasks(context: GateContext) -> int:
                 _begin_masks(context, task)
             elif verdict.word == "refuse":
                 _refuse(context, record, verdict.reason or Reason.INTERNAL)
+        if verdict.word == "accept":
+            sweep_erased(context.database)  # a new round erases what the last one left
         if verdict.word != "wait":
             _log.info("task_decided", task=record.task_id, verdict=verdict.word, reason=verdict.reason)
             done += 1
@@ -154,6 +157,8 @@ def _admit(context: GateContext, record: TaskRecord) -> int:
     reason = message.reason if isinstance(message, TaskRefusal) else None
     with transaction(context.database):
         _answer(context, record, message, reason)
+    if _is_hidden(message):
+        sweep_erased(context.database)
     context.checkpoint("output recorded")
     remove(candidate_folder(context.paths, record.task_id))
     _log.info("task_answered", task=record.task_id, reason=reason)
@@ -315,7 +320,7 @@ def _answer(context: GateContext, record: TaskRecord, message: Message, reason: 
     """Make a message the round's one output. Call within a transaction."""
     task = record.task
     set_task(context.database, record.task_id, "answered", reason)
-    if isinstance(message, UpdateNotice) and {"masked", "encrypted"} & set(message.steps):
+    if _is_hidden(message):
         masking.note_masked(context, task)
     if output_digest(context.database, task) is None:
         number = context.send(message)
@@ -323,6 +328,10 @@ def _answer(context: GateContext, record: TaskRecord, message: Message, reason: 
             "INSERT INTO outputs VALUES (?, ?, ?, ?, ?)",
             (task.study_digest, task.round, task.kind, message.digest, number),
         )
+
+
+def _is_hidden(message: Message) -> bool:
+    return isinstance(message, UpdateNotice) and not {"masked", "encrypted"}.isdisjoint(message.steps)
 
 
 def _refusal(context: GateContext, task: RoundTask, reason: Reason) -> TaskRefusal:
