@@ -55,12 +55,15 @@ def results_table(snapshot: Snapshot) -> RenderableType:
 
 
 def privacy_sentence(snapshot: Snapshot) -> str:
-    """Say what the study promises each patient, or that it promises nothing."""
+    """Say what the study promises, or that it promises nothing, of training and of held-out patients."""
+    held_out = "Held-out patients: no DP."
+    if snapshot.noise_epsilon is not None:
+        held_out = f"Held-out patients: noise of epsilon {snapshot.noise_epsilon:g} on each evaluation's histograms."
     if snapshot.epsilon_target is None:
-        return "No differential privacy: the study turned it off."
+        return f"No differential privacy in training: the study turned it off. {held_out}"
     return (
-        f"Patient-level differential privacy: at most epsilon {snapshot.epsilon_target:g} at delta {snapshot.delta:g} "
-        "for what training sent. Held-out patients: no DP."
+        f"{snapshot.unit.capitalize()}-level differential privacy: at most epsilon {snapshot.epsilon_target:g} "
+        f"at delta {snapshot.delta:g} for what training sent. {held_out}"
     )
 
 

@@ -45,7 +45,7 @@ def build_report(
             "specification": study["study"],
         },
         "privacy": {
-            "unit": "patient",
+            "unit": privacy["unit"],
             "epsilon": _largest_epsilon(rounds),
             "delta": privacy["delta"] if privacy["epsilon_target"] is not None else None,
             "epsilon_target": privacy["epsilon_target"],

@@ -1,11 +1,14 @@
 """A hospital of a simulation: real gate, agent and training, each called in its turn; its secrets come from the seed.
 
 A site makes its noise key when it is initialised and offers no way to set one. This file, which no site imports,
-overwrites it: that is how a simulation is repeatable, and why its privacy protects nobody who can read the seed.
+overwrites it, and gives the gate its ledger's nonces: that is how a simulation is repeatable, and why its privacy
+protects nobody who can read the seed.
 """
 
 import hashlib
-from collections.abc import Mapping
+import itertools
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from structlog.contextvars import bound_contextvars
@@ -15,8 +18,9 @@ from protocol.digest import canonical_json
 from protocol.signing import PublicKey, SigningKey
 from site_node.agent.agent import Agent
 from site_node.agent.hub_client import HubClient
-from site_node.cohort.index import index_folder
+from site_node.cohort.index import IndexReport, index_folder
 from site_node.enrolment import create_site, enroll_site
+from site_node.file_names import shown
 from site_node.governance.gate import Gate
 from site_node.governance.peers import write_peers
 from site_node.training.job import run_order
@@ -29,6 +33,7 @@ networks: any
 modalities: any
 minimum_patients: 1
 dp_required: false
+maximum_honest_fraction: 1
 maximum_epsilon: 1000
 maximum_delta: 0.99
 lifetime_epsilon: 100000
@@ -45,14 +50,12 @@ class SimulatedSite:
         self._settings.paths.noise_key.write_bytes(noise_key_of(seed, name))
         client = HubClient(hub.client(), name, SigningKey.load_or_create(self._settings.paths.transport_key))
         enroll_site(self._settings, client, hub.invite(name))
-        self._gate = Gate(self._settings)
+        self._gate = Gate(self._settings, nonce=nonces_of(seed, name))
         self._agent = Agent(self._settings, client, lambda task_id: run_order(self._settings, task_id))
 
     def index(self) -> str:
         """Index the images' headers and say what was found."""
-        report = index_folder(self._settings.images, self._settings.paths.index)
-        aside = f", {len(report.quarantined)} files set aside" if report.quarantined else ""
-        return f"{report.instances} images of {report.patients} patients{aside}"
+        return said_of(index_folder(self._settings.images, self._settings.paths.index), self._settings.images)
 
     @property
     def identity(self) -> PublicKey:
@@ -69,6 +72,28 @@ class SimulatedSite:
             return self._gate.sweep() + self._agent.step(0.0)
 
 
+def said_of(report: IndexReport, folders: Sequence[Path]) -> str:
+    """Return what an index found, and why files were set aside, in a line."""
+    found = f"{report.instances} images of {report.patients} patients"
+    if not report.quarantined:
+        return found
+    reasons = Counter(entry.reason for entry in report.quarantined)
+    why = "; ".join(f"{number} x {reason}" for reason, number in reasons.most_common())
+    named = " ".join(shown(folder) for folder in folders)
+    return f"{found}, {len(report.quarantined)} files set aside ({why}); see: wardround site index {named}"
+
+
 def noise_key_of(seed: int, site: str) -> bytes:
     """Return the secret of a simulated site: a function of the seed and its name."""
     return hashlib.sha256(canonical_json({"purpose": "simulated noise key", "seed": seed, "site": site})).digest()
+
+
+def nonces_of(seed: int, site: str) -> Callable[[], str]:
+    """Return the source of a simulated site's ledger nonces: each another, the same for the same seed and name."""
+    numbers = itertools.count()
+
+    def next_nonce() -> str:
+        named = {"purpose": "simulated ledger nonce", "seed": seed, "site": site, "number": next(numbers)}
+        return hashlib.sha256(canonical_json(named)).hexdigest()[:32]
+
+    return next_nonce

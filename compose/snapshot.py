@@ -62,6 +62,8 @@ class Snapshot:
     reason: str | None
     rounds_planned: int
     final_version: int | None
+    unit: str
+    noise_epsilon: float | None
     epsilon_target: float | None
     delta: float
     hospitals: tuple[HospitalView, ...]
@@ -91,6 +93,8 @@ def snapshot_of(
         reason=study["reason"],
         rounds_planned=study["rounds_planned"],
         final_version=study["final_version"],
+        unit=study["privacy"]["unit"],
+        noise_epsilon=study["study"]["evaluation"]["noise_epsilon"],
         epsilon_target=study["privacy"]["epsilon_target"],
         delta=study["privacy"]["delta"],
         hospitals=tuple(_hospital(part, summaries, seen.get(part["site"], {})) for part in study["sites"]),

@@ -18,6 +18,7 @@ OPERATOR_AT_CONSOLE = "operator:console"
 
 app = typer.Typer(
     no_args_is_help=True,
+    add_completion=False,
     help="""The hub: where hospitals meet. It proposes studies, sums updates, keeps versions and the audit log.
 
     First steps:

@@ -140,7 +140,7 @@ REMARKS: Mapping[tuple[str, str], str] = {
     ): "the update, under masks or encryption sealed as well (shared noise: whole in the sum only); or a decrypted sum",
     ("UpdateNotice", "payload_bytes"): "compressed size of noised values; under masks or encryption a constant",
     ("UpdateNotice", "uncut"): "whether the update was cut to the round's length, as a noised bit",
-    ("UpdateNotice", "weight"): "`training_patients` of the approval, or 1; under masks it travels inside them",
+    ("UpdateNotice", "weight"): "`training_patients` of the approval, or 1; 1 under masks, where the approval tells it",
     ("EvaluationReport", "histograms.key"): "which of validation and test the hospital has patients for",
     ("EvaluationReport", "histograms.*.negative"): "un-noised, its length tells how many different scores there are",
     (

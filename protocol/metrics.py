@@ -151,7 +151,8 @@ def summarise(histograms: ScoreHistograms) -> BinaryMetrics:
         return BinaryMetrics(max(total, 0), max(positives, 0), None, None, None, None, None, None, None)
     brier = float(positive @ (1 - centres) ** 2 + negative @ centres**2) / total
     groups = calibration_curve(histograms)
-    ece = sum(abs(score - rate) * count for score, rate, count in groups) / total
+    grouped = sum(count for _, _, count in groups)
+    ece = sum(abs(score - rate) * count for score, rate, count in groups) / grouped if grouped else None
     return BinaryMetrics(
         patients=total,
         positives=max(positives, 0),
@@ -194,8 +195,13 @@ def calibration_curve(histograms: ScoreHistograms, groups: int = 10, least: int 
         if pending[2] >= max(least, 1):
             joined.append(pending)
             pending = [0.0, 0.0, 0.0]
-    if pending[2] and joined:
-        joined[-1] = [have + more for have, more in zip(joined[-1], pending, strict=True)]
+    if any(pending):
+        joined.append(pending)
+    # The rest is too small for a group of its own; under noise it may even be negative and take others with it.
+    while joined and joined[-1][2] < max(least, 1):
+        rest = joined.pop()
+        if joined:
+            joined[-1] = [have + more for have, more in zip(joined[-1], rest, strict=True)]
     return [
         (min(max(score / total, 0.0), 1.0), min(max(positives / total, 0.0), 1.0), int(total))
         for score, positives, total in joined

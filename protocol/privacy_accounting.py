@@ -113,6 +113,11 @@ def histogram_event(noise_epsilon: float, evaluations: int) -> PrivacyEvent:
     return PrivacyEvent(mechanism="discrete-laplace", noise_multiplier=1.0 / noise_epsilon, count=evaluations)
 
 
+def maximum_evaluations(study: StudySpec) -> int:
+    """Return the most evaluations a site does: one a version, version 0 among them, and what the study allows. Pure."""
+    return min(study.evaluation.at_most, study.maximum_training_tasks + 1)
+
+
 def _one_task(study: StudySpec) -> tuple[float, int, Noise]:
     """Return a training task's sampling rate, its number of noised steps, and the noise."""
     if study.privacy.mechanism == "site-level":

@@ -1,16 +1,48 @@
 """What a study with secure aggregation may not ask for: each rule with its reason and remedy. Pure.
 
-Called by `study_rules.py` only, which is where a study is refused.
+`problems_by_name` is asked by `parse_study` before anything is validated: what it knows by name no version trains yet,
+and "unknown name" would send the author looking for another spelling. The rest is called by `study_rules.py`.
 """
+
+from collections.abc import Mapping
+from typing import Any
 
 from protocol.homomorphic.parameters import PARAMETERS
 from protocol.secure_aggregation.roster import FEWEST_MEMBERS
 from protocol.secure_aggregation.vector import FEWEST_LEVELS, levels_of
 from protocol.study import StudySpec
 
-NEEDS_EACH_UPDATE = frozenset({"median", "trimmed-mean", "krum", "multi-krum"})
+NEEDS_EACH_UPDATE = frozenset({"median", "trimmed-mean", "krum", "multi-krum", "geometric-median"})
 """Strategies that look at single updates: robust aggregation."""
 BUFFERED = frozenset({"fedbuff"})
+"""Strategies that add updates of different rounds."""
+SPARSE = frozenset({"top-k"})
+"""Compressions that choose values."""
+COMPRESSED = (
+    "transport.compression: masked or encrypted bytes look like chance and cannot be compressed, and a sparse "
+    "choice of one site's own (top-k) would tell where its values are. Set transport.compression: none."
+)
+
+
+def problems_by_name(data: Mapping[str, Any]) -> dict[str, str]:
+    """Return why secure aggregation cannot go with what plain data names, by the field that names it."""
+    if _named(data, "secure_aggregation", "method") not in ("masking", "homomorphic"):
+        return {}
+    found: dict[str, str] = {}
+    strategy = _named(data, "strategy", "name")
+    if strategy in NEEDS_EACH_UPDATE:
+        found["strategy.name"] = (
+            f"strategy.name: {strategy!r} compares single updates, which the hub cannot see here. Use 'fedavg', or set "
+            "secure_aggregation.method: none."
+        )
+    if strategy in BUFFERED:
+        found["strategy.name"] = (
+            f"strategy.name: {strategy!r} adds updates of different rounds, and masks cancel within one round only. "
+            "Use a synchronous strategy, or set secure_aggregation.method: none."
+        )
+    if _named(data, "transport", "compression") in SPARSE:
+        found["transport.compression"] = COMPRESSED
+    return found
 
 
 def secure_problems(study: StudySpec) -> list[str | None]:
@@ -18,17 +50,14 @@ def secure_problems(study: StudySpec) -> list[str | None]:
     terms = study.secure_aggregation
     if terms.method == "none":
         return []
-    found = [_strategy(study.strategy.name), _sites(study)]
+    found = [_sites(study)]
     if terms.method == "homomorphic" and (terms.maximum_sites or 0) > PARAMETERS.most_summands:
         found.append(
             f"secure_aggregation.maximum_sites: {terms.maximum_sites} ciphertexts cannot be added without error; at "
             f"most {PARAMETERS.most_summands} can. Lower it, or set secure_aggregation.method: masking."
         )
     if study.transport.compression != "none":
-        found.append(
-            "transport.compression: masked or encrypted bytes look like chance and cannot be compressed, and a sparse "
-            "choice of one site's own (top-k) would tell where its values are. Set transport.compression: none."
-        )
+        found.append(COMPRESSED)
     if study.strategy.weighting == "patients" and terms.maximum_weight is None:
         found.append(
             "secure_aggregation.maximum_weight: required with strategy.weighting: patients, because each site "
@@ -41,18 +70,10 @@ def secure_problems(study: StudySpec) -> list[str | None]:
     return found
 
 
-def _strategy(name: str) -> str | None:
-    if name in NEEDS_EACH_UPDATE:
-        return (
-            f"strategy.name: {name!r} compares single updates, which the hub cannot see here. Use 'fedavg', or set "
-            "secure_aggregation.method: none."
-        )
-    if name in BUFFERED:
-        return (
-            f"strategy.name: {name!r} adds updates of different rounds, and masks cancel within one round only. "
-            "Use a synchronous strategy, or set secure_aggregation.method: none."
-        )
-    return None
+def _named(data: Mapping[str, Any], part: str, field: str) -> str:
+    terms = data.get(part)
+    name = terms.get(field) if isinstance(terms, Mapping) else None
+    return name if isinstance(name, str) else ""
 
 
 def _sites(study: StudySpec) -> str | None:

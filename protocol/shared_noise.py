@@ -5,8 +5,9 @@ shares of the honest sites alone make the noise that was accounted, even if only
 others add comes on top.
 
     survivors   at least floor(2n/3) + 1 of n = participants.minimum_sites, whatever the roster of a round is
-    honest      at least privacy.honest_fraction of these, rounded up
-    share       variance (noise multiplier x clip steps)^2 / honest
+    colluding   at most (1 - privacy.honest_fraction) x secure_aggregation.maximum_sites, rounded down
+    sharing     survivors - colluding: the hub chooses who survives, and would keep everybody who is with it
+    share       variance (noise multiplier x clip steps)^2 / sharing
 
 A list of fewer survivors is signed and opened by no site, so that the noise cannot be thinned out by leaving sites out.
 
@@ -96,8 +97,9 @@ class SharedNoise:
 def shared_noise_of(study: StudySpec) -> SharedNoise:
     """Return a study's terms. `study_rules` has seen to the numbers that they need.
 
-    Raises: AccountingError if no grid is fine enough for what is accounted.
+    Raises: AccountingError if no site's noise can be counted on, or no grid is fine enough for what is accounted.
     """
+    sharing = sharing_sites(study)
     bound = RING.largest // (study.secure_aggregation.maximum_sites or 1)
     steps = _clip_steps(bound // 2, study.training.sampling_rate * (study.participants.training_patients or 1))
     if steps < LEAST_CLIP_STEPS:
@@ -109,21 +111,41 @@ def shared_noise_of(study: StudySpec) -> SharedNoise:
         clip_norm=study.privacy.clip_norm,
         clip_steps=steps,
         value_bound=bound,
-        sharing=honest_sites(fewest_survivors(study), study.privacy.honest_fraction),
+        sharing=sharing,
     )
 
 
 def fewest_survivors(study: StudySpec) -> int:
-    """Return how many survivors' noise a study counts on; 1 where each site's own noise is enough."""
-    return threshold_of(study.participants.minimum_sites) if study.privacy.mechanism == "shared-noise" else 1
+    """Return how many sites a round's roster and its survivors hold at least; 1 where the hub sees each update anyway.
 
-
-def honest_sites(threshold: int, honest_fraction: float) -> int:
-    """Return how many sites' noise is counted on when only the threshold survives: at least one.
-
-    0.07 x 100 is a hair above 7 in binary; the fraction that a person wrote is meant.
+    The hub says who is asked and who was lost; the study that was approved says how large the crowd is at least.
     """
-    return max(1, math.ceil(round(honest_fraction * threshold, 9)))
+    return 1 if study.secure_aggregation.method == "none" else threshold_of(study.participants.minimum_sites)
+
+
+def sharing_sites(study: StudySpec) -> int:
+    """Return how many sites' noise is counted on: the fewest survivors, less everybody who may collude with the hub.
+
+    Raises: AccountingError if nobody is left.
+    """
+    survivors = threshold_of(study.participants.minimum_sites)
+    most = study.secure_aggregation.maximum_sites or study.participants.minimum_sites
+    colluding = colluding_sites(most, study.privacy.honest_fraction)
+    if survivors > colluding:
+        return survivors - colluding
+    raise AccountingError(
+        f"All of the {survivors} sites that survive at least could be among the {colluding} of {most} that collude "
+        "with the hub, as privacy.honest_fraction allows. Raise honest_fraction, or bring "
+        "secure_aggregation.maximum_sites nearer to participants.minimum_sites."
+    )
+
+
+def colluding_sites(sites: int, honest_fraction: float) -> int:
+    """Return how many of so many sites may collude with the hub.
+
+    (1 - 0.9) x 10 is a hair below 1 in binary; the fraction that a person wrote is meant.
+    """
+    return math.floor(round((1 - honest_fraction) * sites, 9))
 
 
 def _clip_steps(half_bound: int, expected_patients: float) -> int:

@@ -154,10 +154,11 @@ class Privacy(Part):
     mechanism: Literal["dp-sgd", "shared-noise", "site-level"] = "dp-sgd"
     clip_norm: Positive = Field(default=1.0, description="L2 norm to which a patient's gradient is clipped")
     honest_fraction: float = Field(
-        default=0.5,
+        default=0.7,
         gt=0,
         le=1,
-        description="shared-noise: of the sites that answer, the fraction whose noise is counted on",
+        description="shared-noise: of `maximum_sites` hospitals, at most the rest (rounded down) collude with the hub; "
+        "the noise counts on the fewest survivors less these",
     )
     update_norm: Positive = Field(default=1.0, description="site-level: L2 norm to which a site's first update is cut")
     update_quantile: Fraction = Field(
@@ -274,15 +275,19 @@ def parse_study(data: Any) -> StudySpec:
 
     Raises: SpecificationError naming each faulty field, what was expected and the remedy.
     """
+    from protocol.secure_rules import problems_by_name
     from protocol.study_rules import problems_of
 
     if not isinstance(data, dict):
         raise SpecificationError(["Expected a mapping of keys (name, cohort, label, network, ...) at the top level."])
+    named = problems_by_name(data)
     try:
         study = StudySpec.model_validate(data)
     except ValidationError as error:
-        raise SpecificationError([_sentence(e) for e in error.errors(include_url=False, include_input=False)]) from None
-    problems = problems_of(study)
+        faults = error.errors(include_url=False, include_input=False)
+        others = [_sentence(fault) for fault in faults if _place(fault) not in named]
+        raise SpecificationError([*named.values(), *others]) from None
+    problems = [*named.values(), *problems_of(study)]
     if problems:
         raise SpecificationError(problems)
     return study
@@ -293,10 +298,16 @@ def study_json_schema() -> dict[str, Any]:
     return StudySpec.model_json_schema(by_alias=True)
 
 
+def _place(error: Any) -> str:
+    return ".".join(str(part) for part in error["loc"])
+
+
 def _sentence(error: Any) -> str:
-    where = ".".join(str(part) for part in error["loc"]) or "(top level)"
+    where = _place(error) or "(top level)"
     if error["type"] == "extra_forbidden":
         return f"{where}: unknown key. Check its spelling against `wardround hub study-schema`."
     if error["type"] == "missing":
         return f"{where}: missing. Add it; `wardround hub study-schema` describes it."
+    if error["type"] == "string_type":
+        return f"{where}: {error['msg']}. Put it in quotes."
     return f"{where}: {error['msg']}."

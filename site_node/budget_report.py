@@ -64,7 +64,8 @@ def sentences_of(found: dict[str, Any]) -> list[str]:
     most = f"epsilon {found['lifetime_epsilon']:g}, delta {found['lifetime_delta']:g}"
     lines = [
         f"Lifetime budget of each patient: {most} ({how}).",
-        f"Charged at most: epsilon {found['epsilon']:.3f}. {found['entries']} entries, chain intact.",
+        f"Charged at most: epsilon {found['epsilon']:.3f}, at delta {found['lifetime_delta']:g}. "
+        f"{found['entries']} entries, chain intact.",
         f"What still fits, at delta {found['fits_delta']:g}: epsilon {found['fits_epsilon']:.2f} for every patient, "
         f"{found['fits_epsilon_new_patient']:.2f} for one who was in no study.",
     ]
@@ -80,7 +81,7 @@ def _used_line(entry: dict[str, Any]) -> str:
 
 def _study_line(study: dict[str, Any]) -> str:
     epsilon = "NO DIFFERENTIAL PRIVACY" if study["unprotected"] else f"epsilon {study['epsilon']:.3f}"
-    return f"  study {study['study_digest']}  {epsilon}, delta {study['delta']:g}"
+    return f"  study {study['study_digest']}  {epsilon}, at delta {study['delta']:g} (the study's own)"
 
 
 def _history_lines(found: dict[str, Any]) -> list[str]:

@@ -105,27 +105,22 @@ def index(
     Files that cannot be used are listed with the reason; they stop nothing. Links are followed, also out of the folder;
     no folder is entered twice. Run it again after new images came.
     """
-    from dataclasses import asdict
-
     from site_node.cohort.index import index_folder
-    from site_node.cohort.index_report import index_of_any_folder
-    from site_node.file_names import shown
+    from site_node.cohort.index_report import index_of_any_folder, report_as_json, report_as_text
 
+    folders = [folder]
     if (folder / "site.yaml").exists():
         settings = load_settings(folder)
-        report = index_folder(settings.images, settings.paths.index)
+        folders = list(settings.images)
+        report = index_folder(folders, settings.paths.index)
     elif folder.is_dir():
         report = index_of_any_folder(folder)
     else:
         raise SettingsError(f"There is no folder at {folder}.", "Name a site's directory or a folder of DICOM files.")
-    quarantined = [{"file": shown(entry.file), "reason": entry.reason} for entry in report.quarantined]
-    numbers = {key: value for key, value in asdict(report).items() if isinstance(value, int)}
     if as_json:
-        print_json({**numbers, "quarantined": quarantined})
+        print_json(report_as_json(report, folders))
         return
-    typer.echo(f"{report.files} files, {report.instances} images of {report.patients} patients indexed.")
-    for entry in quarantined:
-        typer.echo(f"  left out: {entry['file']}: {entry['reason']}")
+    typer.echo(report_as_text(report, folders))
 
 
 @app.command()
@@ -212,7 +207,7 @@ def studies(folder: Folder, as_json: Json = False) -> None:
             epsilon = "no differential privacy" if study["epsilon"] is None else f"epsilon {study['epsilon']:g}"
             terms = f"{study['name']}, {study['rounds']} rounds, {epsilon}"
         typer.echo(f"{study['digest']}  {study['state']}: {terms}")
-        for line in (study["explanation"], study.get("policy_objection")):
+        for line in dict.fromkeys((study["explanation"], study.get("policy_objection"))):
             if line:
                 typer.echo(f"    {line}")
 
@@ -242,7 +237,7 @@ def approve(
         now, length = time.time(), days or load_policy(settings.policy).approval_days
         word: DecisionWord = "withdrawn" if withdraw else "refused" if refuse else "approved"
         expires_at = now + length * SECONDS_A_DAY if word == "approved" else None
-        decider = person or pwd.getpwuid(os.getuid()).pw_name
+        decider = person or _account()
         key = SigningKey.load_or_create(settings.paths.identity_key)
         record_decision(database, Decision(study, word, decider, now, expires_at), key)
     typer.echo(f"{word}: {study}, by {decider}. The gate acts on it within a second.")
@@ -291,6 +286,13 @@ def resume(folder: Folder) -> None:
     """Let a paused site go on."""
     _switch(folder, paused=False)
     typer.echo("The site goes on.")
+
+
+def _account() -> str:
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # containers run as a user id without a name
+        return f"uid-{os.getuid()}"
 
 
 def _switch(folder: Path, *, paused: bool) -> None:

@@ -94,7 +94,7 @@ class BaseUnavailableError(SiteError):
 
 
 class NotFiniteError(SiteError):
-    """Training diverged: weights or scores are not finite."""
+    """Training diverged: weights are not finite."""
 
     reason = Reason.NOT_FINITE
 

@@ -9,6 +9,15 @@ import typer
 from site_node.command_line import Folder, Json, open_site, print_json, told
 from site_node.errors import SettingsError
 
+WAITING_MEANS = (
+    "These wait in the outbox, or are on their way: normal until the hub has answered. If their age grows, look "
+    "whether the agent runs and reaches the hub."
+)
+AFTER_A_RESTORE = (
+    "Was a backup of the gate restored? It has forgotten which rounds were answered since. Withdraw every study that "
+    "ran when the backup was made, with `wardround site approve DIR STUDY --withdraw`. Approved here:"
+)
+
 
 @told
 def budget(folder: Folder, as_json: Json = False) -> None:
@@ -46,7 +55,9 @@ def egress(
         if verify:
             entries, head = verify_chain(database, "egress")
             receipts = ledger.verify_receipts(database, read_hub_key(settings.paths)) if entries else 0
-            print_json({"ok": True, "entries": entries, "head": head, "receipts": receipts})
+            waiting = ledger.without_receipt(database, time.time())
+            answer = {"ok": True, "entries": entries, "head": head, "receipts": receipts}
+            print_json({**answer, "waiting": waiting, "waiting_means": WAITING_MEANS if waiting else None})
             return
         if export is not None:
             _export(ledger.egress_export(database), export)
@@ -71,6 +82,7 @@ def reconcile(
     """
     from protocol.signing import SigningKey
     from site_node.governance.ledger_heads import charge_gap, gap_of
+    from site_node.governance.records import study_records
     from site_node.sqlite import transaction
 
     with open_site(folder) as (settings, database):
@@ -91,12 +103,18 @@ def reconcile(
             done = True
         else:
             done = False
+        running = [record.digest for record in study_records(database, "approved")]
     if as_json:
-        print_json({"missing": listed, "unexplained": len(gap.unexplained), "charged": done})
-    elif done:
+        print_json(
+            {"missing": listed, "unexplained": len(gap.unexplained), "charged": done, "approved_studies": running}
+        )
+        return
+    if done:
         typer.echo("Charged to every patient. The gate goes on within a second.")
     else:
         typer.echo("The ledger holds everything that the hub has countersigned.")
+    for line in [AFTER_A_RESTORE, *(f"  study {digest}" for digest in running)] if running else []:
+        typer.echo(line)
 
 
 def _export(document: dict[str, Any], path: Path) -> None:

@@ -13,6 +13,7 @@ def peers(folder: Folder, as_json: Json = False) -> None:
     """Show this hospital's own key and fingerprint, and those that are pinned here.
 
     Read your fingerprint to the other administrator over the telephone, and have theirs read to you, before you pin.
+    `wardround simulate` and `wardround demo` pin their sites' keys by themselves: one machine holds them all.
     """
     from protocol.signing import SigningKey
     from site_node.governance.peers import fingerprint, load_peers
@@ -40,5 +41,5 @@ def pin(
     from site_node.governance.peers import fingerprint, pin_peer
 
     settings = load_settings(folder)
-    pinned = pin_peer(settings.paths, name, key)
+    pinned = pin_peer(settings.paths, settings.name, name, key)
     typer.echo(f"Pinned {name}. Its administrator must read you this fingerprint:\n  {fingerprint(pinned)}")

@@ -60,6 +60,8 @@ LABELS: dict[Path, str] = {
     ("strategy", "name"): "How the hub combines updates",
     ("strategy", "learning_rate"): "The hub's learning rate",
     ("participants", "training_patients"): "Training patients, all hospitals together",
+    ("secure_aggregation", "method"): "Hide single updates from the hub",
+    ("privacy", "mechanism"): "Where the noise is added",
     ("privacy", "epsilon"): "Epsilon (ε)",
     ("privacy", "delta"): "Delta (δ)",
     ("evaluation", "splits"): "Evaluate on",
@@ -85,11 +87,28 @@ ADVANCED: frozenset[Path] = frozenset(
         ("privacy", "update_norm_rate"),
         ("privacy", "spare_tasks"),
         ("privacy", "allow_large_delta"),
+        ("secure_aggregation", "maximum_sites"),
+        ("secure_aggregation", "maximum_weight"),
+        ("secure_aggregation", "value_range"),
+        ("secure_aggregation", "value_bits"),
+        ("secure_aggregation", "phase_seconds"),
         ("transport", "compression"),
         ("evaluation", "at_most"),
         ("evaluation", "noise_epsilon"),
     }
 )
+CHOICE_WORDS: dict[Path, dict[str, str]] = {
+    ("secure_aggregation", "method"): {
+        "none": "no, it sees each update",
+        "masking": "yes, by masks between the hospitals",
+        "homomorphic": "yes, by encryption under a key of the hospitals",
+    },
+    ("privacy", "mechanism"): {
+        "dp-sgd": "in every training step of a hospital",
+        "shared-noise": "to the sum of all, each hospital a share",
+        "site-level": "to each hospital's update as a whole",
+    },
+}
 PARAGRAPHS = {("description",)}
 HELP: dict[Path, str] = {
     ("name",): "Lower-case letters, digits and hyphens; unique on this hub.",

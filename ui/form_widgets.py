@@ -5,7 +5,7 @@ from typing import Any
 import streamlit as st
 import yaml
 
-from ui.form_fields import Field, starting_value
+from ui.form_fields import CHOICE_WORDS, Field, starting_value
 
 SMALL_NUMBER = 0.001
 SWITCHES: dict[tuple[str, ...], str] = {("privacy", "epsilon"): "Differential privacy for every patient"}
@@ -59,7 +59,15 @@ def _choice(field: Field, label: str, value: Any) -> Any:
     if field.kind == "switch":
         return st.toggle(label, value=bool(value), help=field.help or None, key=field.key)
     index = field.choices.index(value) if value in field.choices else 0
-    return st.selectbox(label, field.choices, index=index, help=field.help or None, key=field.key)
+    words = CHOICE_WORDS.get(field.path, {})
+    return st.selectbox(
+        label,
+        field.choices,
+        index=index,
+        format_func=lambda choice: words.get(choice, choice),
+        help=field.help or None,
+        key=field.key,
+    )
 
 
 def _list(field: Field, label: str, value: Any) -> list[str]:

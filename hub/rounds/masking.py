@@ -148,7 +148,9 @@ def what_was_missing(turn: Turn, masked: MaskingRoundRow, vectors: int) -> str:
     if (kind := SPOKEN_IN.get(HubPhase(masked.phase))) is not None:
         here = len(who_has_spoken(turn.session, masked, kind))
     fewest = FEWEST_MEMBERS if masked.phase == HubPhase.KEYS else 1
-    needed = max(fewest, fewest_vectors(turn, masked))
+    if HubPhase(masked.phase) not in CLOSED_BY_THE_THRESHOLD:
+        fewest = max(fewest, fewest_vectors(turn, masked))
+    needed = max(fewest, _threshold(masked))
     return f"{here} sites {MISSED[masked.phase]}; {needed} are needed. Nothing was opened."
 
 

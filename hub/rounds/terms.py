@@ -38,7 +38,7 @@ def check_notice(notice: UpdateNotice, task: RoundTask, study: StudySpec, traini
     if task.base is not None:
         _same("manifest", notice.manifest_digest, task.base.manifest_digest)
     if task.kind is TaskKind.TRAIN and method != "none":
-        _same("weight", notice.weight, 1.0)  # the weight travels inside the vector, unseen
+        _same("weight", notice.weight, 1.0)  # the weight travels inside the vector
     if notice.weight not in (1.0, float(training_patients)):
         raise AdmissionError("The weight is neither 1 nor the figure that the site's approval made public.", SAME_STUDY)
     if not 0 < notice.payload_bytes <= LARGEST_PAYLOAD_BYTES:

@@ -1,6 +1,7 @@
 """What people see of a study's rounds: states, traffic, privacy, and metrics pooled from the sites' histograms.
 
-Small counts are hidden in what is shown (null stands for fewer than five), not in the bins that are merged.
+Small counts are hidden in what is shown (null stands for fewer than five), not in the bins that are merged. Where one
+site's count alone is hidden the pooled one is hidden too: else it would follow from the other sites' counts.
 """
 
 from collections import defaultdict
@@ -20,6 +21,7 @@ from protocol.metrics import BinaryMetrics, ScoreHistograms, calibration_curve, 
 from protocol.study import StudySpec
 
 SMALLEST_SHOWN_COUNT = 5
+COUNTS = ("patients", "positives")
 UNNOISED, NOISED = "held-out patients: no DP", "noised"
 IN_CLEAR, UNDER_MASKS = "each hospital's in clear", "summed under masks"
 _SITE_KINDS = {RoundState.EVALUATING: TaskKind.EVALUATE}
@@ -68,18 +70,34 @@ def version_validation(session: Session, study: str, number: int) -> View:
 
 
 def metrics_view(reports: Reports) -> View | None:
-    """Return the MetricsView of reports, merged over all held-out splits, and for each split; None without reports."""
+    """Return the MetricsView of reports, merged over all held-out splits, and for each split; None without reports.
+
+    Guarantee: the pooled count minus the shown counts of sites is never the hidden count of one site.
+    """
     whole = pooled(reports)
     if whole is None:
         return None
     splits = sorted({split for report in reports for split in report.histograms})
     by_split = {split: _figures(merged) for split in splits if (merged := pooled(reports, [split])) is not None}
+    figures_of_all = _figures(whole)
+    if len(reports) > 1:
+        of_sites = [view for report in reports if (view := metrics_view([report])) is not None]
+        figures_of_all = _without_one_sites_count(figures_of_all, of_sites)
+        by_split = {
+            split: _without_one_sites_count(
+                figures, [view["by_split"][split] for view in of_sites if split in view["by_split"]]
+            )
+            for split, figures in by_split.items()
+        }
     if any(figures["patients"] is None or figures["positives"] is None for figures in by_split.values()):
         # A hidden count would follow from the whole's and the other split's.
-        by_split = {split: {**figures, "patients": None, "positives": None} for split, figures in by_split.items()}
+        by_split = {split: {**figures, **dict.fromkeys(COUNTS)} for split, figures in by_split.items()}
+    for count in COUNTS:
+        if figures_of_all[count] is None:  # it would be the sum of its splits
+            by_split = {split: {**figures, count: None} for split, figures in by_split.items()}
     noise = max((report.noise_epsilon for report in reports if report.noise_epsilon is not None), default=None)
     return {
-        **_figures(whole),
+        **figures_of_all,
         "by_split": by_split,
         "noise_epsilon": noise,
         "privacy": UNNOISED if noise is None else NOISED,
@@ -173,9 +191,19 @@ def _with_curves(reports: Reports) -> View | None:
     view, whole = metrics_view(reports), pooled(reports)
     if view is None or whole is None:
         return None
-    roc = [list(point) for point in roc_curve(whole)] if _has_enough(summarise(whole)) else []
+    # A curve's steps and groups are counts, said otherwise: they are hidden with them. Noised bins count nobody.
+    counted = whole.noise_variance > 0 or all(view[count] is not None for count in COUNTS)
+    if not counted or not _has_enough(summarise(whole)):
+        return {**view, "roc": [], "calibration": []}
     calibration = [list(group) for group in calibration_curve(whole, least=SMALLEST_SHOWN_COUNT)]
-    return {**view, "roc": roc, "calibration": calibration}
+    return {**view, "roc": [list(point) for point in roc_curve(whole)], "calibration": calibration}
+
+
+def _without_one_sites_count(figures: View, of_sites: Sequence[View]) -> View:
+    """Hide the pooled counts of which one site's alone is hidden, and the rates that would tell them."""
+    lone = [count for count in COUNTS if sum(view[count] is None for view in of_sites) == 1]
+    hidden = [*lone, "sensitivity", "specificity"] if lone else []
+    return {**figures, **dict.fromkeys(hidden)}
 
 
 def _figures(histograms: ScoreHistograms) -> View:

@@ -23,8 +23,10 @@ from hub.storage.database import Session
 from hub.storage.tables import LedgerChargeRow, LedgerHeadRow
 from hub.studies.specification import stored_study
 from protocol.digest import digest_of
-from protocol.messages import MAX_RECORD_CHARGES, Approval, LedgerCharge, LedgerHead, LedgerRecord, UpdateNotice
-from protocol.privacy_accounting import epsilon_of, training_event
+from protocol.messages import MAX_RECORD_CHARGES, Approval, LedgerCharge, LedgerHead, LedgerRecord, UpdateNotice, expect
+from protocol.privacy_accounting import epsilon_of, histogram_event, maximum_evaluations, training_event
+from protocol.privacy_events import PrivacyEvent
+from protocol.signing import read_unverified
 from protocol.study import StudySpec
 
 TOLERANCE = 1e-6
@@ -51,9 +53,8 @@ def record_charge(services: Services, charge: LedgerCharge, envelope: bytes) -> 
         if stores.find_participant(session, charge.study_digest, charge.site) is None:
             raise NotFoundError("The site was not invited to this study.", "Ask its researcher.")
         standing = _standing(session, charge, envelope)
-        problem = (
-            CONFLICT if standing == "conflict" else terms_problem(charge, epsilon, stored_study(study.specification))
-        )
+        spec = stored_study(study.specification)
+        problem = CONFLICT if standing == "conflict" else terms_problem(charge, epsilon, spec, study.noise_multiplier)
         if standing == "known":
             return None
         actor, details = f"site:{charge.site}", _details(charge, epsilon)
@@ -69,8 +70,13 @@ def record_charge(services: Services, charge: LedgerCharge, envelope: bytes) -> 
     return None
 
 
-def terms_problem(charge: LedgerCharge, training_epsilon: float | None, spec: StudySpec) -> str | None:
-    """Say what of a charge does not fit the study's terms, or None. Pure."""
+def terms_problem(
+    charge: LedgerCharge, training_epsilon: float | None, spec: StudySpec, noise_multiplier: float | None
+) -> str | None:
+    """Say what of a charge does not fit the study's terms, or None: neither more nor less than planned. Pure.
+
+    A site that does not train, or holds nobody out, charges only what it takes part in (`check_charged`).
+    """
     if charge.delta != spec.privacy.delta:
         return "The charge's delta is not the study's."
     target = spec.privacy.epsilon
@@ -78,7 +84,23 @@ def terms_problem(charge: LedgerCharge, training_epsilon: float | None, spec: St
         return "The charge is for training with differential privacy and the study is without, or the other way round."
     if target is not None and training_epsilon is not None and training_epsilon > target * (1 + TOLERANCE):
         return f"The charged training events spend epsilon {training_epsilon:.4g}, above the study's {target:g}."
+    planned = planned_charges(spec, noise_multiplier)
+    if not charge.charged and not charge.unprotected:
+        return "The charge holds no event."
+    for patients, events in charge.charged.items():
+        if events != planned.get(patients):
+            return f"The events charged to {patients} patients are not those that the study plans."
     return None
+
+
+def planned_charges(spec: StudySpec, noise_multiplier: float | None) -> dict[str, list[PrivacyEvent]]:
+    """Return the planned maximum of a study for each group of patients that it touches with a mechanism. Pure."""
+    planned: dict[str, list[PrivacyEvent]] = {}
+    if noise_multiplier is not None:
+        planned["training"] = [training_event(spec, noise_multiplier, spec.maximum_training_tasks)]
+    if spec.evaluation.noise_epsilon is not None:
+        planned["held-out"] = [histogram_event(spec.evaluation.noise_epsilon, maximum_evaluations(spec))]
+    return planned
 
 
 def check_charged(session: Session, approval: Approval, spec: StudySpec) -> None:
@@ -90,7 +112,10 @@ def check_charged(session: Session, approval: Approval, spec: StudySpec) -> None
     judges = approval.evaluates and spec.evaluation.noise_epsilon is not None
     if approval.decision != "approved" or not (trains or judges):
         return
-    if not ledger_stores.charges_of_study(session, approval.site, approval.study_digest):
+    needed = {patients for patients, wanted in (("training", trains), ("held-out", judges)) if wanted}
+    rows = ledger_stores.charges_of_study(session, approval.site, approval.study_digest)
+    kept = [expect(read_unverified(row.envelope), LedgerCharge) for row in rows]  # verified when they came
+    if not needed <= {patients for charge in kept for patients in charge.charged}:
         raise ChargeMissingError(
             "The approval has no charge in this hub's copy of the site's privacy ledger.",
             "The charge comes first; if it was refused, see `wardround site budget` and `wardround site reconcile`.",

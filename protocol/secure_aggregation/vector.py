@@ -2,7 +2,8 @@
 
     vector = weight (six words, each a digit of base 16) | values (one word for each coordinate)
 
-The weight travels masked before the values, so that the hub learns the sum of the weights and no site's own.
+The weight travels masked before the values, so that what the hub divides by is the sum over the very vectors that it
+added, survivors only. It hides nothing: a site's number of training patients is public, in its approval.
 
 Overflow. A value lies within +-bound and at most `maximum_sites` vectors are added, so a sum lies within
 +-maximum_sites * bound, which `VectorTerms` demands to be at most `ring.largest`, half the ring: the sum modulo

@@ -21,7 +21,7 @@ def index_of_any_folder(folder: Path, *, progress: Progress | None = None) -> In
 
 def report_as_json(report: IndexReport, folders: Sequence[Path]) -> dict[str, Any]:
     """Return the report as plain data; files are named relative to the folder if there is only one."""
-    root = folders[0].resolve() if len(folders) == 1 else None
+    root = _root(folders)
     return {
         "files": report.files,
         "instances": report.instances,
@@ -32,15 +32,21 @@ def report_as_json(report: IndexReport, folders: Sequence[Path]) -> dict[str, An
     }
 
 
-def report_as_text(report: IndexReport) -> str:
-    """Return the report in a few lines: what is usable, and each reason of quarantine with its number of files."""
+def report_as_text(report: IndexReport, folders: Sequence[Path]) -> str:
+    """Return the report in lines: what is usable, each reason of quarantine with its number, and each such file."""
     lines = [
         f"{report.files} files: {report.indexed} images ({report.instances} instances of {report.patients} patients), "
         f"{report.companions} text files beside them, {len(report.quarantined)} quarantined"
     ]
     reasons = Counter(entry.reason for entry in report.quarantined)
     lines += [f"  {number:6d}  {reason}" for reason, number in reasons.most_common()]
+    root = _root(folders)
+    lines += [f"  left out: {_name(entry.file, root)}: {entry.reason}" for entry in report.quarantined]
     return "\n".join(lines)
+
+
+def _root(folders: Sequence[Path]) -> Path | None:
+    return folders[0].resolve() if len(folders) == 1 else None
 
 
 def _name(file: Path, root: Path | None) -> str:

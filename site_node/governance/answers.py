@@ -28,6 +28,7 @@ from site_node.governance.decide import History, StudyStanding, Verdict, decide
 from site_node.governance.decrypting import is_encrypted
 from site_node.governance.encrypted_output import write_encrypted
 from site_node.governance.ledger_heads import is_behind
+from site_node.governance.masking_records import sweep_erased
 from site_node.governance.policy import objection_to, planned_events
 from site_node.governance.privacy_ledger import is_charged, spent_so_far
 from site_node.governance.records import (
@@ -68,6 +69,8 @@ def decide_tasks(context: GateContext) -> int:
                 _begin_masks(context, task)
             elif verdict.word == "refuse":
                 _refuse(context, record, verdict.reason or Reason.INTERNAL)
+        if verdict.word == "accept":
+            sweep_erased(context.database)  # a new round erases what the last one left
         if verdict.word != "wait":
             _log.info("task_decided", task=record.task_id, verdict=verdict.word, reason=verdict.reason)
             done += 1
@@ -158,6 +161,8 @@ def _admit(context: GateContext, record: TaskRecord) -> int:
     reason = message.reason if isinstance(message, TaskRefusal) else None
     with transaction(context.database):
         _answer(context, record, message, reason)
+    if _is_hidden(message):
+        sweep_erased(context.database)
     context.checkpoint("output recorded")
     remove(candidate_folder(context.paths, record.task_id))
     _log.info("task_answered", task=record.task_id, reason=reason)
@@ -345,8 +350,7 @@ def _answer(context: GateContext, record: TaskRecord, message: Message, reason: 
     """Make a message the round's one output. Call within a transaction."""
     task = record.task
     set_task(context.database, record.task_id, "answered", reason)
-    masked = isinstance(message, UpdateNotice) and {"masked", "encrypted"} & set(message.steps)
-    if masked or isinstance(message, MaskedHistograms):
+    if _is_hidden(message):
         masking.note_masked(context, task)
     if output_digest(context.database, task) is None:
         number = context.send(message)
@@ -354,6 +358,11 @@ def _answer(context: GateContext, record: TaskRecord, message: Message, reason: 
             "INSERT INTO outputs VALUES (?, ?, ?, ?, ?)",
             (task.study_digest, task.round, task.kind, message.digest, number),
         )
+
+
+def _is_hidden(message: Message) -> bool:
+    masked = isinstance(message, UpdateNotice) and not {"masked", "encrypted"}.isdisjoint(message.steps)
+    return masked or isinstance(message, MaskedHistograms)
 
 
 def _refusal(context: GateContext, task: RoundTask, reason: Reason) -> TaskRefusal:

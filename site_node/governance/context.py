@@ -1,5 +1,6 @@
 """What every step of the gate works with, and how a message becomes final."""
 
+import secrets
 import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,9 +18,17 @@ def nothing(step: str) -> None:
     """Do nothing at a step; tests put a power cut in its place."""
 
 
+def fresh_nonce() -> str:
+    """Return 16 random bytes in hex, as the operating system draws them."""
+    return secrets.token_hex(16)
+
+
 @dataclass(frozen=True)
 class GateContext:
-    """The gate's settings, database, keys and clock. `checkpoint` is called between steps that a crash may part."""
+    """The gate's settings, database, keys and clock. `checkpoint` is called between steps that a crash may part.
+
+    `nonce` makes each charge of the privacy ledger unlike any other. No setting of a site chooses where it comes from.
+    """
 
     settings: SiteSettings
     database: sqlite3.Connection
@@ -27,6 +36,7 @@ class GateContext:
     hub_key: PublicKey
     clock: Callable[[], float]
     checkpoint: Callable[[str], None] = nothing
+    nonce: Callable[[], str] = fresh_nonce
 
     @property
     def paths(self) -> SitePaths:

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from protocol.messages import Reason, RoundTask, TaskKind
+from protocol.privacy_accounting import maximum_evaluations
 from protocol.site_level import is_possible_norm
 from protocol.study import StudySpec
 from site_node.governance.approval import Standing
-from site_node.governance.policy import Objection, maximum_evaluations
+from site_node.governance.policy import Objection
 from site_node.governance.records import StudyState
 
 Word = Literal["accept", "refuse", "wait"]

@@ -92,6 +92,15 @@ def egress_entries(database: sqlite3.Connection) -> list[dict[str, Any]]:
     return listed
 
 
+def without_receipt(database: sqlite3.Connection, now: float) -> list[dict[str, Any]]:
+    """Return what the hub has not answered yet, oldest first: number, kind, and age in whole seconds."""
+    return [
+        {"number": entry["number"], "kind": entry["kind"], "age_seconds": max(0, int(now - entry["time"]))}
+        for entry in egress_entries(database)
+        if entry["receipt"] is None
+    ]
+
+
 def egress_export(database: sqlite3.Connection) -> dict[str, Any]:
     """Return the whole ledger with every signed envelope and receipt, so that somebody else can check it.
 

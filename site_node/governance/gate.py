@@ -20,7 +20,7 @@ import structlog
 from protocol.signing import SigningKey
 from site_node.errors import GateError, SettingsError
 from site_node.governance import answers, folders, mail, proposals
-from site_node.governance.context import GateContext, nothing, read_hub_key
+from site_node.governance.context import GateContext, fresh_nonce, nothing, read_hub_key
 from site_node.governance.progress import ProgressRelay
 from site_node.governance.records import is_paused, open_records
 from site_node.settings import SiteSettings
@@ -37,11 +37,12 @@ class Gate:
         settings: SiteSettings,
         clock: Callable[[], float] = time.time,
         checkpoint: Callable[[str], None] = nothing,
+        nonce: Callable[[], str] = fresh_nonce,
     ) -> None:
         hub_key = read_hub_key(settings.paths)
         key = SigningKey.load_or_create(settings.paths.identity_key)
         database = open_records(settings.paths)
-        self._context = GateContext(settings, database, key, hub_key, clock, checkpoint)
+        self._context = GateContext(settings, database, key, hub_key, clock, checkpoint, nonce)
         self._progress = ProgressRelay()
         self._complaints: set[str] = set()
         folders.remove_orphaned_payloads(self._context)

@@ -1,7 +1,8 @@
 """What stands in the privacy ledger: charges, budgets, gaps. Each kind parses by its schema; an unknown one stops all.
 
-No entry holds a clock time: heads of the ledger go into tasks, whose digests key the noise, and a task must come out
-the same if it is made again. When a charge was made stands in the egress ledger, beside the message that tells it.
+A charge holds a random nonce and no clock time: the same study charged again, on a restored backup, is another head,
+which the hub's copy does not go on from. Heads of the ledger go into tasks, whose digests key the noise: a simulation
+draws its nonces from its seed. When a charge was made stands in the egress ledger, beside the message that tells it.
 """
 
 import sqlite3
@@ -32,7 +33,7 @@ class _Entry(BaseModel):
 class LedgerEntry(_Entry):
     """One event of a study, with the patients it touches. `event` null: trained without differential privacy.
 
-    `cohort_digest` commits to the group's pseudonyms, which the gate keeps beside the ledger.
+    `cohort_digest` commits to the group's pseudonyms, which the gate keeps beside the ledger. `nonce` is never sent.
     """
 
     schema_: Literal["wardround.ledger-entry/1"] = Field(default="wardround.ledger-entry/1", alias="schema")
@@ -41,6 +42,7 @@ class LedgerEntry(_Entry):
     patients: Group
     delta: float
     event: PrivacyEvent | None
+    nonce: str = Field(pattern=r"^[0-9a-f]{32}$")
 
 
 class BudgetEntry(_Entry):

@@ -16,6 +16,7 @@ from protocol.secure_messages import (
     SurvivorsSeen,
     digest_of_names,
 )
+from protocol.shared_noise import fewest_survivors
 from protocol.signing import PublicKey, open_envelope, read_unverified
 from site_node.governance.context import GateContext
 from site_node.governance.masking_records import MaskedRound
@@ -24,20 +25,24 @@ from site_node.governance.records import study_record
 
 
 def checked_roster(context: GateContext, known: MaskedRound, body: bytes) -> Roster:
-    """Return the roster that the hub posted, if it is of this round, holds our own keys and is not too large.
+    """Return the roster that the hub posted, if it is of this round, holds our own keys and is of a size it may be.
 
     Raises: UnknownPeerError if a member is not pinned here or did not sign; MaskingError for another fault.
     """
     message = expect(body, MaskingRoster)
     roster = open_roster(message.members, pinned_keys(context))
     record = study_record(context.database, known.study)
-    most = None if record is None else record.study.secure_aggregation.maximum_sites
+    if record is None:
+        raise MaskingError("The study of a masked round is not known.")
+    most, fewest = record.study.secure_aggregation.maximum_sites, fewest_survivors(record.study)
     if known.task_kind == "evaluate":
-        most = MOST_MEMBERS  # counts are bounded for so many; `maximum_sites` bounds who trains
+        most, fewest = MOST_MEMBERS, 1  # counts are bounded for so many; the study's bounds are on who trains
     if (roster.study_digest, roster.round, roster.task_kind) != (known.study, known.round, known.task_kind):
         raise MaskingError("The roster is of another round.")
     if most is None or len(roster.names) > most:
         raise MaskingError(f"The roster names {len(roster.names)} sites; the study's sums hold at most {most}.")
+    if len(roster.names) < fewest:  # the hub would choose how small the crowd is
+        raise MaskingError(f"The roster names {len(roster.names)} sites; the study's crowd is {fewest} at least.")
     secrets = (known.channel_key or b"", known.mask_key or b"", known.seed or b"")
     if roster.keys.get(context.settings.name) != own_keys(context, known, secrets):
         raise MaskingError("The roster does not hold this site's own keys.")

@@ -86,7 +86,10 @@ def masked_kind(task: RoundTask) -> MaskedKind:
 
 
 def begin(context: GateContext, task: RoundTask) -> None:
-    """Make the secrets of a round and send the public keys. Call within the transaction that accepts the task."""
+    """Make the secrets of a round, erase those of earlier ones, and send the public keys.
+
+    Call within the transaction that accepts the task, and `sweep_erased` after it.
+    """
     for earlier in open_rounds(context.database, task.study_digest):
         _end(context, earlier)
     channel, mask, seed = (new_private_key() for _ in range(3))
@@ -154,17 +157,13 @@ def delivered_cipher(context: GateContext, task: RoundTask) -> SecretKeyCipher |
 
 
 def note_masked(context: GateContext, task: RoundTask) -> None:
-    """Note that the masked vector is the round's output, and erase what made it. Call within that transaction."""
+    """Note that the masked vector is the round's output, and erase what made it.
+
+    Call within that transaction, and `sweep_erased` after it.
+    """
     known = _round_of(context, task)
     move(context.database, known, SiteEvent.DELIVERY, delivery=masking_mail(context.database, known, "delivery"))
     erase_mask_secrets(context.database, known)
-
-
-def end_masking(context: GateContext, task: RoundTask) -> None:
-    """Give a round up, if it goes on. Call within a transaction."""
-    known = masked_round(context.database, task.study_digest, task.round, masked_kind(task))
-    if known is not None and known.phase not in (SitePhase.REVEALED, SitePhase.ENDED):
-        _end(context, known)
 
 
 def _attempt(
@@ -306,8 +305,8 @@ def _shares_held(context: GateContext, known: MaskedRound, roster: Roster) -> Ma
 
 
 def _fewest_survivors(context: GateContext, known: MaskedRound) -> int:
-    """Return how many must survive for the noise that the ledger was charged for; `roster.threshold` aside."""
-    if known.task_kind == "evaluate":  # each site's own noise is in its counts
+    """Return how many must survive, as the study was approved; `roster.threshold` aside."""
+    if known.task_kind == "evaluate":  # each site's own noise is in its counts; the study's bound is on who trains
         return 1
     record = study_record(context.database, known.study)
     if record is None:

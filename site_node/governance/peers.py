@@ -41,14 +41,14 @@ def load_peers(paths: SitePaths) -> dict[str, PublicKey]:
     return {_name(path, name): _key(path, name, key) for name, key in text.items()}
 
 
-def pin_peer(paths: SitePaths, name: str, key: str) -> PublicKey:
-    """Pin a site's key; a name that is pinned already keeps its key.
+def pin_peer(paths: SitePaths, own: str, name: str, key: str) -> PublicKey:
+    """Pin another site's key; a name that is pinned already keeps its key. `own` is this site's name.
 
-    Raises: SettingsError if the name or key is none, or another key is pinned for the name.
+    Raises: SettingsError if the name is none or our own, the key is none, or another key is pinned for the name.
     """
+    found = _typed_key(own, name, key)
     path = peers_path(paths)
     pinned = load_peers(paths)
-    found = _key(path, _name(path, name), key)
     if name in pinned and pinned[name] != found:
         raise SettingsError(
             f"Another key is pinned for {name}.",
@@ -74,6 +74,23 @@ def _is_comment_only(path: Path) -> bool:
     return all(
         not line.strip() or line.lstrip().startswith("#") for line in path.read_text(errors="replace").split("\n")
     )
+
+
+def _typed_key(own: str, name: str, key: str) -> PublicKey:
+    """Judge what a person typed, before the file is looked at: the file is not to blame for it."""
+    if re.fullmatch(NAME_PATTERN, name) is None:
+        raise SettingsError(f"{name!r} is a name that no site can have.", "Use lower-case letters, digits, hyphens.")
+    if name == own:
+        raise SettingsError(
+            f"{name} is this hospital itself.", "Its own key needs no pin; pin those of the other hospitals."
+        )
+    try:
+        return PublicKey.from_text(key)
+    except SignatureError:
+        raise SettingsError(
+            "The key that was given is none.",
+            f"Copy the line `key` that `wardround site peers` shows at {name}, whole. Nothing was pinned.",
+        ) from None
 
 
 def _name(path: Path, name: object) -> str:

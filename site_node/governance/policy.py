@@ -6,18 +6,19 @@ policy allows nothing.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from protocol.messages import Reason
-from protocol.privacy_accounting import PrivacyEvent, epsilon_of, histogram_event, training_event
+from protocol.privacy_accounting import PrivacyEvent, epsilon_of, histogram_event, maximum_evaluations, training_event
 from protocol.privacy_filter import Composition
 from protocol.study import StudySpec
 from site_node.errors import SettingsError
 from site_node.settings import faults, read_yaml
 
 ROUNDING = 1e-9
+SumMethod = Literal["masking", "homomorphic"]
 _TEMPLATE = """\
 # What this hospital allows. The gate reads this file before every decision; a change needs no restart.
 # `wardround site policy DIR` shows how it is understood, and what it means for the studies that were proposed.
@@ -34,6 +35,7 @@ minimum_patients: 10          # with fewer training patients this hospital does 
 dp_required: true           # refuse studies that train without it
 dp_units: [patient]         # what it must hide: a patient; with site too, studies that noise a site's whole update
 mechanisms: any             # permitted ways of it: dp-sgd, site-level, shared-noise (relies on others' noise), or: any
+maximum_honest_fraction: 0.9  # shared-noise: refuse studies that count on more of the other hospitals than this
 maximum_epsilon: 8          # the most that one study may spend
 maximum_delta: 1.0e-4
 lifetime_epsilon: 24        # the most that all studies together may spend of one patient; the ledger never forgets
@@ -41,7 +43,8 @@ lifetime_delta: 1.0e-3
 composition: renyi          # how studies add up: renyi (many small ones fit) | sum (a few as large as the lifetime)
 noised_evaluation: false    # refuse studies whose held-out score histograms are not noised
 
-secure_aggregation_required: false  # refuse studies in which the hub sees this hospital's update by itself
+secure_aggregation_required: false  # true: refuse studies in which the hub sees this hospital's update by itself
+                            # [masking]: only this way; with homomorphic, other hospitals could open our update
 maximum_update_megabytes: 2048   # nothing larger leaves, and no larger version is fetched from the hub
 """
 
@@ -64,13 +67,14 @@ class Policy(BaseModel):
     dp_required: bool = True
     dp_units: list[Literal["patient", "site"]] = ["patient"]
     mechanisms: list[Literal["dp-sgd", "site-level", "shared-noise"]] | Literal["any"] = "any"
+    maximum_honest_fraction: float = Field(default=0.9, gt=0, le=1)
     maximum_epsilon: float = Field(default=8.0, gt=0, allow_inf_nan=False)
     maximum_delta: float = Field(default=1e-4, gt=0, lt=1)
     lifetime_epsilon: float = Field(default=24.0, gt=0, allow_inf_nan=False)
     lifetime_delta: float = Field(default=1e-3, gt=0, lt=1)
     composition: Composition = "renyi"
     noised_evaluation: bool = False
-    secure_aggregation_required: bool = False
+    secure_aggregation_required: bool | Annotated[list[SumMethod], Field(min_length=1)] = False
     maximum_update_megabytes: int = Field(default=2048, ge=1)
 
 
@@ -129,11 +133,6 @@ class Patients:
     held_out: int
 
 
-def maximum_evaluations(study: StudySpec) -> int:
-    """Return the most evaluations a site does: one a version, version 0 among them, and what the study allows. Pure."""
-    return min(study.evaluation.at_most, study.maximum_training_tasks + 1)
-
-
 def planned_events(
     study: StudySpec, noise_multiplier: float | None, patients: Patients
 ) -> list[tuple[str, PrivacyEvent | None]]:
@@ -168,13 +167,16 @@ def _modality(policy: Policy, study: StudySpec) -> str | None:
 
 def _protection(policy: Policy, study: StudySpec) -> list[str | None]:
     epsilon, delta = study.privacy.epsilon, study.privacy.delta
-    found: list[str | None] = [_evaluation(policy, study)]
+    found: list[str | None] = [_evaluation(policy, study), _secure_aggregation(policy, study)]
     if epsilon is None and policy.dp_required:
         found.append("The study trains without differential privacy; `dp_required` refuses that.")
     if epsilon is not None and policy.mechanisms != "any" and study.privacy.mechanism not in policy.mechanisms:
         found.append(f"privacy.mechanism {study.privacy.mechanism!r} is not among `mechanisms`.")
-    if policy.secure_aggregation_required and study.secure_aggregation.method == "none":
-        found.append("The hub would see this hospital's update alone; `secure_aggregation_required` refuses that.")
+    honest = study.privacy.honest_fraction
+    if study.privacy.mechanism == "shared-noise" and honest > policy.maximum_honest_fraction:
+        found.append(
+            f"privacy.honest_fraction {honest:g} is above `maximum_honest_fraction` {policy.maximum_honest_fraction:g}."
+        )
     if policy.dp_required and study.privacy.unit not in policy.dp_units:
         found.append(f"The study's unit of privacy, {study.privacy.unit!r}, is not among `dp_units`.")
     if epsilon is not None and epsilon > policy.maximum_epsilon:
@@ -182,6 +184,15 @@ def _protection(policy: Policy, study: StudySpec) -> list[str | None]:
     if epsilon is not None and delta > policy.maximum_delta:
         found.append(f"delta {delta:g} is above `maximum_delta` {policy.maximum_delta:g}.")
     return found
+
+
+def _secure_aggregation(policy: Policy, study: StudySpec) -> str | None:
+    required, method = policy.secure_aggregation_required, study.secure_aggregation.method
+    if required and method == "none":
+        return "The hub would see this hospital's update alone; `secure_aggregation_required` refuses that."
+    if isinstance(required, list) and method not in required:
+        return f"secure_aggregation.method {method!r} is not among `secure_aggregation_required`."
+    return None
 
 
 def _evaluation(policy: Policy, study: StudySpec) -> str | None:

@@ -9,7 +9,7 @@ each patient has a filter against the lifetime's preset budget (`protocol/privac
 """
 
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from protocol.digest import digest_of
@@ -97,9 +97,16 @@ def accounts(database: sqlite3.Connection, policy: Policy) -> Accounts:
 
 
 def charge(
-    database: sqlite3.Connection, study: StudySpec, planned: Planned, cohorts: Mapping[str, str | None]
+    database: sqlite3.Connection,
+    study: StudySpec,
+    planned: Planned,
+    cohorts: Mapping[str, str | None],
+    nonce: Callable[[], str],
 ) -> list[LedgerEntry]:
-    """Charge a study's planned maximum, once, and return the new entries. Call within the approval's transaction."""
+    """Charge a study's planned maximum, once, and return the new entries. Call within the approval's transaction.
+
+    Guarantee: no two charges have the same head, not even of the same study on a ledger that was restored.
+    """
     if is_charged(database, study.digest):
         return []
     charged = []
@@ -111,6 +118,7 @@ def charge(
                 "patients": patients,
                 "delta": study.privacy.delta,
                 "event": event,
+                "nonce": nonce(),
             }
         )
         charged.append(entry.model_copy(update={"number": append_entry(database, entry)}))

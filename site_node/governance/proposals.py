@@ -249,7 +249,7 @@ def _approve(context: GateContext, record: StudyRecord, policy: Policy) -> int:
 def _charge_and_tell(context: GateContext, record: StudyRecord, planned: list[tuple[str, PrivacyEvent | None]]) -> None:
     """Charge a study and tell the hub: first of the charge, then of the approval that rests on it."""
     database = context.database
-    entries = charge(database, record.study, planned, record.cohorts)
+    entries = charge(database, record.study, planned, record.cohorts, context.nonce)
     if entries:
         tell_charge(context, context.settings.name, entries)
     set_study(database, record.digest, state="approved", reason=None, detail="")

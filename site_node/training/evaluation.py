@@ -3,6 +3,7 @@
 One score for each patient, made of the images' scores as the study says; scores stay here, counts in bins leave. If
 the study asks for noise, coarser bins are used and every bin is noised (a patient is in one bin of one histogram).
 Under masks every split of the study is counted, also one that this site has no patients of: with zeros, or noise alone.
+Nothing here fails because of what a patient's score is: a refusal instead of a report would be an answer without noise.
 """
 
 from collections.abc import Mapping
@@ -16,13 +17,15 @@ from protocol.metrics import ScoreHistograms
 from protocol.secure_aggregation.histograms import bins_of, sums_histograms
 from protocol.study import HeldOutSplit, StudySpec
 from protocol.tensors import Weights
-from site_node.errors import NoHeldOutPatientsError, NotFiniteError
+from site_node.errors import NoHeldOutPatientsError
 from site_node.privacy.noise import NoiseSource
 from site_node.training.networks import build_network, load_into
 from site_node.training.patients import PreparedPatients
 from site_node.training.trainer import chosen_device
 
 IMAGES_AT_ONCE = 256
+UNDECIDED = 0.5
+"""The score of a patient for whom the version gives no number."""
 
 
 def evaluate(
@@ -30,7 +33,7 @@ def evaluate(
 ) -> dict[HeldOutSplit, ScoreHistograms]:
     """Return the histograms of each split's patient scores; under masks of every split that the study names.
 
-    Raises: NoHeldOutPatientsError if there is nobody to evaluate on; NotFiniteError if a score is not finite.
+    Raises: NoHeldOutPatientsError if there is nobody to evaluate on.
     """
     if not held_out:
         raise NoHeldOutPatientsError(
@@ -49,7 +52,12 @@ def evaluate(
 def patient_scores(
     study: StudySpec, network: nn.Module, patients: PreparedPatients, device: torch.device
 ) -> NDArray[np.float64]:
-    """Return a score in [0, 1] for each patient, the mean or the largest of the images' scores."""
+    """Return a score in [0, 1] for each patient, the mean or the largest of the images' scores.
+
+    Guarantee: a patient whose score is not finite counts as 0.5, and nothing is raised, with noise or without. Weights
+        can be made so that one chosen patient's score alone overflows; a refusal in place of a report would then tell
+        the hub about that patient, past the histograms' noise. A version that diverged for everybody has an AUC of 0.5.
+    """
     parts = []
     with torch.inference_mode():
         for start in range(0, len(patients.rows), IMAGES_AT_ONCE):
@@ -57,12 +65,12 @@ def patient_scores(
             logits = network(patients.pixels_of(numbers).to(device)).squeeze(1)
             parts.append(torch.sigmoid(logits.to(torch.float64)).cpu().numpy())
     scores = np.concatenate(parts)
-    if not np.isfinite(scores).all():
-        raise NotFiniteError("The version's scores are not finite.", "Lower training.learning_rate.")
     starts = patients.first_image[:-1]
     if study.label.patient_score == "max":
-        return np.asarray(np.maximum.reduceat(scores, starts))
-    return np.asarray(np.add.reduceat(scores, starts) / np.diff(patients.first_image))
+        joined = np.maximum.reduceat(scores, starts)
+    else:
+        joined = np.add.reduceat(scores, starts) / np.diff(patients.first_image)
+    return np.where(np.isfinite(joined), joined, UNDECIDED)
 
 
 def _histograms(

@@ -24,6 +24,7 @@ from protocol.study import HeldOutSplit, StudySpec, parse_study
 from protocol.tensors import Weights, decode_weights, encode_weights
 from site_node.candidate import Candidate, CohortFigures, write_candidate, write_cohort_figures
 from site_node.cohort.cohort import BELOW_MINIMUM, ONE_CLASS, Cohort, build_cohort
+from site_node.cohort.fallen_out import fallen_out
 from site_node.cohort.roll import Roll
 from site_node.cohort_members import CohortMembers, pseudonym_key, read_spent, write_members
 from site_node.durable import unfinished_beside
@@ -143,6 +144,7 @@ def _count_cohort(job: Job) -> dict[str, int]:
     training = cohort.of("train")
     if not roll.has_left_out:  # else what is told could be compared with an earlier study's numbers
         _tell_who_does_not_train(job, cohort)
+        _tell_what_fell_out(job, cohort)
     _hand_over_members(
         job,
         roll.members(job.order.study_digest, cohort),
@@ -165,10 +167,15 @@ def _hand_over_members(job: Job, members: CohortMembers, **figures: Any) -> None
 
 def _tell_who_does_not_train(job: Job, cohort: Cohort) -> None:
     for reason, remedy in NOT_TRAINING.items():
-        if number := cohort.dropped.get(reason):
+        if cohort.dropped.get(reason):  # how many is not logged: it is a figure about patients
             why = f"{reason.removeprefix('patient: ')}. {remedy}"
-            site, study = job.settings.name, job.study.name
-            log.warning("this site does not train", site=site, study=study, patients=number, why=why)
+            log.warning("this site does not train", site=job.settings.name, study=job.study.name, why=why)
+
+
+def _tell_what_fell_out(job: Job, cohort: Cohort) -> None:
+    for found in fallen_out(cohort.dropped, job.study.cohort.minimum_patients):
+        say = log.warning if found.is_fault else log.info
+        say("left out of the study", site=job.settings.name, study=job.study.name, why=found.why)
 
 
 def _initialise(job: Job) -> dict[str, int]:

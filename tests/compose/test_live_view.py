@@ -36,6 +36,7 @@ def study(**more: Any) -> dict[str, Any]:
         "rounds_planned": 2,
         "final_version": None,
         "privacy": {"unit": "patient", "epsilon_target": 8.0, "epsilon": 2.5, "delta": 1e-4},
+        "study": {"evaluation": {"noise_epsilon": None}},
         "sites": [
             {"site": "st-anna", "state": "approved", "reason": None, "training_patients": 167, "evaluates": True},
             {"site": "harbour", "state": "refused", "reason": "policy", "training_patients": None, "evaluates": True},
@@ -108,6 +109,11 @@ def test_hidden_and_undefined_scores_are_dashes() -> None:
 
 
 def test_what_is_promised_is_said_plainly() -> None:
-    assert "epsilon 8 at delta 0.0001" in privacy_sentence(snapshot_of(study(), [], []))
+    plain = privacy_sentence(snapshot_of(study(), [], []))
+    assert "Patient-level" in plain
+    assert "epsilon 8 at delta 0.0001" in plain
+    assert "Held-out patients: no DP." in plain
+    noised = {"evaluation": {"noise_epsilon": 0.5}}
+    assert "Held-out patients: noise of epsilon 0.5" in privacy_sentence(snapshot_of(study(study=noised), [], []))
     off = {"unit": "patient", "epsilon_target": None, "epsilon": None, "delta": 1e-4}
     assert "No differential privacy" in privacy_sentence(snapshot_of(study(privacy=off), [], []))

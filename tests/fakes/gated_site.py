@@ -33,7 +33,7 @@ from site_node.candidate import Candidate, CohortFigures, write_candidate, write
 from site_node.cohort_members import CohortMembers, SpentPatients, read_spent, write_members
 from site_node.durable import write_durably
 from site_node.enrolment import create_site
-from site_node.governance.context import nothing
+from site_node.governance.context import fresh_nonce, nothing
 from site_node.governance.gate import Gate
 from site_node.orders import cohort_task_id, read_order
 from site_node.settings import SitePaths, SiteSettings
@@ -82,6 +82,7 @@ class GatedSite:
     now: float = DAY
     number: int = 0
     checkpoint: Callable[[str], None] = nothing
+    nonce: Callable[[], str] = fresh_nonce
     seen: dict[int, bytes] = field(default_factory=dict)
     gate: Gate = field(init=False)
 
@@ -103,7 +104,7 @@ class GatedSite:
 
     def start(self) -> None:
         """Start the gate, or start it again after it was killed."""
-        self.gate = Gate(self.settings, lambda: self.now, lambda step: self.checkpoint(step))
+        self.gate = Gate(self.settings, lambda: self.now, lambda step: self.checkpoint(step), lambda: self.nonce())
 
     def sweep(self) -> None:
         """Sweep until nothing is left to do."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -91,6 +92,42 @@ def test_two_of_eight_may_be_lost_and_three_may_not(tmp_path: Path) -> None:
                 federation.site("bela").mute = False
                 federation.rest()
                 assert_exact(federation, tuple(name for name in NAMES if name not in ("dora", "hugo")))
+
+
+@pytest.mark.parametrize("phase", ["keys", "shares"])
+def test_a_crowd_below_the_one_that_was_approved_is_not_opened_by_the_hub_either(tmp_path: Path, phase: str) -> None:
+    terms: dict[str, Any] = {"participants": {"minimum_sites": 8, "quorum": 0.1}}  # six must be there
+    for lost, completes in ((("bela", "hugo"), True), (("bela", "dora", "hugo"), False)):
+        with masked_federation(tmp_path / str(len(lost)), 8, **terms) as federation:
+            federation.propose()
+            federation.until(phase)
+            for name in lost:
+                federation.site(name).mute = True
+            federation.rest()
+            federation.pass_time(700.0)
+            if completes:
+                assert_exact(federation, tuple(name for name in NAMES if name not in lost))
+            else:
+                assert federation.state()[0] == "failed"
+                assert "; 6 are needed. Nothing was opened." in federation.state()[1]
+
+
+def test_five_of_the_six_left_could_open_a_sum_that_counts_on_six_and_wait(tmp_path: Path) -> None:
+    with masked_federation(tmp_path, 8, participants={"minimum_sites": 8, "quorum": 0.1}) as federation:
+        federation.propose()
+        federation.until("keys")
+        for name in ("bela", "hugo"):
+            federation.site(name).mute = True
+        federation.rest()
+        federation.clock.now += 700.0
+        federation.until("uploads")  # of a roster of six, whose own threshold is five
+        federation.site("dora").mute = True
+        federation.rest()
+        federation.pass_time(2 * HOUR)
+        assert (federation.state()[0], federation.phase()) == ("running", "uploads")
+        federation.site("dora").mute = False
+        federation.rest()
+        assert_exact(federation, tuple(name for name in NAMES if name not in ("bela", "hugo")))
 
 
 @pytest.mark.parametrize("phase", ["keys", "shares", "seen", "reveals"])

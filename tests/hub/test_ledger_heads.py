@@ -27,6 +27,7 @@ from tests.hub.conftest import Queue
 from tests.hub.rounds.bench import Bench, filled, study_of
 
 PRIVATE: dict[str, Any] = {"privacy": {"epsilon": 8.0, "delta": 1e-4}, "participants": {"training_patients": 100}}
+NOISED: dict[str, Any] = {"evaluation": {"noise_epsilon": 0.5}}
 
 
 @pytest.fixture
@@ -143,10 +144,36 @@ def noisier(study: StudySpec) -> dict[str, Any]:
     return {"charged": {"training": [{"mechanism": "poisson-gaussian", "noise_multiplier": 0.2, "count": 50}]}}
 
 
+@pytest.mark.parametrize("patients", ["training", "held-out"])
+def test_a_charge_of_one_group_is_taken_and_an_approval_needs_that_of_each_it_uses(
+    bench: Bench, anna: Hospital, patients: str
+) -> None:
+    study = proposed(bench, **NOISED)
+    both = anna.charge(study)
+    only = both.model_copy(update={"charged": {patients: both.charged[patients]}})  # type: ignore[index]
+    assert bench.say(anna, only).accepted
+    trains, judges = patients == "training", patients == "held-out"
+    with pytest.raises(ChargeMissingError):
+        bench.say(anna, anna.approval(study.digest, patients=40, evaluates=True))
+    approval = anna.approval(study.digest, patients=40 if trains else 0, evaluates=judges)
+    assert bench.say(anna, approval).accepted
+
+
+@pytest.mark.parametrize("patients", ["training", "held-out"])
+def test_a_charge_of_less_than_the_study_plans_is_refused(bench: Bench, anna: Hospital, patients: str) -> None:
+    charged = anna.charge(proposed(bench, **NOISED)).model_dump(mode="json", by_alias=True)["charged"]
+    charged[patients][0]["count"] -= 1
+    anna.head = None
+    receipt = bench.say(anna, anna.charge(proposed(bench, "again", **NOISED), charged=charged))
+    assert not receipt.accepted
+    assert f"charged to {patients} patients" in receipt.reason
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
         (noisier(study_of()), "above the study's 8"),
+        ({"charged": {}}, "no event"),
         ({"delta": 1e-5}, "delta"),
         ({"unprotected": True, "charged": {}}, "without"),
     ],
@@ -154,7 +181,7 @@ def noisier(study: StudySpec) -> dict[str, Any]:
 def test_a_charge_of_other_terms_is_refused_and_audited(
     bench: Bench, anna: Hospital, changes: dict[str, Any], words: str
 ) -> None:
-    receipt = bench.say(anna, anna.charge(proposed(bench), **changes))
+    receipt = bench.say(anna, anna.charge(proposed(bench, **NOISED), **changes))
     assert not receipt.accepted
     assert words in receipt.reason
     assert head(bench) is None

@@ -122,6 +122,19 @@ def test_noised_metrics_are_without_bias_and_their_interval_covers_the_truth() -
     assert np.mean(covered) > 0.95
 
 
+@given(st.lists(st.tuples(st.integers(-9, 9), st.integers(-9, 9)), min_size=1, max_size=NOISED_BINS), st.integers(0, 6))
+def test_whatever_noise_leaves_in_the_bins_there_are_figures_or_none(bins: list[tuple[int, int]], least: int) -> None:
+    negative, positive = ([(i, pair[k]) for i, pair in enumerate(bins) if pair[k]] for k in (0, 1))
+    histograms = ScoreHistograms(bins=NOISED_BINS, negative=negative, positive=positive, noise_variance=2.0)
+    metrics = summarise(histograms)
+    assert metrics.patients == max(0, sum(a + b for a, b in bins))
+    for figure in (metrics.auc, metrics.ece, metrics.sensitivity, metrics.specificity):
+        assert figure is None or 0 <= figure <= 1
+    groups = calibration_curve(histograms, least=least)
+    assert all(count >= max(least, 1) for _, _, count in groups)
+    assert sum(count for _, _, count in groups) in (0, sum(a + b for a, b in bins))
+
+
 def test_noise_variance_adds_up() -> None:
     one = ScoreHistograms.from_scores(np.array([0.5, 0.6]), np.array([0, 1]), NOISED_BINS).noised(
         1.0, geometric(np.random.default_rng(1))

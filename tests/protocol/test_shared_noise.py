@@ -1,4 +1,5 @@
 import math
+from fractions import Fraction
 from itertools import combinations
 from typing import Any
 
@@ -9,7 +10,9 @@ from hypothesis import strategies as st
 
 from protocol.errors import AccountingError, SpecificationError
 from protocol.privacy_accounting import epsilon_of, noise_multiplier_of, training_event
-from protocol.shared_noise import SharedNoise, fewest_survivors, honest_sites, shared_noise_of
+from protocol.privacy_events import PrivacyEvent
+from protocol.secure_aggregation.roster import threshold_of
+from protocol.shared_noise import SharedNoise, colluding_sites, fewest_survivors, shared_noise_of, sharing_sites
 from protocol.study import StudySpec, parse_study
 
 
@@ -36,7 +39,7 @@ def test_the_terms_of_ten_hospitals_are_these() -> None:
     terms = shared_noise_of(study_with())
     assert terms.value_bound == (2**31 - 1) // 10
     assert fewest_survivors(study_with()) == 7
-    assert terms.sharing == 4  # of seven survivors, the half, rounded up
+    assert terms.sharing == 4  # of seven survivors three may collude: 0.3 x 10
     # 470.8 patients expected, and 12 deviations more: 731 of them fill half of a value's bound
     assert terms.clip_steps == 2**17 <= terms.sum_bound / 731.2 < 2**18
 
@@ -45,15 +48,48 @@ def test_the_shares_of_any_honest_sites_among_the_fewest_survivors_make_the_nois
     terms = shared_noise_of(study_with())
     share = terms.share_variance(1.5)
     for survivors in combinations(range(10), 7):
-        colluding = set(survivors[: 7 - terms.sharing])
+        colluding = set(survivors[:3])  # all of the three that may: the hub says who survives
         honest = share * len(set(survivors) - colluding)
         assert math.sqrt(honest) * terms.grid == pytest.approx(1.5 * terms.clip_norm)
     assert 10 * share > 7 * share >= (1.5 * terms.clip_steps) ** 2
 
 
-@pytest.mark.parametrize(("fraction", "counted"), [(1.0, 7), (0.5, 4), (2 / 7, 2), (0.01, 1)])
-def test_the_honest_fraction_says_how_many_of_the_threshold_are_counted_on(fraction: float, counted: int) -> None:
-    assert honest_sites(7, fraction) == counted
+@pytest.mark.parametrize(("fraction", "counted"), [(1.0, 7), (0.95, 7), (0.9, 6), (0.7, 4), (0.5, 2), (0.31, 1)])
+def test_the_honest_fraction_says_how_many_of_the_fewest_survivors_are_counted_on(
+    fraction: float, counted: int
+) -> None:
+    assert sharing_sites(study_with(privacy={"honest_fraction": fraction})) == counted
+    assert colluding_sites(10, fraction) == 7 - counted
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"privacy": {"honest_fraction": 0.3}},
+        {"privacy": {"honest_fraction": 0.5}, "secure_aggregation": {"maximum_sites": 14}},
+    ],
+)
+def test_a_study_whose_survivors_may_all_collude_is_refused(changes: dict[str, dict[str, Any]]) -> None:
+    with pytest.raises(SpecificationError, match=r"Raise honest_fraction, or bring secure_aggregation.maximum_sites"):
+        study_with(**changes)
+
+
+@pytest.mark.parametrize("sites", [10, 20, 30])
+@pytest.mark.parametrize("fraction", [0.5, 0.7, 0.9])
+def test_with_every_colluder_surviving_the_noise_of_the_others_gives_no_more_than_was_promised(
+    sites: int, fraction: float
+) -> None:
+    study = study_with(
+        participants={"minimum_sites": sites},
+        secure_aggregation={"maximum_sites": sites},
+        privacy={"honest_fraction": fraction},
+    )
+    noise, terms = noise_multiplier_of(study) or 0.0, shared_noise_of(study)
+    colluding = int(Fraction(str(1 - fraction)).limit_denominator(100) * sites)
+    left = (threshold_of(sites) - colluding) * terms.share_variance(noise)
+    seen = math.sqrt(left) / terms.clip_steps
+    event = PrivacyEvent(mechanism="poisson-skellam", sampling_rate=0.1, noise_multiplier=seen, count=100)
+    assert epsilon_of([event], study.privacy.delta) <= 3.0 + 1e-6
 
 
 @given(st.integers(1, 400), st.integers(0, 2**32 - 1))
@@ -79,7 +115,7 @@ def test_a_grid_too_coarse_for_the_model_is_refused() -> None:
         terms.clip_norm_for(500**2 + 12**2 * 100)
 
 
-@given(st.integers(1, 100_000), st.integers(4, 40), st.floats(0.01, 1.0), st.floats(0.05, 1.0))
+@given(st.integers(1, 100_000), st.integers(4, 40), st.floats(0.01, 1.0), st.floats(0.5, 1.0))
 @settings(deadline=None, max_examples=50)
 def test_the_sum_of_all_sites_never_leaves_the_ring(patients: int, sites: int, rate: float, honest: float) -> None:
     changes: dict[str, dict[str, Any]] = {

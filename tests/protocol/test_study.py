@@ -4,6 +4,7 @@ import pytest
 
 from protocol.digest import digest_of
 from protocol.errors import SpecificationError
+from protocol.secure_rules import NEEDS_EACH_UPDATE
 from protocol.study import StudySpec, parse_study, study_json_schema
 
 
@@ -41,6 +42,10 @@ def test_any_change_changes_the_digest() -> None:
 
 def test_a_misspelt_key_is_named() -> None:
     assert "round: unknown key" in problem_of(round=3)
+
+
+def test_a_word_that_yaml_takes_for_a_truth_value_is_to_be_quoted() -> None:
+    assert "Put it in quotes" in problem_of(label={"classes": [False, True]})
 
 
 def test_every_fault_is_named_at_once() -> None:
@@ -84,6 +89,43 @@ def test_batch_norm_without_dp_is_legal() -> None:
 )
 def test_combinations_that_cannot_keep_their_promise_are_refused(changes: dict[str, Any], words: str) -> None:
     assert words in problem_of(**changes)
+
+
+UNDER_MASKS = [
+    *((("strategy", {"name": name}), f"'{name}' compares single updates") for name in sorted(NEEDS_EACH_UPDATE)),
+    (("strategy", {"name": "fedbuff"}), "'fedbuff' adds updates of different rounds"),
+    (("transport", {"compression": "top-k"}), "would tell where its values are"),
+]
+
+
+@pytest.mark.parametrize("method", ["masking", "homomorphic"])
+@pytest.mark.parametrize(("part", "words"), UNDER_MASKS)
+def test_what_the_hub_could_only_do_with_single_updates_is_refused_with_the_reason(
+    method: str, part: tuple[str, dict[str, str]], words: str
+) -> None:
+    text = problem_of(secure_aggregation={"method": method, "maximum_sites": 8}, **dict([part]))
+    assert words in text
+    assert "Input should be" not in text
+
+
+def test_the_reason_stands_beside_the_other_faults() -> None:
+    terms = {"method": "masking", "maximum_sites": 8}
+    text = problem_of(secure_aggregation=terms, strategy={"name": "median", "averaging": 2}, rounds=0)
+    assert "compares single updates" in text
+    assert "strategy.averaging:" in text
+    assert "rounds:" in text
+
+
+@pytest.mark.parametrize("terms", [{}, {"method": "none"}, {"method": ["masking"]}, "masking", None])
+def test_without_secure_aggregation_a_strange_name_is_only_unknown(terms: Any) -> None:
+    text = problem_of(secure_aggregation=terms, strategy={"name": "median"})
+    assert "strategy.name: Input should be 'fedavg'" in text
+    assert "single updates" not in text
+
+
+@pytest.mark.parametrize("strategy", ["median", None, {"name": ["median"]}, {"name": 3}])
+def test_a_strategy_of_the_wrong_form_under_masks_is_named_too(strategy: Any) -> None:
+    assert "strategy" in problem_of(secure_aggregation={"method": "masking", "maximum_sites": 8}, strategy=strategy)
 
 
 @pytest.mark.parametrize("data", [None, [], "name: x", 3])

@@ -14,6 +14,7 @@ from protocol.messages import Receipt, expect
 from protocol.signing import SigningKey, open_envelope
 from site_node.cli import app
 from site_node.errors import SettingsError
+from site_node.governance.egress import without_receipt
 from site_node.governance.records import open_records, study_records
 from site_node.settings import SitePaths, load_settings
 from tests.fakes.gated_site import GatedSite, study_of
@@ -104,10 +105,21 @@ def test_a_study_is_approved_by_the_beginning_of_its_digest_and_withdrawn(tmp_pa
     site.sweep()
     entries = json.loads(run("egress", folder, "--json")[1])
     assert entries[0]["receipt"]["accepted"] is True
-    assert json.loads(run("egress", folder, "--verify")[1])["receipts"] == 2
+    verified = json.loads(run("egress", folder, "--verify")[1])
+    assert (verified["receipts"], verified["waiting"], verified["waiting_means"]) == (2, [], None)
     assert run("approve", folder, study.digest, "--withdraw")[0] == 0
     site.sweep()
     assert json.loads(run("status", folder, "--json")[1])["studies"] == {study.digest: "withdrawn"}
+
+
+def test_an_account_without_a_name_decides_by_its_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    site = GatedSite.make(tmp_path, "approval: person\nmodalities: any\nminimum_patients: 1\n")
+    study, folder = study_of(), str(site.paths.root)
+    site.join(study)
+    monkeypatch.setattr(os, "getuid", lambda: 2**31 - 7)
+    status, output = run("approve", folder, study.digest)
+    assert status == 0, output
+    assert f"by uid-{2**31 - 7}." in output
 
 
 def test_everything_that_left_can_be_exported_and_checked_by_somebody_else(tmp_path: Path) -> None:
@@ -132,6 +144,20 @@ def test_everything_that_left_can_be_exported_and_checked_by_somebody_else(tmp_p
     assert (status, "there already" in output) == (1, True)
 
 
+def test_verify_names_what_has_no_receipt_yet_and_says_that_it_is_normal(tmp_path: Path) -> None:
+    site = GatedSite.make(tmp_path)
+    site.join(study_of())
+    found = json.loads(run("egress", str(site.paths.root), "--verify")[1])
+    assert [(entry["number"], entry["kind"]) for entry in found["waiting"]] == [
+        (1, "wardround.ledger-charge/1"),
+        (2, "wardround.approval/1"),
+    ]
+    assert found["ok"] is True
+    assert "normal" in found["waiting_means"]
+    aged = without_receipt(open_records(site.paths), site.now + 90)
+    assert [entry["age_seconds"] for entry in aged] == [90, 90]
+
+
 def test_the_budget_is_shown_in_sentences(tmp_path: Path) -> None:
     site = GatedSite.make(tmp_path)
     site.join(study_of())
@@ -139,6 +165,10 @@ def test_the_budget_is_shown_in_sentences(tmp_path: Path) -> None:
     assert status == 0
     for words in ("Lifetime budget of each patient: epsilon 24", "order 2", "not yet countersigned", "still fits"):
         assert words in output
+    lines = [line for line in output.splitlines() if "epsilon" in line]
+    assert lines
+    assert all("delta" in line for line in lines)
+    assert "at delta 0.0001 (the study's own)" in output
 
 
 def test_pause_and_resume(folder: str) -> None:
@@ -192,3 +222,7 @@ def test_other_hospitals_keys_are_shown_and_pinned_with_their_fingerprints(folde
     assert shown["key"] == SigningKey.load_or_create(SitePaths(Path(folder)).identity_key).public.text
     status, output = run("pin", folder, "north", SigningKey.generate().public.text)
     assert (status, "Another key is pinned for north" in output) == (1, True)
+    status, output = run("pin", folder, "south", "BADKEY")
+    assert (status, "The key that was given is none" in output, "peers.yaml" in output) == (1, True, False)
+    status, output = run("pin", folder, "st-anna", key.text)
+    assert (status, "st-anna is this hospital itself" in output) == (1, True)

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from protocol.study import parse_study, study_json_schema
-from ui.form_fields import Field, groups_of, specification_of, starting_value, yaml_of
+from ui.form_fields import CHOICE_WORDS, Field, groups_of, specification_of, starting_value, yaml_of
 
 
 def all_fields() -> tuple[Field, ...]:
@@ -65,3 +65,15 @@ def test_a_part_that_this_version_does_not_know_appears_by_itself() -> None:
 def test_a_required_value_is_always_written() -> None:
     field = replace(field_of("rounds"), default=5)
     assert specification_of({("rounds",): 5}, (field,)) == {"rounds": 5}
+
+
+def test_each_worded_choice_is_one_of_the_schema_and_has_its_words() -> None:
+    fields = {field.path: field for group in groups_of(study_json_schema()) for field in group.fields}
+    for path, words in CHOICE_WORDS.items():
+        assert set(fields[path].choices) == set(words)
+
+
+def test_the_terms_of_a_hidden_sum_stand_among_the_advanced() -> None:
+    fields = [field for group in groups_of(study_json_schema()) for field in group.fields]
+    hidden = [field for field in fields if field.path[0] == "secure_aggregation"]
+    assert [field.path[1] for field in hidden if not field.advanced] == ["method"]

@@ -96,6 +96,21 @@ def test_a_proposed_study_shows_each_hospital_answer(open_page: OpenPage) -> Non
     assert [button.label for button in app.button if button.disabled] == ["Start now"]
 
 
+def test_an_ended_study_without_rounds_waits_for_nobody(
+    open_page: OpenPage, hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = data.studies(hub.now)
+    ended = [{**study, "state": "failed"} if study["name"] == "effusion-cxr" else study for study in known]
+    monkeypatch.setattr(data, "studies", lambda _now: ended)
+    app = open_page("ada", "rounds")
+    app.selectbox[0].set_value("effusion-cxr").run()
+    text = text_of(app)
+    assert not app.exception
+    assert "What the hospitals answered" in text
+    assert "The study ended before it answered" in text
+    assert "Waiting for hospitals" not in text
+
+
 def test_a_researcher_can_stop_a_study(open_page: OpenPage, hub: FakeHub) -> None:
     app = open_page("ada", "rounds")
     app.button(key="stop-for-good").click().run()

@@ -82,7 +82,7 @@ def _file() -> str:
         text = upload.getvalue().decode("utf-8", errors="replace")
         st.code(text, language="yaml", height=420)
         return text
-    return st.text_area("or paste it", height=360, placeholder="name: pneumonia-cxr\nlabel:\n  classes: [no, yes]")
+    return st.text_area("or paste it", height=360, placeholder="name: pneumonia-cxr\nlabel:\n  classes: ['no', 'yes']")
 
 
 def _nothing_yet() -> None:

@@ -79,21 +79,20 @@ def _steering(session: Session, study: Study) -> None:
 
 
 def _answers(study: Study) -> None:
-    st.html(
-        markup.section(
-            "Waiting for hospitals",
-            "Each decides by its own policy; the study starts by itself once all have answered.",
-        )
-    )
+    waits = study.state == "proposed"
+    title = "Waiting for hospitals" if waits else "What the hospitals answered"
+    starts = "; the study starts by itself once all have answered" if waits else ""
+    st.html(markup.section(title, f"Each decides by its own policy{starts}."))
     names = [site.site for site in study.sites]
-    st.html(markup.grid(_answer_card(site, names) for site in study.sites))
+    silent = "No answer yet" if study.state in {"proposed", "running"} else "The study ended before it answered"
+    st.html(markup.grid(_answer_card(site, names, silent) for site in study.sites))
 
 
-def _answer_card(site: StudySite, names: list[str]) -> str:
+def _answer_card(site: StudySite, names: list[str], silent: str) -> str:
     if site.state == "approved":
         text = f"{site.training_patients or 0} training patients" if site.training_patients else "evaluates only"
     else:
-        text = words_of(site.reason).capitalize() if site.reason else "No answer yet"
+        text = words_of(site.reason).capitalize() if site.reason else silent
     body = f'<div class="wr-quiet">{escape(text)}</div>'
     return markup.card(site.site, markup.dot(markup.colour_of(site.site, names)), markup.pill(site.state), body)
 

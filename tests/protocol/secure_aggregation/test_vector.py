@@ -137,12 +137,3 @@ def test_equal_weights_need_no_largest_weight() -> None:
 def test_a_study_whose_masks_cannot_keep_their_promise_is_refused(change: dict[str, Any], words: str) -> None:
     with pytest.raises(SpecificationError, match=words):
         study_of(**change)
-
-
-@pytest.mark.parametrize(("name", "words"), [("krum", "single updates"), ("fedbuff", "different rounds")])
-def test_strategies_that_need_single_updates_or_mix_rounds_are_refused(name: str, words: str) -> None:
-    from protocol.secure_rules import secure_problems
-
-    study = study_of()
-    other = study.model_copy(update={"strategy": study.strategy.model_copy(update={"name": name})})
-    assert any(words in (sentence or "") for sentence in secure_problems(other))

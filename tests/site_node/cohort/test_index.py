@@ -133,7 +133,9 @@ def test_the_report_names_files_relative_to_the_folder(images: Path) -> None:
         "files": 10, "instances": 8, "patients": 4, "indexed": 8,
     }  # fmt: skip
     assert data["quarantined"] == [{"file": "P0000/broken.dcm", "reason": "not a DICOM file"}]
-    assert "1 quarantined" in report_as_text(report)
+    text = report_as_text(report, [images])
+    assert "1 quarantined" in text
+    assert "left out: P0000/broken.dcm: not a DICOM file" in text
 
 
 @pytest.mark.parametrize(("hospital", "patients"), [("st-anna", 239), ("harbour", 142), ("northfield", 96)])

@@ -205,15 +205,28 @@ def test_a_ledger_with_another_history_is_behind_though_it_is_as_long(site: Gate
     assert refusal_of(site, site.task(SECOND, ledger_head=kept.head)) is Reason.LEDGER_BEHIND
 
 
-def test_the_same_study_charged_again_after_a_restore_is_the_same_ledger(site: GatedSite) -> None:
+def test_the_same_study_charged_again_after_a_restore_is_another_ledger_and_both_charges_stand(site: GatedSite) -> None:
+    """Else a gate that forgot which rounds it has answered would answer them again on the same budget."""
     backup = site.back_up()
     site.join(FIRST)
     [kept] = site.charges()
+    once = worst(site)
     site.restore(backup)
     site.join(FIRST)
-    assert site.charges() == [kept]
-    site.give(site.task(FIRST, ledger_head=kept.head))
-    assert not is_behind(open_records(site.paths))
+    [again] = site.charges()
+    assert (again.charged, again.number) == (kept.charged, kept.number)
+    assert again.chain != kept.chain
+    site.receive_all(accepted=False)  # the hub keeps the first one
+    assert refusal_of(site, site.task(FIRST, ledger_head=kept.head)) is Reason.LEDGER_BEHIND
+    site.post(record_of(site, kept))
+    site.sweep()
+    assert run("reconcile", str(site.paths.root), "--yes")[0] == 0
+    site.sweep()
+    told = site.charges()[-1]
+    assert (told.study_digest, told.follows) == (FIRST.digest, kept.head)
+    assert worst(site) > once
+    task = site.give(site.task(FIRST, 2, ledger_head=told.head))
+    assert (site.verdict(task.task_id) or {})["verdict"] == "accept"
 
 
 def test_what_the_hub_refused_because_of_the_gap_is_told_again_after_it(site: GatedSite) -> None:
@@ -307,6 +320,17 @@ def test_reconcile_shows_the_gap_and_charges_it_once_and_only_if_told_to(restore
     gaps = [entry for entry in all_entries(open_records(site.paths)) if isinstance(entry, GapEntry)]
     assert len(gaps) == 1
     assert json.loads(run("budget", folder, "--json")[1])["behind"] is False
+
+
+def test_reconcile_names_the_studies_to_withdraw_after_a_restore(site: GatedSite) -> None:
+    """Rounds answered since the backup are forgotten, and no head of the ledger tells."""
+    folder = str(site.paths.root)
+    assert "--withdraw" not in run("reconcile", folder)[1]
+    site.join(FIRST)
+    site.restore(site.back_up())
+    status, output = run("reconcile", folder)
+    assert (status, "--withdraw" in output, FIRST.digest in output) == (0, True, True)
+    assert json.loads(run("reconcile", folder, "--json")[1])["approved_studies"] == [FIRST.digest]
 
 
 def test_receipts_are_the_countersignatures(site: GatedSite) -> None:

@@ -420,14 +420,17 @@ def test_keys_are_pinned_once_and_another_key_needs_a_person(tmp_path: Path) -> 
     paths = GatedSite.make(tmp_path).paths
     one, other = SigningKey.generate().public, SigningKey.generate().public
     assert load_peers(paths) == {}
-    pin_peer(paths, "north", one.text)
-    pin_peer(paths, "north", one.text)
+    pin_peer(paths, OWN, "north", one.text)
+    pin_peer(paths, OWN, "north", one.text)
     with pytest.raises(SettingsError, match="Another key is pinned for north"):
-        pin_peer(paths, "north", other.text)
-    with pytest.raises(SettingsError, match="none"):
-        pin_peer(paths, "south", "not a key")
+        pin_peer(paths, OWN, "north", other.text)
+    with pytest.raises(SettingsError, match="key that was given is none") as refused:
+        pin_peer(paths, OWN, "south", "not a key")
+    assert peers_path(paths).name not in str(refused.value)  # the file is not to blame
+    with pytest.raises(SettingsError, match="this hospital itself"):
+        pin_peer(paths, OWN, OWN, other.text)
     with pytest.raises(SettingsError, match="name that no site can have"):
-        pin_peer(paths, "No Site", one.text)
+        pin_peer(paths, OWN, "No Site", one.text)
     assert load_peers(paths) == {"north": one}
     groups = fingerprint(one).split(" ")
     assert len(groups) == 16

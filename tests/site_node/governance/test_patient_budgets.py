@@ -22,6 +22,7 @@ from protocol.study import StudySpec
 from site_node.budget_report import budget_overview, sentences_of
 from site_node.cohort_members import CohortMembers, group_digest, read_spent
 from site_node.errors import GateError
+from site_node.governance.context import fresh_nonce
 from site_node.governance.ledger_entries import Entry, LedgerEntry
 from site_node.governance.patient_accounts import SCHEMA, accounts_of, charged_patients, keep_group, plus, unaffording
 from site_node.governance.policy import load_policy
@@ -284,7 +285,7 @@ def test_whatever_is_asked_of_whom_no_patient_s_filter_is_ever_exceeded(
             keep_group(database, cohort, joining)
             digest = digest_of(len(entries))
             fields = {"study_digest": digest, "cohort_digest": cohort, "patients": "training", "delta": 1e-4}
-            entries.append(LedgerEntry.model_validate({**fields, "event": event}))
+            entries.append(LedgerEntry.model_validate({**fields, "event": event, "nonce": fresh_nonce()}))
             for who in joining:
                 taken.setdefault(who, []).append(event)
     assert budget.order is not None

@@ -23,6 +23,7 @@ CASES: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({"mechanisms": ["site-level"]}, {}, "'dp-sgd' is not among `mechanisms`"),
     ({"noised_evaluation": True}, {}, "`noised_evaluation` demands it"),
     ({"secure_aggregation_required": True}, {}, "`secure_aggregation_required` refuses that"),
+    ({"secure_aggregation_required": ["homomorphic"]}, {}, "hub would see this hospital's update alone"),
     ({}, {"evaluation": {"noise_epsilon": 1.0, "at_most": 100}, "rounds": 60}, "lower evaluation.at_most"),
 ]
 
@@ -46,8 +47,14 @@ def test_a_masked_study_satisfies_who_will_not_be_seen_alone() -> None:
     masked = {"method": "masking", "maximum_sites": 8, "maximum_weight": 100}
     sites = {"minimum_sites": 4, "training_patients": 100}
     asked = study_of(participants=sites, secure_aggregation=masked, transport={"compression": "none"})
-    policy = Policy(secure_aggregation_required=True, mechanisms=["dp-sgd"])
-    assert objection_to(policy, asked, noise_multiplier_of(asked)) is None
+    for required in (True, ["masking"], ["masking", "homomorphic"]):
+        policy = Policy.model_validate({"secure_aggregation_required": required, "mechanisms": ["dp-sgd"]})
+        assert objection_to(policy, asked, noise_multiplier_of(asked)) is None
+    objection = objection_to(Policy(secure_aggregation_required=["homomorphic"]), asked, noise_multiplier_of(asked))
+    assert objection is not None
+    assert objection.sentence == "secure_aggregation.method 'masking' is not among `secure_aggregation_required`."
+    with pytest.raises(ValueError, match="secure_aggregation_required"):
+        Policy.model_validate({"secure_aggregation_required": []})  # true says: any
 
 
 def test_the_policy_knows_every_mechanism_of_a_study() -> None:

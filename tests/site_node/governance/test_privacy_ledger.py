@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from compose.simulated_site import nonces_of
 from protocol.messages import Approval, Reason, StudyClosed, TaskKind, UpdateNotice
 from protocol.privacy_accounting import epsilon_of
 from site_node.budget_report import budget_overview
@@ -211,15 +212,22 @@ def test_whether_a_study_is_charged_is_a_query_that_uses_its_index(site: GatedSi
     assert "ledger_by_study" in plan["detail"]
 
 
-def test_the_ledger_is_the_same_whenever_it_was_written(tmp_path: Path) -> None:
-    """Its head goes into tasks, whose digests key the noise: no clock may be in it."""
+def test_with_the_same_nonces_the_ledger_is_the_same_whenever_it_was_written(tmp_path: Path) -> None:
+    """Its head goes into tasks, whose digests key the noise: a simulation repeats it, so no clock may be in it."""
     heads = []
     for name, now in (("one", 1_900_000_000.0), ("other", 1_950_000_000.0)):
         site = GatedSite.make(tmp_path / name)
-        site.now = now
+        site.now, site.nonce = now, nonces_of(seed=7, site="st-anna")
         site.join(study_of())
         heads.append(hash_chain.head(open_records(site.paths), "ledger"))
     assert heads[0] == heads[1]
+
+
+def test_the_simulation_s_nonces_are_repeatable_and_each_is_another() -> None:
+    nonces = nonces_of(1, "anna"), nonces_of(1, "anna"), nonces_of(2, "anna"), nonces_of(1, "bela")
+    first, again, other_seed, other_site = ([nonce() for _ in range(3)] for nonce in nonces)
+    assert first == again
+    assert len({*first, *other_seed, *other_site}) == 9
 
 
 def test_the_first_use_of_a_budget_and_each_change_stand_in_the_ledger(site: GatedSite) -> None:

@@ -63,3 +63,11 @@ def test_noise_that_does_not_reach_the_target_is_refused_by_the_gates_own_accoun
     assert objection_to(Policy(), study, noise) is None
     assert objection_to(Policy(), study, 0.9 * noise) is not None
     assert objection_to(Policy(mechanisms=["dp-sgd"]), study, noise) is not None
+
+
+def test_a_hospital_says_on_how_many_of_the_others_a_study_may_count_at_most() -> None:
+    study = shared_study(honest_fraction=0.95)
+    objection = objection_to(Policy(), study, noise_multiplier_of(study))
+    assert objection is not None
+    assert objection.sentence == "privacy.honest_fraction 0.95 is above `maximum_honest_fraction` 0.9."
+    assert objection_to(Policy(maximum_honest_fraction=0.95), study, noise_multiplier_of(study)) is None

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -6,9 +7,10 @@ import torch
 
 from protocol.metrics import MASKED_BINS, NOISED_BINS, summarise
 from protocol.study import StudySpec, parse_study
-from site_node.errors import NoHeldOutPatientsError, NotFiniteError
+from protocol.tensors import Weights
+from site_node.errors import NoHeldOutPatientsError
 from site_node.training.evaluation import evaluate, patient_scores
-from site_node.training.networks import build_network, initial_weights
+from site_node.training.networks import build_network, initial_weights, load_into
 from tests.site_node.training.examples import make_noise, make_patients, make_study
 
 PATIENTS = make_patients([1, 3, 2, 1, 4])
@@ -70,7 +72,53 @@ def test_nobody_held_out_is_refused() -> None:
         evaluate(make_study(), initial_weights(make_study()), {}, make_noise())
 
 
-def test_scores_that_are_not_finite_are_refused() -> None:
+def asking_about_bright_images(study: StudySpec) -> Weights:
+    """Return finite weights under which an image as bright as BRIGHT overflows and the others do not."""
+    base = initial_weights(study)
+    first = next(iter(base))
+    return base | {first: base[first] * np.float32(1e35)}
+
+
+BRIGHT = 6e4
+TARGET = 2
+WITH_TARGET = replace(PATIENTS, images=PATIENTS.images.copy())
+WITH_TARGET.images[PATIENTS.images_of(TARGET)] = BRIGHT
+
+
+@pytest.mark.parametrize("rule", ["mean", "max"])
+@pytest.mark.parametrize("noise_epsilon", [0.5, None])
+def test_weights_that_ask_about_one_patient_get_the_same_kind_of_answer_from_neighbours(
+    rule: str, noise_epsilon: float | None
+) -> None:
+    study = parse_study(
+        make_study(normalisation="none").model_dump(mode="json", by_alias=True)
+        | {"label": {"classes": ["no", "yes"], "patient_score": rule}, "evaluation": {"noise_epsilon": noise_epsilon}}
+    )
+    weights = asking_about_bright_images(study)
+    assert all(np.isfinite(array).all() for array in weights.values())
+    network = build_network(study).eval()
+    load_into(network, weights)
+    with torch.no_grad():
+        logits = network(torch.from_numpy(WITH_TARGET.images.astype(np.float32))).squeeze(1)
+    asked = [bool(torch.isnan(logits[WITH_TARGET.images_of(p)]).any()) for p in range(WITH_TARGET.patients)]
+    assert asked == [patient == TARGET for patient in range(WITH_TARGET.patients)]
+
+    there, absent = (evaluate(study, weights, {"test": p}, make_noise())["test"] for p in (WITH_TARGET, PATIENTS))
+    assert there.bins == absent.bins
+    moved = np.abs(np.subtract(there.dense(), absent.dense()))
+    assert moved.sum() <= 2, "one patient moves from one bin to another, under the same noise"
+
+
+def test_a_patient_without_a_finite_score_counts_as_undecided() -> None:
+    study = make_study(normalisation="none")
+    network = build_network(study).eval()
+    load_into(network, asking_about_bright_images(study))
+    scores = patient_scores(study, network, WITH_TARGET, torch.device("cpu"))
+    assert scores[TARGET] == 0.5
+    assert np.isfinite(scores).all()
+
+
+def test_a_version_that_diverged_for_everybody_is_no_better_than_chance() -> None:
     weights = {name: np.full_like(array, np.nan) for name, array in initial_weights(make_study()).items()}
-    with pytest.raises(NotFiniteError):
-        evaluate(make_study(), weights, {"test": PATIENTS}, make_noise())
+    histograms = evaluate(make_study(), weights, {"test": PATIENTS}, make_noise())["test"]
+    assert (summarise(histograms).patients, summarise(histograms).auc) == (PATIENTS.patients, 0.5)

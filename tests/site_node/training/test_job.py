@@ -234,9 +234,24 @@ def test_a_site_that_does_not_train_tells_its_administrator_why_and_what_to_do(s
     assert figures is not None
     assert (figures.training_patients, figures.held_out_patients, figures.problem) == (0, 8, None)
     [told] = [entry for entry in logs if entry["log_level"] == "warning"]
+    assert set(told) == {"event", "log_level", "site", "study", "why"}, "no figure about patients is logged"
     assert told["site"] == settings.name
     assert "all of one class" in told["why"]
     assert "Check the label column" in told["why"]
+
+
+def test_labels_without_images_are_told_with_the_remedy_and_no_small_number(settings: SiteSettings) -> None:
+    rows = settings.labels.read_text().splitlines()
+    place = rows[0].split(",").index("sop_instance_uid")
+    cells = rows[1].split(",")
+    settings.labels.write_text("\n".join([*rows, ",".join([*cells[:place], "1.2.3", *cells[place + 1 :]])]) + "\n")
+    with capture_logs() as logs:
+        run(settings, "cohort")
+    [told] = [entry for entry in logs if entry["event"] == "left out of the study"]
+    assert set(told) == {"event", "log_level", "site", "study", "why"}
+    assert told["why"].startswith("fewer than 10 rows of labels.csv: no usable image")
+    assert "wardround site index" in told["why"]
+    assert "1.2.3" not in str(told)
 
 
 def test_a_failed_job_s_log_names_the_site(settings: SiteSettings) -> None:

@@ -1,0 +1,52 @@
+"""What fell out of a cohort, said once to the site's administrator: how many files or rows, why, and what to do."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from site_node.cohort.cohort import BELOW_MINIMUM, ONE_CLASS, SEVERAL_SPLITS
+from site_node.cohort.contents import UNDECODABLE, VANISHED
+from site_node.cohort.labels import CONTRADICTION, FOREIGN_SPLIT, FOREIGN_VALUE, NO_INSTANCE, NO_VALUE
+from site_node.cohort.matching import ORPHAN, OTHER_PATIENT, SEVERAL_FRAMES, UNLABELLED
+
+SMALLEST_SAID = 10
+KINDS = {"image: ": "images", "label: ": "rows of labels.csv"}
+SAID_ELSEWHERE = {BELOW_MINIMUM, ONE_CLASS}
+OF_THE_STUDY = "This is the study's choice; nothing is to be done."
+REMEDIES = {
+    UNLABELLED: "Add their rows to labels.csv if they belong to this study.",
+    ORPHAN: "Check the UIDs in labels.csv; add the images and run `wardround site index` again.",
+    OTHER_PATIENT: "Correct the patient id in labels.csv.",
+    SEVERAL_FRAMES: "Offer single pictures if they belong to this study.",
+    VANISHED: "Run `wardround site index`.",
+    UNDECODABLE: "Export these files anew and run `wardround site index`.",
+    NO_INSTANCE: "Fill in both columns.",
+    NO_VALUE: "Fill in the label column if these images belong to this study.",
+    FOREIGN_VALUE: "Write a class's name as the study spells it, or its number.",
+    FOREIGN_SPLIT: "Use one of the three words, or leave the column empty.",
+    CONTRADICTION: "Keep one row of each instance.",
+    SEVERAL_SPLITS: "Put all rows of a patient into one split.",
+}
+
+
+@dataclass(frozen=True)
+class FallenOut:
+    """One reason with its remedy; `is_fault` tells that somebody may want to correct something."""
+
+    why: str
+    is_fault: bool
+
+
+def fallen_out(dropped: Mapping[str, int], minimum: int) -> Iterator[FallenOut]:
+    """Say each reason of a cohort's `dropped` but those that the whole site has for not training.
+
+    Files and rows are counted, patients are not; a number below the minimum is hidden.
+    """
+    least = max(minimum, SMALLEST_SAID)
+    for reason, number in sorted(dropped.items()):
+        if reason in SAID_ELSEWHERE:
+            continue
+        said = reason
+        for kind, words in KINDS.items():
+            if reason.startswith(kind):
+                said = f"{number if number >= least else f'fewer than {least}'} {words}: {reason.removeprefix(kind)}"
+        yield FallenOut(f"{said}. {REMEDIES.get(reason, OF_THE_STUDY)}", reason in REMEDIES)
