@@ -3,10 +3,7 @@
 import importlib
 from typing import Annotated
 
-from compose.interruption import ended_by_interrupt
-
-with ended_by_interrupt():
-    import typer
+import typer
 
 FORWARD = {"allow_extra_args": True, "ignore_unknown_options": True, "allow_interspersed_args": False}
 EXTRAS = {"hub": "hub", "site": "site", "ui": "ui", "demo": "all", "simulate": "all"}
@@ -70,8 +67,7 @@ def simulate(context: typer.Context) -> None:
 def _forward(module: str, context: typer.Context) -> None:
     name = str(context.info_name)
     try:
-        with ended_by_interrupt():
-            part = importlib.import_module(module)
+        part = importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name is None or error.name.split(".")[0] in {"hub", "site_node", "ui", "compose", "protocol"}:
             raise

@@ -4,7 +4,6 @@ A handler that only sets a flag cannot lose a process between its birth and its 
 """
 
 import signal
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -48,21 +47,3 @@ def caught_signals() -> Iterator[Interruption]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-@contextmanager
-def ended_by_interrupt() -> Iterator[None]:
-    """Let Ctrl-C end the process outright while packages are loaded.
-
-    Python's own KeyboardInterrupt can be lost there: it is dropped where it meets a callback of the import system or a
-    package's bare `except`, and the command would go on. Nothing is open yet that would want an orderly end.
-    """
-    is_ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    if not is_ours or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)

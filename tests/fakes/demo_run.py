@@ -32,6 +32,11 @@ SMALL_STUDY: dict[str, Any] = {
 }
 
 
+def _heed_ctrl_c() -> None:
+    # Tests that run in a shell's background inherit an ignored SIGINT; a terminal's command does not.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @dataclass
 class DemoRun:
     """One `wardround demo` process."""
@@ -48,7 +53,13 @@ class DemoRun:
             command += ["--study", str(folder / "study.yaml")]
         with (folder / "output.txt").open("a") as output:
             process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, text=True, start_new_session=True
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                text=True,
+                start_new_session=True,
+                preexec_fn=_heed_ctrl_c,
             )
         return cls(folder / "demo", process)
 
