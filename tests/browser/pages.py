@@ -15,7 +15,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 from tests.fakes.fake_hub import PASSWORD
 
-WAIT_SECONDS = 60
+WAIT_SECONDS = 120
 FAULTS = '[data-testid="stException"], [data-testid="stAlert"], .wr-note-box.bad'
 
 
