@@ -27,7 +27,8 @@ from compose.simulated_hub import SimulatedHub
 from compose.simulated_site import SimulatedSite
 from compose.snapshot import Snapshot, snapshot_of
 from protocol.errors import ProtocolError
-from protocol.study import NAME_PATTERN, StudySpec
+from protocol.study import StudySpec
+from protocol.study_parts import NAME_PATTERN
 from site_node.errors import SiteError
 
 REPORT = "report.json"

@@ -22,7 +22,7 @@ from protocol.message import Count, Message, MessageType, RoundNumber
 from protocol.metrics import ScoreHistograms
 from protocol.privacy_events import PrivacyEvent
 from protocol.secure_messages import SECURE_HUB_TO_SITE, SECURE_SITE_TO_HUB
-from protocol.study import HeldOutSplit, Name
+from protocol.study_parts import HeldOutSplit, Name
 
 PROTOCOL_VERSION = 1
 MAX_MESSAGE_BYTES = 4 << 20

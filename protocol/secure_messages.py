@@ -22,7 +22,7 @@ from pydantic import Field, StringConstraints
 
 from protocol.digest import Digest, digest_of
 from protocol.message import Message, RoundNumber
-from protocol.study import Name
+from protocol.study_parts import Name
 
 MOST_MEMBERS = 4096
 

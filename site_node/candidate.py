@@ -17,7 +17,7 @@ from protocol.errors import DigestError
 from protocol.message import Count
 from protocol.messages import Reason
 from protocol.metrics import ScoreHistograms
-from protocol.study import HeldOutSplit
+from protocol.study_parts import HeldOutSplit
 from site_node.durable import GROUP_WRITES, remove, sync_folder, unfinished_beside, write_durably
 from site_node.errors import GateError
 from site_node.settings import SitePaths

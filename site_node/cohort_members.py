@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
 from protocol.digest import Digest, canonical_json, digest_of, digest_of_bytes, hex_of, parse_json
 from protocol.errors import DigestError
-from protocol.study import Split
+from protocol.study_parts import Split
 from site_node.durable import write_durably
 from site_node.errors import GateError, OrderError
 from site_node.settings import SitePaths

@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from protocol.study import Name
+from protocol.study_parts import Name
 from site_node.errors import SettingsError
 
 MAX_SETTINGS_BYTES = 64 * 1024

@@ -12,7 +12,7 @@ from hub.aggregation.fedavg import FedAvg
 from hub.aggregation.strategy import CountedUpdate, ServerState
 from hub.registry.blobs import BlobStore
 from protocol.site_level import next_update_norm
-from protocol.study import Privacy
+from protocol.study_parts import Privacy
 
 
 @dataclass(frozen=True)

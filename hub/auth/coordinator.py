@@ -26,7 +26,7 @@ from hub.storage.database import Session
 from hub.storage.tables import PersonRow, SiteRow
 from protocol.messages import PROTOCOL_VERSION, Enrolment, expect
 from protocol.signing import PublicKey, open_envelope, read_unverified
-from protocol.study import NAME_PATTERN
+from protocol.study_parts import NAME_PATTERN
 
 SEEN_EVERY_SECONDS = 10.0
 

@@ -17,7 +17,7 @@ from hub.settings import token_secret
 from hub.storage import sign_in_stores, stores
 from hub.storage.database import Session
 from hub.storage.tables import PersonRow
-from protocol.study import NAME_PATTERN
+from protocol.study_parts import NAME_PATTERN
 
 _log = structlog.get_logger()
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from hub.storage.tables import EvaluationRow, PooledEvaluationRow
 from protocol.messages import EvaluationReport, expect
 from protocol.metrics import ScoreHistograms, merge, summarise
-from protocol.study import HeldOutSplit
+from protocol.study_parts import HeldOutSplit
 
 
 class PooledReport(BaseModel):

@@ -18,7 +18,8 @@ from protocol.metrics import BINS, MASKED_BINS, NOISED_BINS, Counts, ScoreHistog
 from protocol.secure_aggregation.masking import SignedMask, add_masks
 from protocol.secure_aggregation.ring import Integers, Ring, Words
 from protocol.secure_messages import MOST_MEMBERS, WORDS_OF_A_PIECE
-from protocol.study import HeldOutSplit, StudySpec
+from protocol.study import StudySpec
+from protocol.study_parts import HeldOutSplit
 
 RING = Ring(32)
 BOUND = RING.largest // MOST_MEMBERS

@@ -25,7 +25,8 @@ from numpy.typing import NDArray
 from protocol.errors import MaskingError
 from protocol.secure_aggregation.ring import Ring, Words
 from protocol.shared_noise import RING, shared_noise_of
-from protocol.study import SecureAggregation, StudySpec
+from protocol.study import StudySpec
+from protocol.study_parts import SecureAggregation
 
 WEIGHT_BASE_BITS = 4
 WEIGHT_DIGITS = 6

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Literal
 
 from protocol.digest import digest_of
-from protocol.study import Split, StudySpec
+from protocol.study import StudySpec
+from protocol.study_parts import Split
 from site_node.cohort.index_database import open_index
 from site_node.cohort.labels import read_labels
 from site_node.cohort.matching import Match, matches_of

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import get_args
 
-from protocol.study import Label, Split
+from protocol.study_parts import Label, Split
 from site_node.errors import LabelsError
 
 PATIENT_COLUMN, INSTANCE_COLUMN, SPLIT_COLUMN = "patient_id", "sop_instance_uid", "split"

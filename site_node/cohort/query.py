@@ -7,7 +7,7 @@ labels.csv, where the header is silent) does not say.
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from protocol.study import Cohort as Criteria
+from protocol.study_parts import Cohort as Criteria
 from site_node.dicom.headers import InstanceHeader
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from protocol.study import Split
+from protocol.study_parts import Split
 from site_node.cohort.cohort import Cohort, Patient
 from site_node.cohort_members import CohortMembers, SpentPatients, ledger_pseudonym
 

@@ -9,7 +9,7 @@ import hashlib
 import hmac
 from collections.abc import Collection
 
-from protocol.study import Split, Splits
+from protocol.study_parts import Split, Splits
 
 SPLIT_CONTEXT = b"wardround.split/1\0"
 PSEUDONYM_CONTEXT = b"wardround.pseudonym/1\0"

@@ -16,7 +16,8 @@ from protocol.secure_aggregation.histograms import masked_words
 from protocol.secure_aggregation.masking import SignedMask
 from protocol.secure_aggregation.vector import VectorTerms
 from protocol.secure_messages import MaskedHistograms
-from protocol.study import HeldOutSplit, StudySpec
+from protocol.study import StudySpec
+from protocol.study_parts import HeldOutSplit
 from protocol.tensors import read_manifest
 from site_node.candidate import Candidate, candidate_folder, payload_path, read_candidate
 from site_node.durable import remove

@@ -15,7 +15,7 @@ import yaml
 from protocol.digest import hex_of
 from protocol.errors import SignatureError
 from protocol.signing import PublicKey
-from protocol.study import NAME_PATTERN
+from protocol.study_parts import NAME_PATTERN
 from site_node.durable import write_durably
 from site_node.errors import SettingsError
 from site_node.settings import SitePaths, read_yaml

@@ -15,7 +15,8 @@ from torch import nn
 
 from protocol.metrics import ScoreHistograms
 from protocol.secure_aggregation.histograms import bins_of, sums_histograms
-from protocol.study import HeldOutSplit, StudySpec
+from protocol.study import StudySpec
+from protocol.study_parts import HeldOutSplit
 from protocol.tensors import Weights
 from site_node.errors import NoHeldOutPatientsError
 from site_node.privacy.noise import NoiseSource

@@ -20,7 +20,8 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from protocol.digest import canonical_json, digest_of_bytes, hex_of
 from protocol.errors import DigestError, ProtocolError, TensorError
 from protocol.messages import Activity, Reason
-from protocol.study import HeldOutSplit, StudySpec, parse_study
+from protocol.study import StudySpec, parse_study
+from protocol.study_parts import HeldOutSplit
 from protocol.tensors import Weights, decode_weights, encode_weights
 from site_node.candidate import Candidate, CohortFigures, write_candidate, write_cohort_figures
 from site_node.cohort.cohort import BELOW_MINIMUM, ONE_CLASS, Cohort, build_cohort

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from protocol.digest import digest_of, hex_of
-from protocol.study import Split, StudySpec
+from protocol.study import StudySpec
+from protocol.study_parts import Split
 from site_node.cohort.cohort import Cohort, ImageRef
 from site_node.dicom.pixels import read_pixels
 from site_node.durable import unfinished_beside

@@ -25,7 +25,7 @@ from monai.transforms import (
 from numpy.typing import NDArray
 from torch import Tensor
 
-from protocol.study import Preprocessing
+from protocol.study_parts import Preprocessing
 from site_node.errors import PixelsError
 from site_node.privacy.noise import SecureStream
 

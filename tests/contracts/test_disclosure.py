@@ -13,7 +13,7 @@ from protocol.disclosure import DISCLOSURES, NOT_COVERED, REMARKS, Cover, cover_
 from protocol.message import Message
 from protocol.messages import HUB_TO_SITE, SITE_TO_HUB, Enrolment
 from protocol.metrics import ScoreHistograms
-from protocol.study import Name
+from protocol.study_parts import Name
 
 LEAVING: tuple[type[Message], ...] = (*SITE_TO_HUB, Enrolment)
 ANNOUNCED = {"UpdateNotice": {"payload"}}  # bytes beside the message, which it announces

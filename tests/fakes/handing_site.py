@@ -15,7 +15,8 @@ from protocol.metrics import ScoreHistograms
 from protocol.secure_aggregation.histograms import bins_of
 from protocol.shared_noise import shared_noise_of
 from protocol.signing import PublicKey, SigningKey
-from protocol.study import HeldOutSplit, StudySpec, parse_study
+from protocol.study import StudySpec, parse_study
+from protocol.study_parts import HeldOutSplit
 from protocol.tensors import Weights, encode_weights
 from site_node.agent.agent import Agent
 from site_node.agent.hub_client import HubClient

@@ -27,7 +27,8 @@ from protocol.secure_messages import (
     digest_of_names,
 )
 from protocol.signing import SigningKey, sign
-from protocol.study import HeldOutSplit, StudySpec
+from protocol.study import StudySpec
+from protocol.study_parts import HeldOutSplit
 from site_node.candidate import Candidate, write_candidate
 from site_node.governance.peers import write_peers
 from tests.fakes.gated_site import BASE_MANIFEST, GatedSite, study_of

@@ -19,7 +19,7 @@ from protocol.metrics import ScoreHistograms, geometric_variance, merge, summari
 from protocol.secure_aggregation.histograms import RING
 from protocol.secure_messages import MaskedHistograms, MaskingKeys
 from protocol.signing import read_unverified
-from protocol.study import HeldOutSplit
+from protocol.study_parts import HeldOutSplit
 from tests.fakes.handing_site import HandingSite
 from tests.federation.masked_federation import NAMES, MaskedFederation, masked_federation
 

@@ -9,7 +9,7 @@ import pytest
 from hub.rounds.views import COUNTS, SMALLEST_SHOWN_COUNT, metrics_view
 from protocol.messages import EvaluationReport, ModelReference
 from protocol.metrics import ScoreHistograms
-from protocol.study import HeldOutSplit
+from protocol.study_parts import HeldOutSplit
 
 DIGEST = "sha256:" + "0" * 64
 SIZES = ((6, 7), (2, 13), (1, 2))

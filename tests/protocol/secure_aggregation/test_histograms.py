@@ -15,7 +15,8 @@ from protocol.secure_aggregation.histograms import (
     words_of,
 )
 from protocol.secure_messages import MOST_MEMBERS, MOST_PIECES, WORDS_OF_A_PIECE
-from protocol.study import HeldOutSplit, StudySpec
+from protocol.study import StudySpec
+from protocol.study_parts import HeldOutSplit
 from tests.fakes.handing_site import masked_study
 
 SPLITS: tuple[HeldOutSplit, ...] = ("test", "validation")

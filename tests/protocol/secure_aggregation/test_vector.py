@@ -19,7 +19,8 @@ from protocol.secure_aggregation.vector import (
     weight_digits,
     weights_sum,
 )
-from protocol.study import SecureAggregation, StudySpec, parse_study
+from protocol.study import StudySpec, parse_study
+from protocol.study_parts import SecureAggregation
 
 MASKING = {"method": "masking", "maximum_sites": 8, "maximum_weight": 100}
 

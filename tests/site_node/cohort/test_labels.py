@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from protocol.messages import Reason
-from protocol.study import Label
+from protocol.study_parts import Label
 from site_node.cohort.labels import (
     CONTRADICTION,
     FOREIGN_SPLIT,

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.study import Splits
+from protocol.study_parts import Splits
 from site_node.cohort.splits import instance_digest, pseudonym, split_by_hash, split_of
 
 KEY, OTHER_KEY = b"k" * 32, b"o" * 32

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from protocol.study import Split
+from protocol.study_parts import Split
 from site_node.cohort.cohort import Cohort, ImageRef, Patient
 from site_node.training.patients import draw_batch, prepare_cohort
 from tests.site_node.training.examples import COHORT, make_noise, make_patients, make_study
