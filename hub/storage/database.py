@@ -21,6 +21,7 @@ from sqlalchemy.pool import StaticPool
 __all__ = ["Database", "Session", "text"]
 
 BUSY_TIMEOUT_SECONDS = 30
+POOL_CONNECTIONS = 10
 _WRITERS_LOCK = 0x7761726472  # any fixed number; it names the lock among PostgreSQL's advisory locks
 
 
@@ -61,7 +62,11 @@ class Database:
 
 
 def _postgresql_engine(url: str) -> Engine:
-    engine = create_engine(url, pool_pre_ping=True, hide_parameters=True)
+    # People write postgresql://; without a driver's name SQLAlchemy would look for one that we do not install.
+    address = url.replace("postgresql://", "postgresql+psycopg://", 1)
+    engine = create_engine(
+        address, pool_pre_ping=True, hide_parameters=True, pool_size=POOL_CONNECTIONS, max_overflow=POOL_CONNECTIONS
+    )
     event.listen(engine, "begin", _begin_postgresql)
     return engine
 

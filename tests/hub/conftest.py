@@ -1,4 +1,7 @@
-"""A hub in a temporary folder, with a clock that tests set and a list instead of a worker."""
+"""A hub in a temporary folder, with a clock that tests set and a list instead of a worker.
+
+It works on SQLite; the tests of a module marked `both_databases` run once more on a real PostgreSQL.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -13,6 +16,7 @@ from hub.settings import Settings
 from hub.storage.migrate import upgrade
 from protocol.study import StudySpec, parse_study
 from tests.fakes.hospital import Hospital
+from tests.fakes.postgresql import cluster, fresh_database
 
 PASSWORD = "a long enough password"
 
@@ -47,9 +51,29 @@ def queue() -> Queue:
     return Queue()
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a marked module's tests on both databases."""
+    if "database_url" in metafunc.fixturenames:
+        both = metafunc.definition.get_closest_marker("both_databases") is not None
+        metafunc.parametrize("database_url", ["sqlite", "postgresql"] if both else ["sqlite"], indirect=True)
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[Path]:
+    """A PostgreSQL server: the folder of its socket."""
+    with cluster() as folder:
+        yield folder
+
+
 @pytest.fixture
-def services(tmp_path: Path, clock: Clock, queue: Queue) -> Iterator[Services]:
-    opened = open_services(Settings(dir=tmp_path / "hub"), queue, clock)
+def database_url(request: pytest.FixtureRequest) -> str:
+    """The URL of an empty database; empty for SQLite in the hub's folder."""
+    return fresh_database(request.getfixturevalue("postgresql")) if request.param == "postgresql" else ""
+
+
+@pytest.fixture
+def services(tmp_path: Path, clock: Clock, queue: Queue, database_url: str) -> Iterator[Services]:
+    opened = open_services(Settings(dir=tmp_path / "hub", database_url=database_url), queue, clock)
     upgrade(opened.database)
     yield opened
     opened.waker.close()

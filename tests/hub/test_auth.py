@@ -26,6 +26,8 @@ from protocol.signing import read_unverified, sign
 from tests.fakes.hospital import Hospital
 from tests.hub.conftest import PASSWORD, Clock
 
+pytestmark = pytest.mark.both_databases
+
 SECRET = b"s" * 32
 OPERATOR = "operator:console"
 

@@ -15,6 +15,8 @@ from hub.storage.database import Database
 from hub.storage.migrate import is_current, upgrade
 from hub.storage.tables import Base, SiteRow
 
+pytestmark = pytest.mark.both_databases
+
 
 def test_migrations_build_exactly_the_tables_of_the_code(services: Services) -> None:
     with services.database.engine.connect() as connection:

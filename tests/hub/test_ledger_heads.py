@@ -26,6 +26,8 @@ from tests.fakes.hospital import Hospital
 from tests.hub.conftest import Queue
 from tests.hub.rounds.bench import Bench, filled, study_of
 
+pytestmark = pytest.mark.both_databases
+
 PRIVATE: dict[str, Any] = {"privacy": {"epsilon": 8.0, "delta": 1e-4}, "participants": {"training_patients": 100}}
 NOISED: dict[str, Any] = {"evaluation": {"noise_epsilon": 0.5}}
 

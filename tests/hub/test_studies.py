@@ -17,6 +17,8 @@ from protocol.study import StudySpec, parse_study
 from tests.fakes.hospital import Hospital
 from tests.hub.conftest import specification
 
+pytestmark = pytest.mark.both_databases
+
 
 def answer(services: Services, hospital: Hospital, digest: str, decision: str = "approved", **more: Any) -> None:
     approval = hospital.approval(digest, decision, **more)

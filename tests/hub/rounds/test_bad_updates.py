@@ -19,6 +19,8 @@ from protocol.tensors import encode_weights
 from tests.hub.conftest import Clock
 from tests.hub.rounds.bench import EVENTS, Bench, filled, study_of, weights_of
 
+pytestmark = pytest.mark.both_databases
+
 ZSTANDARD = {"transport": {"compression": "zstandard"}}
 ODD = {"bias": np.ones(3, np.float32), "kernel": np.ones((1, 2), np.float32)}
 

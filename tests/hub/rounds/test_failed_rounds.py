@@ -8,6 +8,8 @@ from hub.storage import stores
 from protocol.messages import TaskKind
 from tests.hub.rounds.bench import Bench, filled, study_of
 
+pytestmark = pytest.mark.both_databases
+
 SPARE = {"epsilon": None, "spare_tasks": 1}
 
 

@@ -11,6 +11,8 @@ from protocol.messages import EvaluationReport, ModelReference
 from protocol.metrics import ScoreHistograms
 from protocol.study_parts import HeldOutSplit
 
+pytestmark = pytest.mark.both_databases
+
 DIGEST = "sha256:" + "0" * 64
 SIZES = ((6, 7), (2, 13), (1, 2))
 
