@@ -26,7 +26,7 @@ ROUND_STATES = {
 
 def live_view(snapshot: Snapshot, note: str = "") -> RenderableType:
     """Draw the study as it stands; `note` is one line below, such as that the hub does not answer."""
-    parts: list[RenderableType] = [_heading(snapshot), Text(), _hospitals(snapshot.hospitals)]
+    parts: list[RenderableType] = [_heading(snapshot), Text(), _hospitals(snapshot.hospitals, snapshot.score_name)]
     scores = _scores_by_round(snapshot)
     if scores is not None:
         parts += [Text(), scores]
@@ -38,9 +38,9 @@ def live_view(snapshot: Snapshot, note: str = "") -> RenderableType:
 def results_table(snapshot: Snapshot) -> RenderableType:
     """Draw what came out: the final version, pooled and at each hospital."""
     final = snapshot.final_round
-    title = f"Version {snapshot.final_version}, judged on held-out patients (AUC and its 95 % interval)"
+    title = f"Version {snapshot.final_version}, judged on held-out patients ({_measure(snapshot)})"
     table = Table(title=title, title_justify="left", header_style="bold")
-    for name in ("hospital", "training patients", "epsilon spent", "sent", "received", "AUC"):
+    for name in ("hospital", "training patients", "epsilon spent", "sent", "received", snapshot.score_name):
         table.add_column(name, justify="left" if name == "hospital" else "right")
     for hospital in snapshot.hospitals:
         own = final.sites.get(hospital.name, {}) if final else {}
@@ -52,6 +52,10 @@ def results_table(snapshot: Snapshot) -> RenderableType:
     epsilon = max((h.epsilon for h in snapshot.hospitals if h.epsilon is not None), default=None)
     table.add_row("all together", str(patients), _epsilon(epsilon), _size(up), _size(down), pooled, style="bold")
     return table
+
+
+def _measure(snapshot: Snapshot) -> str:
+    return "AUC and its 95 % interval" if snapshot.score_name == "AUC" else f"{snapshot.score_name} index"
 
 
 def privacy_sentence(snapshot: Snapshot) -> str:
@@ -90,7 +94,7 @@ def _round_lines(entry: RoundSummary) -> Iterator[tuple[str, str]]:
 
 
 def _update_line(number: int, name: str, site: Mapping[str, Any]) -> str:
-    size = _size(site["bytes_up"] or 0)
+    size = _size(site["update_bytes"] or 0)
     if number == 0:
         return f"round 0: {name} built version 0 from the study's seed ({size})"
     spent = "no differential privacy" if site["epsilon"] is None else f"epsilon {site['epsilon']:.2f} so far"
@@ -99,7 +103,7 @@ def _update_line(number: int, name: str, site: Mapping[str, Any]) -> str:
 
 def _end_line(entry: RoundSummary) -> str:
     seconds = f" in {entry.seconds:.0f} s" if entry.seconds is not None else ""
-    score = f", AUC {entry.score}" if entry.score.auc is not None else ""
+    score = f", {entry.score.name} {entry.score}" if entry.score.auc is not None else ""
     sizes = [sum(site[key] or 0 for site in entry.sites.values()) for key in ("bytes_up", "bytes_down")]
     sent = f", {_size(sizes[0])} up, {_size(sizes[1])} down"
     why = f": {entry.reason}" if entry.reason and entry.state == "failed" else ""
@@ -118,9 +122,9 @@ def _heading(snapshot: Snapshot) -> RenderableType:
     return grid
 
 
-def _hospitals(hospitals: tuple[HospitalView, ...]) -> Table:
+def _hospitals(hospitals: tuple[HospitalView, ...], score_name: str) -> Table:
     table = Table(box=None, padding=(0, 2), header_style="dim")
-    for name in ("hospital", "doing", "patients", "epsilon", "sent", "received", "AUC"):
+    for name in ("hospital", "doing", "patients", "epsilon", "sent", "received", score_name):
         table.add_column(name, justify="left" if name in {"hospital", "doing"} else "right")
     for hospital in hospitals:
         row = _row(hospital, Text(str(hospital.score)))
@@ -150,7 +154,10 @@ def _scores_by_round(snapshot: Snapshot) -> RenderableType | None:
     if not scored:
         return None
     words = "  ".join(f"{entry.number}: {entry.score.auc:.3f}" for entry in scored[-12:])
-    return Group(Text(f"AUC by round, all hospitals   {words}"), Text(_bars([e.score for e in scored]), style="green"))
+    return Group(
+        Text(f"{snapshot.score_name} by round, all hospitals   {words}"),
+        Text(_bars([e.score for e in scored]), style="green"),
+    )
 
 
 def _bars(scores: list[Score]) -> str:

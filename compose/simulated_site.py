@@ -19,10 +19,12 @@ from protocol.signing import PublicKey, SigningKey
 from site_node.agent.agent import Agent
 from site_node.agent.hub_client import HubClient
 from site_node.cohort.index import IndexReport, index_folder
+from site_node.cohort.table_report import examine_table, table_as_text
 from site_node.enrolment import create_site, enroll_site
 from site_node.file_names import shown
 from site_node.governance.gate import Gate
 from site_node.governance.peers import write_peers
+from site_node.settings import SiteSettings
 from site_node.training.job import run_order
 
 HUB_URL = "http://in-memory.invalid"
@@ -42,19 +44,33 @@ lifetime_delta: 0.99
 
 
 class SimulatedSite:
-    """One hospital."""
+    """One hospital; `images` is a folder of DICOM, or the CSV of a tabular study. `work` does what the gate ordered."""
 
-    def __init__(self, name: str, images: Path, folder: Path, hub: SimulatedHub, seed: int, threads: int) -> None:
+    def __init__(
+        self,
+        name: str,
+        images: Path,
+        folder: Path,
+        hub: SimulatedHub,
+        seed: int,
+        threads: int,
+        work: Callable[[SiteSettings, str], None] = run_order,
+    ) -> None:
         self.name = name
-        self._settings = create_site(folder, name, HUB_URL, [images], policy=PERMISSIVE_POLICY, threads=threads)
+        folders, table = ([], images) if images.is_file() else ([images], None)
+        self._settings = create_site(
+            folder, name, HUB_URL, folders, policy=PERMISSIVE_POLICY, threads=threads, table=table
+        )
         self._settings.paths.noise_key.write_bytes(noise_key_of(seed, name))
         client = HubClient(hub.client(), name, SigningKey.load_or_create(self._settings.paths.transport_key))
         enroll_site(self._settings, client, hub.invite(name))
         self._gate = Gate(self._settings, nonce=nonces_of(seed, name))
-        self._agent = Agent(self._settings, client, lambda task_id: run_order(self._settings, task_id))
+        self._agent = Agent(self._settings, client, lambda task_id: work(self._settings, task_id))
 
     def index(self) -> str:
-        """Index the images' headers and say what was found."""
+        """Index the images' headers, or read the table, and say what was found."""
+        if self._settings.table is not None:
+            return table_as_text(examine_table(self._settings.table))
         return said_of(index_folder(self._settings.images, self._settings.paths.index), self._settings.images)
 
     @property

@@ -30,6 +30,7 @@ from protocol.errors import ProtocolError
 from protocol.study import StudySpec
 from protocol.study_parts import NAME_PATTERN
 from site_node.errors import SiteError
+from site_node.training.networks import build_network
 
 REPORT = "report.json"
 PAUSE_SECONDS = 0.05
@@ -54,7 +55,8 @@ class Simulation:
 def simulate(
     study: Annotated[Path, typer.Argument(help="The study's YAML file; see docs/study_specification.md.")],
     site: Annotated[
-        list[str], typer.Option(help="A hospital: NAME=DIR, a folder of DICOM with a labels.csv. Once for each.")
+        list[str],
+        typer.Option(help="A hospital: NAME=DIR, a folder of DICOM with a labels.csv, or NAME=CSV. Once for each."),
     ],
     out: Annotated[Path, typer.Option(help="Folder for the run: hub, sites and report.json.")],
     seed: Annotated[int, typer.Option(min=0, help="Seed of sampling and noise: same seed, same versions.")] = 0,
@@ -70,6 +72,7 @@ def simulate(
     console = Console(stderr=as_json, highlight=False)
     try:
         specification = read_study(study, settings or [])
+        build_network(specification)  # a network that no site knows is refused before any folder is touched
         simulation = Simulation(specification, _sites(site), _empty(out, fresh), seed, threads)
         report = run_simulation(simulation, console)
     except (ComposeError, ProtocolError, SiteError) as error:
@@ -96,7 +99,7 @@ def run_simulation(simulation: Simulation, console: Console) -> dict[str, Any]:
             site.pin({other.name: other.identity for other in sites})
             console.print(f"{site.name}: {site.index()}")
         hub.propose(simulation.study)
-        ended = _Driver(hub, sites, simulation.study.digest, console).until_ended()
+        ended = Driver(hub, sites, simulation.study.digest, console).until_ended()
         if ended.state == "completed":
             console.print(results_table(ended))
             console.print(privacy_sentence(ended) + f" The noise was seeded (seed {simulation.seed}).")
@@ -105,7 +108,7 @@ def run_simulation(simulation: Simulation, console: Console) -> dict[str, Any]:
     return report
 
 
-class _Driver:
+class Driver:
     """Lets the hub and the sites take turns, and says what happened."""
 
     def __init__(self, hub: SimulatedHub, sites: Sequence[SimulatedSite], digest: str, console: Console) -> None:
@@ -116,6 +119,10 @@ class _Driver:
         self._said: set[str] = set()
 
     def until_ended(self) -> Snapshot:
+        """Go on until the study has ended.
+
+        Raises: SimulationError if nobody has anything left to do before that.
+        """
         idle_since: float | None = None
         while not (snapshot := self._look()).ended:
             done = sum(site.step() for site in self._sites) + self._hub.step()
@@ -152,7 +159,7 @@ def _sites(options: Sequence[str]) -> dict[str, Path]:
                 f"--site {option!r}: {name!r} is no hospital's name. Use 1 to 63 lower-case letters, digits and "
                 "hyphens, a letter or digit first."
             )
-        if not Path(folder).is_dir():
+        if not Path(folder).is_dir() and not (Path(folder).suffix == ".csv" and Path(folder).is_file()):
             raise SimulationError(f"--site {option!r}: there is no folder {folder}. Name a folder of DICOM files.")
         sites[name] = Path(folder).resolve()
     return sites

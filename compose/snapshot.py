@@ -10,11 +10,15 @@ State = Literal["proposed", "running", "completed", "failed", "stopped"]
 
 @dataclass(frozen=True)
 class Score:
-    """An area under the ROC curve with its 95 % interval over patients; None where it is undefined or hidden."""
+    """An area under the ROC curve with its 95 % interval over patients; None where it is undefined or hidden.
+
+    Of a survival study the concordance index, which is the same chance over pairs of patients, without an interval.
+    """
 
     auc: float | None
     low: float | None
     high: float | None
+    name: str = "AUC"
 
     def __str__(self) -> str:
         """Return it as people read it."""
@@ -75,6 +79,11 @@ class Snapshot:
         return self.state in ENDED
 
     @property
+    def score_name(self) -> str:
+        """Return what versions are judged by."""
+        return next((entry.score.name for entry in self.rounds if entry.score.auc is not None), "AUC")
+
+    @property
     def final_round(self) -> RoundSummary | None:
         """Return the round that made the final version."""
         return next((r for r in self.rounds if r.number == self.final_version), None)
@@ -105,6 +114,8 @@ def snapshot_of(
 def score_of(metrics: Mapping[str, Any] | None) -> Score:
     """Return the score of a MetricsView."""
     metrics = metrics or {}
+    if metrics.get("concordance") is not None:
+        return Score(metrics["concordance"], None, None, "concordance")
     return Score(metrics.get("auc"), metrics.get("auc_low"), metrics.get("auc_high"))
 
 

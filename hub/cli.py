@@ -87,11 +87,14 @@ def serve(
     """
     with _telling():
         from hub.api.app import create_app
-        from hub.serving import bind, configure_logs
+        from hub.logs import configure_logs
+        from hub.memory import give_back_freed_memory
+        from hub.serving import bind
         from hub.serving import serve as run
         from hub.settings import load_settings
         from hub.tasks.app import make_enqueue
 
+        give_back_freed_memory()
         configure_logs()
         settings = load_settings(_existing(folder), host=host, port=port, redis_url=redis, database_url=database)
         application = create_app(settings, make_enqueue(settings), watch=True)
@@ -105,10 +108,12 @@ def worker(folder: Folder, redis: Redis = None, database: DatabaseUrl = None) ->
     """Run the Celery worker that sums the updates of a round into the next version. Needs --redis."""
     with _telling():
         from hub.errors import SettingsError
-        from hub.serving import configure_logs
+        from hub.logs import configure_logs
+        from hub.memory import give_back_freed_memory
         from hub.settings import load_settings
         from hub.tasks.app import run_worker
 
+        give_back_freed_memory()
         configure_logs()
         settings = load_settings(_existing(folder), redis_url=redis, database_url=database)
         if settings.redis_url is None:

@@ -14,7 +14,6 @@
     ├── ChargeMissingError        an approval came before the charge of the site's privacy ledger; it is sent again
     ├── AggregationError          accepted updates cannot be made into a version
     ├── BlobError                 bytes are not what their digest says
-    ├── AuditError                the audit log does not hold together
     └── SettingsError             the hub's own folder or settings are not usable
 
 A message says what was expected and what came, a remedy what to do. Neither ever holds patient data, a tensor, a
@@ -115,12 +114,6 @@ class BlobError(HubError):
     """Bytes are not what their digest says."""
 
     code = "bad-blob"
-
-
-class AuditError(HubError):
-    """The audit log does not hold together."""
-
-    code = "audit-broken"
 
 
 class SettingsError(HubError):

@@ -1,7 +1,8 @@
 """Waking a site's long poll when mail has come: within the process, or across processes through Redis.
 
 Only the site's name travels; what woke it is read from the database. A wake-up may be lost (a dead Redis, a wake-up
-just before somebody listens), so a waiting reader looks into its mailbox again at least every `poll_seconds`.
+just before somebody listens), so a waiting reader looks into its mailbox again at least every `poll_seconds`; when the
+connection to Redis is there again, all readers do.
 """
 
 import asyncio
@@ -13,7 +14,7 @@ from typing import Protocol
 import structlog
 
 CHANNEL_PREFIX = "wardround:wake:"
-REDIS_POLL_SECONDS = 2.0
+REDIS_POLL_SECONDS = 10.0
 REDIS_RETRY_SECONDS = 1.0
 _log = structlog.get_logger()
 
@@ -73,6 +74,13 @@ class LocalWaker:
         """Wake the site's readers; from any thread."""
         with self._lock:
             signals = tuple(self._signals.get(site, ()))
+        for signal in signals:
+            signal.set()
+
+    def wake_all(self) -> None:
+        """Wake every reader of this process."""
+        with self._lock:
+            signals = [signal for group in self._signals.values() for signal in group]
         for signal in signals:
             signal.set()
 
@@ -160,6 +168,7 @@ class RedisWaker:
     def _relay(self) -> None:
         with self._redis.pubsub(ignore_subscribe_messages=True) as channel:  # type: ignore[no-untyped-call]
             channel.psubscribe(CHANNEL_PREFIX + "*")
+            self._local.wake_all()  # what was published while nobody listened is lost
             while not self._closed.is_set():
                 message = channel.get_message(timeout=REDIS_RETRY_SECONDS)
                 if message is not None:

@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from hub.auth.last_seen import LastSeen
 from hub.notifications import Waker, waker_for
 from hub.registry.blobs import BlobStore
 from hub.settings import Settings, token_secret
@@ -26,6 +27,7 @@ class Services:
     clock: Callable[[], float]
     enqueue: Enqueue
     waker: Waker
+    last_seen: LastSeen = field(default_factory=LastSeen)
 
     @contextmanager
     def transaction(self) -> Iterator[Session]:

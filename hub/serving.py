@@ -9,36 +9,18 @@ import sys
 from pathlib import Path
 from types import FrameType
 
-import structlog
 import uvicorn
 from fastapi import FastAPI
 
+from hub.direct_bodies import DirectProtocol
 from hub.errors import SettingsError
 from hub.settings import Settings
 
 PORTS_TRIED = 50
 SHUTDOWN_SECONDS = 3
+# How long a thread may keep the interpreter from the loop that answers polls; Python's own 5 ms add up under load.
+SWITCH_SECONDS = 0.001
 ADDRESS_FILE = "hub.address"
-
-
-def configure_logs() -> None:
-    """Log to stderr: for people on a terminal, else as JSON lines. Tracebacks never show local variables."""
-    terminal = sys.stderr.isatty()
-    renderer: structlog.typing.Processor = structlog.processors.JSONRenderer()
-    if terminal:
-        renderer = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
-    # A rich traceback prints the variables of every frame: tensors and messages would be in the log.
-    shorten = [] if terminal else [structlog.processors.format_exc_info]
-    structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            *shorten,
-            renderer,
-        ],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
 
 
 def bind(host: str, port: int, *, strict: bool) -> socket.socket:
@@ -71,13 +53,14 @@ def serve(app: FastAPI, settings: Settings, listening: socket.socket) -> None:
     _write(address, json.dumps({"url": f"http://{host}:{port}", "pid": os.getpid()}))
     config = uvicorn.Config(
         app,
-        http="httptools",
+        http=DirectProtocol,
         loop="uvloop",
         log_level="warning",
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
     )
+    sys.setswitchinterval(SWITCH_SECONDS)
     for ending in (signal.SIGTERM, signal.SIGINT):
         # Uvicorn raises the signal again when it has finished; without a handler that would kill before the clean-up.
         signal.signal(ending, _end)

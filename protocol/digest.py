@@ -22,7 +22,6 @@ from protocol.errors import DigestError
 
 DIGEST_PATTERN = r"^sha256:[0-9a-f]{64}$"
 Digest = Annotated[str, StringConstraints(pattern=DIGEST_PATTERN)]
-READ_CHUNK_BYTES = 1 << 20
 
 
 def canonical_json(value: Any) -> bytes:

@@ -36,6 +36,7 @@ _TASK = {**_STUDY, "task_id": Cover.ADDRESS}
 _ANSWER = {**_TASK, "task_digest": Cover.PUBLIC_BYTES}
 _MASKING = {**_TASK, "round": Cover.ADDRESS, "task_kind": Cover.WORD}
 _ROSTERED = {**_MASKING, "roster_digest": Cover.PUBLIC_BYTES}
+_PAIRS = ("patients", "events", "comparable", "concordant", "tied")
 _EVENT = ("schema", "mechanism", "sampling_rate", "noise_multiplier", "count")
 
 DISCLOSURES: Mapping[str, Mapping[str, Cover]] = {
@@ -54,6 +55,8 @@ DISCLOSURES: Mapping[str, Mapping[str, Cover]] = {
         "training_patients": Cover.APPROVED,
         "evaluates": Cover.TAKING_PART,
         "expires_at": Cover.APPROVED,
+        **{f"quality.{count}": Cover.NOISED for count in ("positive", "unreadable", "repeated")},
+        "quality.noise_epsilon": Cover.PLANNED,
     },
     "LedgerCharge": {
         **_STUDY,
@@ -102,6 +105,8 @@ DISCLOSURES: Mapping[str, Mapping[str, Cover]] = {
         "histograms.*.negative": Cover.HELD_OUT,
         "histograms.*.positive": Cover.HELD_OUT,
         "histograms.*.noise_variance": Cover.PLANNED,
+        "pairs.key": Cover.TAKING_PART,
+        **{f"pairs.*.{count}": Cover.HELD_OUT for count in _PAIRS},
         "noise_epsilon": Cover.PLANNED,
     },
     "MaskingKeys": {
@@ -128,8 +133,9 @@ DISCLOSURES: Mapping[str, Mapping[str, Cover]] = {
 }
 
 REMARKS: Mapping[tuple[str, str], str] = {
-    ("Approval", "training_patients"): "the neighbouring relation takes this number as public; 0: does not train",
+    ("Approval", "training_patients"): "public: who matches the study, with those whom a spent budget keeps out; or 0",
     ("Approval", "reason"): "`too-few-patients`, `labels-unusable` and `budget-spent` are such facts; `policy` is not",
+    ("Approval", "quality.unreadable"): "how many training patients have a damaged or missing image; never how many images",
     ("LedgerCharge", "charged.key"): "a group that the study does not touch at this hospital is not charged",
     ("LedgerCharge", "number"): "how many entries the ledger has: with how many studies and budgets it dealt",
     ("Progress", "fraction"): "of planned steps, in hundredths; how fast it moves is timing, which nothing covers",
@@ -143,6 +149,8 @@ REMARKS: Mapping[tuple[str, str], str] = {
     ("UpdateNotice", "weight"): "`training_patients` of the approval, or 1; 1 under masks, where the approval tells it",
     ("EvaluationReport", "histograms.key"): "which of validation and test the hospital has patients for",
     ("EvaluationReport", "histograms.*.negative"): "un-noised, its length tells how many different scores there are",
+    ("EvaluationReport", "pairs.key"): "as `histograms.key`, in a survival study",
+    ("EvaluationReport", "pairs.*.comparable"): "never noised: one patient is in as many pairs as there are others",
     (
         "MaskedHistograms",
         "words",

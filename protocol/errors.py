@@ -6,6 +6,7 @@
     ├── SpecificationError  a study specification is illegal; carries one problem and remedy per field
     ├── MessageError        a message does not parse, is of an unknown kind or version
     ├── TensorError         weights do not fit their manifest, or are not finite
+    ├── CodecError          a list of steps, or what it made, is not usable
     ├── AccountingError     a privacy event is unknown, or no noise meets the target
     ├── EncryptionError     a key, parameter or ciphertext of homomorphic encryption is not usable
     ├── MaskingError        a key, share, roster or vector of secure aggregation is not usable
@@ -44,6 +45,10 @@ class MessageError(ProtocolError):
 
 class TensorError(ProtocolError):
     """Weights do not fit their manifest, or are not finite."""
+
+
+class CodecError(ProtocolError):
+    """A list of steps is not legal, or coded bytes are not what such a list makes."""
 
 
 class AccountingError(ProtocolError):

@@ -26,7 +26,7 @@ def mechanism_problems(study: StudySpec) -> list[str]:
 
 def _shared_noise(study: StudySpec) -> list[str]:
     training, found = study.training, list[str]()
-    if training.local_steps != 1:
+    if study.local_steps != 1:
         found.append(
             "training.local_steps: with 'shared-noise' every step is one sum over the sites, so it must be 1. "
             "Set it to 1 and let privacy's steps be `rounds`."

@@ -15,6 +15,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
+from protocol.compression.steps import CodecStep
+from protocol.concordance import PairCounts
 from protocol.digest import Digest, parse_json
 from protocol.errors import DigestError, MessageError
 from protocol.homomorphic_messages import DecryptionRequest
@@ -22,6 +24,7 @@ from protocol.message import Count, Message, MessageType, RoundNumber
 from protocol.metrics import ScoreHistograms
 from protocol.privacy_events import PrivacyEvent
 from protocol.secure_messages import SECURE_HUB_TO_SITE, SECURE_SITE_TO_HUB
+from protocol.site_rates import QualityFigures
 from protocol.study_parts import HeldOutSplit, Name
 
 PROTOCOL_VERSION = 1
@@ -85,6 +88,14 @@ class ModelReference(Message):
     manifest_digest: Digest
 
 
+class VersionDifference(Message):
+    """The file that leads from an earlier version to a task's base (`compression/differences.py`)."""
+
+    from_digest: Digest
+    blob: Digest
+    bytes: Count
+
+
 class LedgerHead(Message):
     """A state of a site's privacy ledger: how many entries, and the chain's hash over them."""
 
@@ -120,6 +131,13 @@ class RoundTask(Message):
     base: ModelReference | None = Field(description="null only for initialise")
     noise_multiplier: float | None = None
     update_norm: float | None = Field(default=None, description="site-level: the length to cut the update to")
+    control: ModelReference | None = Field(
+        default=None, description="scaffold: the control variate of all sites, as a file of the base version's form"
+    )
+    difference: VersionDifference | None = Field(
+        default=None, description="the base as a difference, for a site that holds the version before it"
+    )
+    rate_factor: float | None = Field(default=None, description="site_rates: what the round's learning rate is times")
     deadline_seconds: float = Field(gt=0, description="from the moment of receipt")
     ledger_head: LedgerHead | None = Field(default=None, description="the site's last head that the hub countersigned")
 
@@ -176,8 +194,10 @@ class LedgerCharge(Message):
 class Approval(Message):
     """Site to hub: a decision over the study's digest.
 
-    `training_patients` is the site's public figure: the number that its administrator approves to be known, on which
-    the neighbouring relation of the guarantee rests (DESIGN: REPLACE_SPECIAL). Zero for a site that only evaluates.
+    `training_patients` is the site's public figure, which counts who matches the study, also those whom their spent
+    budget keeps out: the number that its administrator approves to be known, on which the neighbouring relation of the
+    guarantee rests (DESIGN: REPLACE_SPECIAL). Zero for a site that only evaluates.
+    `quality` is there where the study reads it (`site_rates`) and the site trains: noised, charged, released this once.
     """
 
     schema_: Literal["wardround.approval/1"] = Field(default="wardround.approval/1", alias="schema")
@@ -188,6 +208,7 @@ class Approval(Message):
     training_patients: Count = 0
     evaluates: bool = True
     expires_at: str | None = Field(default=None, max_length=40, description="RFC 3339, UTC")
+    quality: QualityFigures | None = None
 
 
 class Progress(Message):
@@ -219,9 +240,11 @@ class PrivacySpent(Message):
     events_digest: Digest
 
 
-UpdateStep = Literal[
-    "difference", "weights", "gradient", "zstandard", "quantised", "skellam", "masked", "encrypted", "decrypted"
-]
+UpdateStep = (
+    Literal["difference", "weights", "gradient"]
+    | CodecStep
+    | Literal["quantised", "skellam", "masked", "encrypted", "decrypted"]
+)
 
 
 class UpdateNotice(Message):
@@ -250,7 +273,10 @@ class UpdateNotice(Message):
 
 
 class EvaluationReport(Message):
-    """Site to hub: score histograms of held-out patients for one version; `noise_epsilon` null says un-noised."""
+    """Site to hub: score histograms of held-out patients for one version; `noise_epsilon` null says un-noised.
+
+    Of a survival study counts of ordered pairs in place of histograms, always un-noised.
+    """
 
     schema_: Literal["wardround.evaluation/1"] = Field(default="wardround.evaluation/1", alias="schema")
     site: Name
@@ -258,7 +284,8 @@ class EvaluationReport(Message):
     task_digest: Digest
     study_digest: Digest
     version: ModelReference
-    histograms: dict[HeldOutSplit, ScoreHistograms]
+    histograms: dict[HeldOutSplit, ScoreHistograms] = Field(default={})
+    pairs: dict[HeldOutSplit, PairCounts] = Field(default={})
     noise_epsilon: float | None
 
 

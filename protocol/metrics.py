@@ -122,6 +122,7 @@ class BinaryMetrics:
     ece: float | None
     sensitivity: float | None
     specificity: float | None
+    accuracy: float | None
 
 
 def merge(histograms: Sequence[ScoreHistograms]) -> ScoreHistograms:
@@ -142,15 +143,19 @@ def merge(histograms: Sequence[ScoreHistograms]) -> ScoreHistograms:
 
 
 def summarise(histograms: ScoreHistograms) -> BinaryMetrics:
-    """Return AUC with interval, Brier score, calibration error, and sensitivity and specificity at a score of 0.5."""
+    """Return AUC with interval, Brier score, calibration error, and at a score of 0.5 the three rates.
+
+    Guarantee: without noise the rates are exact, because 0.5 is an edge between bins; a score of 0.5 is positive.
+    """
     centres, negative, positive = _used(histograms)
     negatives, positives = int(negative.sum()), int(positive.sum())
     auc, low, high = _auc(negative, positive, histograms.noise_variance)
     total = negatives + positives
     if total <= 0:
-        return BinaryMetrics(max(total, 0), max(positives, 0), None, None, None, None, None, None, None)
+        return BinaryMetrics(max(total, 0), max(positives, 0), None, None, None, None, None, None, None, None)
     brier = float(positive @ (1 - centres) ** 2 + negative @ centres**2) / total
     groups = calibration_curve(histograms)
+    found, cleared = positive[centres > THRESHOLD].sum(), negative[centres < THRESHOLD].sum()
     grouped = sum(count for _, _, count in groups)
     ece = sum(abs(score - rate) * count for score, rate, count in groups) / grouped if grouped else None
     return BinaryMetrics(
@@ -161,8 +166,9 @@ def summarise(histograms: ScoreHistograms) -> BinaryMetrics:
         auc_high=high,
         brier=brier,
         ece=ece,
-        sensitivity=_fraction(positive[centres > THRESHOLD].sum(), positives),
-        specificity=_fraction(negative[centres < THRESHOLD].sum(), negatives),
+        sensitivity=_fraction(found, positives),
+        specificity=_fraction(cleared, negatives),
+        accuracy=_fraction(found + cleared, total),
     )
 
 

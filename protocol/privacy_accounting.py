@@ -12,38 +12,42 @@ upper bound), Abadi et al. 2016 for the sampled Gaussian mechanism.
     True
 """
 
+import math
+import threading
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Literal
-
-import dp_accounting
-from dp_accounting.dp_event import DiscreteLaplaceDpEvent
-from dp_accounting.pld import PLDAccountant
-from dp_accounting.rdp import RdpAccountant
+from typing import TYPE_CHECKING, Literal
 
 from protocol.errors import AccountingError
 from protocol.privacy_events import PrivacyEvent
 from protocol.shared_noise import shared_noise_of
 from protocol.site_level import check_site_noise
-from protocol.skellam import divergences_at, step_divergences
+from protocol.site_rates import quality_events
 from protocol.study import StudySpec
 
-__all__ = ["PrivacyEvent", "calibrate_noise", "epsilon_of", "histogram_event", "noise_multiplier_of", "training_event"]
+if TYPE_CHECKING:
+    from protocol.accountants import MechanismKey, Merged
 
-# Coarser steps of the privacy loss are faster and only ever over-estimate epsilon (by less than 0.001 here).
-LOSS_STEP = 1e-3
+__all__ = [
+    "PrivacyEvent",
+    "calibrate_noise",
+    "epsilon_of",
+    "histogram_event",
+    "noise_multiplier_of",
+    "training_event",
+    "training_events",
+]
+
 NOISE_TOLERANCE = 1e-3
 LARGEST_NOISE = 1000.0
+SMALLEST_EPSILON = 1e-12
 
 LARGEST_USEFUL_EPSILON = 200.0
-ORDERS = [*range(2, 33), 40, 48, 64, 96, 128, 256, 512]  # whole orders have a closed form
-FINE_ORDERS = [*(2 + quarter / 4 for quarter in range(25)), *range(9, 33), 40, 48, 64, 96, 128, 192, 256]
-NEIGHBOURS = dp_accounting.NeighboringRelation.REPLACE_SPECIAL
 
-_Key = tuple[str, float, float]
 Noise = Literal["gaussian", "skellam"]
-_Merged = tuple[tuple[_Key, int], ...]
+# The sites of a round state the same events at the same moment: one thread computes, the others find it in the cache.
+_COMPOSING = threading.Lock()
 
 
 def epsilon_of(events: Sequence[PrivacyEvent], delta: float) -> float:
@@ -51,35 +55,65 @@ def epsilon_of(events: Sequence[PrivacyEvent], delta: float) -> float:
 
     Guarantee: an upper bound. Equal mechanisms are merged first, and compositions are cached.
     """
-    merged: Counter[_Key] = Counter()
-    for event in events:
-        merged[(event.mechanism, event.sampling_rate, event.noise_multiplier)] += event.count
-    return _composed_epsilon(tuple(sorted(merged.items())), delta) if merged else 0.0
+    merged = _merged(events)
+    if not merged:
+        return 0.0
+    with _COMPOSING:
+        return _composed_epsilon(merged, delta)
 
 
 @lru_cache(maxsize=4096)
-def calibrate_noise(sampling_rate: float, steps: int, epsilon: float, delta: float, noise: Noise = "gaussian") -> float:
+def calibrate_noise(
+    sampling_rate: float,
+    steps: int,
+    epsilon: float,
+    delta: float,
+    noise: Noise = "gaussian",
+    beside: tuple[PrivacyEvent, ...] = (),
+) -> float:
     """Return the smallest noise multiplier whose `steps` sampled steps stay within (epsilon, delta).
 
-    Guarantee: `epsilon_of` the steps with this noise is at most epsilon.
+    `beside` are events of pure epsilon on the same patients, which the same epsilon covers.
+    Guarantee: `epsilon_of` the steps with this noise, and of what is beside them, is at most epsilon.
     Raises: AccountingError if no noise up to 1000 is enough.
     """
+    others = _merged(beside)
 
     def epsilon_with(multiplier: float) -> float:
-        return _composed_epsilon((((f"poisson-{noise}", sampling_rate, multiplier), steps),), delta)
+        own: Merged = (((f"poisson-{noise}", sampling_rate, multiplier), steps),)
+        return _composed_epsilon(tuple(sorted((*others, *own))), delta)
 
-    high = _rough_noise(sampling_rate, steps, epsilon, delta)
+    high = _rough_noise(sampling_rate, steps, epsilon - _rough_epsilon(others, delta), delta)
     low = high / 2
     while epsilon_with(low) <= epsilon:
         low, high = low / 2, low
     while epsilon_with(high) > epsilon:
         low, high = high, 2 * high
+    return _narrowed(epsilon_with, epsilon, low, high)
+
+
+def _narrowed(epsilon_with: Callable[[float], float], epsilon: float, low: float, high: float) -> float:
+    """Narrow a bracket of the noise (too little, enough) to the tolerance and return what is enough.
+
+    Epsilon is nearly a power of the noise, so a line through the logarithms hits the goal after a step or two. It is
+    tried a little above and below, so that both ends close in; where that helps little, the middle is tried too.
+    """
+
+    def excess(noise: float) -> float:
+        return math.log(max(epsilon_with(noise), SMALLEST_EPSILON) / epsilon)
+
+    width, slow, above, below = 1 + NOISE_TOLERANCE / 2, False, excess(low), excess(high)
     while high - low > NOISE_TOLERANCE * high:
-        middle = (low + high) / 2
-        if epsilon_with(middle) > epsilon:
-            low = middle
-        else:
-            high = middle
+        before, guess = high / low, low * (high / low) ** (above / (above - below))
+        for middle in (guess * width, guess / width, *([math.sqrt(low * high)] if slow else ())):
+            if not low < middle < high:
+                continue
+            found = excess(middle)
+            if found > 0:
+                low, above = middle, found
+            else:
+                high, below = middle, found
+        slow = math.log(high / low) > math.log(before) / 4
     return high
 
 
@@ -89,7 +123,8 @@ def noise_multiplier_of(study: StudySpec) -> float | None:
         return None
     rate, steps, noise = _one_task(study)
     most_steps = study.maximum_training_tasks * steps
-    multiplier = calibrate_noise(rate, most_steps, study.privacy.epsilon, study.privacy.delta, noise)
+    beside = tuple(quality_events(study.site_rates))
+    multiplier = calibrate_noise(rate, most_steps, study.privacy.epsilon, study.privacy.delta, noise, beside)
     if noise == "skellam":
         shared_noise_of(study).check_noise(multiplier)
     if study.privacy.mechanism == "site-level":
@@ -108,6 +143,11 @@ def training_event(study: StudySpec, noise_multiplier: float, tasks: int) -> Pri
     )
 
 
+def training_events(study: StudySpec, noise_multiplier: float, tasks: int) -> list[PrivacyEvent]:
+    """Return all that so many training tasks do to a training patient: with the quality figures, if there are any."""
+    return [training_event(study, noise_multiplier, tasks), *quality_events(study.site_rates)]
+
+
 def histogram_event(noise_epsilon: float, evaluations: int) -> PrivacyEvent:
     """Return the event of so many noised histograms: a patient is in one bin of one histogram each time."""
     return PrivacyEvent(mechanism="discrete-laplace", noise_multiplier=1.0 / noise_epsilon, count=evaluations)
@@ -118,12 +158,19 @@ def maximum_evaluations(study: StudySpec) -> int:
     return min(study.evaluation.at_most, study.maximum_training_tasks + 1)
 
 
+def _merged(events: Sequence[PrivacyEvent]) -> "Merged":
+    counts: Counter[MechanismKey] = Counter()
+    for event in events:
+        counts[(event.mechanism, event.sampling_rate, event.noise_multiplier)] += event.count
+    return tuple(sorted(counts.items()))
+
+
 def _one_task(study: StudySpec) -> tuple[float, int, Noise]:
     """Return a training task's sampling rate, its number of noised steps, and the noise."""
     if study.privacy.mechanism == "site-level":
         return 1.0, 1, "gaussian"  # a site's update is noised once a round, whatever it was trained on
     kind: Noise = "skellam" if study.privacy.mechanism == "shared-noise" else "gaussian"
-    return study.training.sampling_rate, study.training.local_steps, kind
+    return study.training.sampling_rate, study.noised_steps, kind
 
 
 def _rough_noise(sampling_rate: float, steps: int, epsilon: float, delta: float) -> float:
@@ -140,48 +187,25 @@ def _rough_noise(sampling_rate: float, steps: int, epsilon: float, delta: float)
 
 
 @lru_cache(maxsize=4096)
-def _composed_epsilon(merged: _Merged, delta: float) -> float:
+def _composed_epsilon(merged: "Merged", delta: float) -> float:
+    from protocol.accountants import epsilon_by_loss
+
     rough = _rough_epsilon(merged, delta)
     if rough > LARGEST_USEFUL_EPSILON or _has_skellam(merged):
         return rough  # an upper bound too; the loss distribution of no privacy at all would fill the memory
-    accountant = PLDAccountant(NEIGHBOURS, value_discretization_interval=LOSS_STEP)
-    return min(rough, float(_composed(accountant, merged).get_epsilon(delta)))
+    return min(rough, epsilon_by_loss(merged, delta))
 
 
-def _rough_epsilon(merged: _Merged, delta: float) -> float:
+def _rough_epsilon(merged: "Merged", delta: float) -> float:
+    from protocol.accountants import epsilon_by_divergence
+
     # Rényi for what has noise on sums; pure epsilons simply add.
     pure = sum(count / noise for (mechanism, _, noise), count in merged if mechanism == "discrete-laplace")
     sampled = tuple(entry for entry in merged if entry[0][0] != "discrete-laplace")
     if not sampled:
         return float(pure)
-    accountant = _RenyiAccountant(FINE_ORDERS if _has_skellam(merged) else ORDERS, NEIGHBOURS)
-    return float(pure + _composed(accountant, sampled).get_epsilon(delta))
+    return pure + epsilon_by_divergence(sampled, delta, fine=_has_skellam(merged))
 
 
-class _RenyiAccountant(RdpAccountant):  # type: ignore[misc]  # dp-accounting has no types
-    """dp-accounting's, which has no Skellam mechanism; its divergences are added to the others'."""
-
-    def compose_skellam(self, rate: float, noise: float, count: int) -> None:
-        self._rdp += count * divergences_at(self._orders, step_divergences(rate, noise))
-
-
-def _has_skellam(merged: _Merged) -> bool:
+def _has_skellam(merged: "Merged") -> bool:
     return any(mechanism == "poisson-skellam" for (mechanism, *_), _ in merged)
-
-
-def _composed(accountant: dp_accounting.PrivacyAccountant, merged: _Merged) -> dp_accounting.PrivacyAccountant:
-    for (mechanism, sampling_rate, noise), count in merged:
-        if isinstance(accountant, _RenyiAccountant) and mechanism == "poisson-skellam":
-            accountant.compose_skellam(sampling_rate, noise, count)
-            continue
-        event = _dp_event(mechanism, sampling_rate, noise)
-        if not accountant.supports(event):
-            raise AccountingError(f"The accountant does not know the mechanism {mechanism!r} with these parameters.")
-        accountant.compose(event, count)
-    return accountant
-
-
-def _dp_event(mechanism: str, sampling_rate: float, noise: float) -> dp_accounting.DpEvent:
-    if mechanism == "discrete-laplace":
-        return DiscreteLaplaceDpEvent(1.0 / noise, 1)
-    return dp_accounting.PoissonSampledDpEvent(sampling_rate, dp_accounting.GaussianDpEvent(noise))

@@ -28,12 +28,10 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import Literal
 
-import dp_accounting
-from dp_accounting.rdp import RdpAccountant
 from pydantic import BaseModel, ConfigDict, Field
 
 from protocol.errors import AccountingError
-from protocol.privacy_accounting import NEIGHBOURS, ORDERS, calibrate_noise, epsilon_of
+from protocol.privacy_accounting import calibrate_noise, epsilon_of
 from protocol.privacy_events import PrivacyEvent
 from protocol.skellam import divergences_at, step_divergences
 
@@ -114,6 +112,8 @@ def choose_order(epsilon: float, delta: float, maximum_epsilon: float, maximum_d
     noise = calibrate_noise(
         TYPICAL_SAMPLING_RATE, TYPICAL_STEPS, target, min(maximum_delta, delta, LARGEST_TYPICAL_DELTA)
     )
+    from protocol.accountants import ORDERS
+
     typical = [typical_event(noise)]
     studies = {order: divergence_for(epsilon, delta, order) / renyi_divergence(typical, order) for order in ORDERS}
     return int(max(ORDERS, key=lambda order: studies[order]))
@@ -173,10 +173,9 @@ def largest_epsilon(
 
 
 def _sampled_gaussian(event: PrivacyEvent, order: int) -> float:
-    accountant = RdpAccountant([order], NEIGHBOURS)
-    single = dp_accounting.GaussianDpEvent(event.noise_multiplier)
-    accountant.compose(dp_accounting.PoissonSampledDpEvent(event.sampling_rate, single))
-    return float(accountant.rdp[0])
+    from protocol.accountants import sampled_gaussian_divergence
+
+    return sampled_gaussian_divergence(event.sampling_rate, event.noise_multiplier, order)
 
 
 def _sampled_skellam(event: PrivacyEvent, order: int) -> float:

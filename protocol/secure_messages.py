@@ -42,78 +42,71 @@ Piece = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{512}$")]
 Names = Annotated[list[Name], Field(max_length=MOST_MEMBERS)]
 
 
-class MaskingKeys(Message):
-    """Site to hub, then to every site: my keys of this round. `seed_commitment` is of the own mask's seed."""
+class MaskedRoundMessage(Message):
+    """Base: which masks of which round a message is about."""
 
-    schema_: Literal["wardround.masking-keys/1"] = Field(default="wardround.masking-keys/1", alias="schema")
-    site: Name
-    task_id: TaskId
     study_digest: Digest
     round: RoundNumber
     task_kind: MaskedKind = "train"
+
+
+class SpokenMessage(MaskedRoundMessage):
+    """Base: what a site says in a masked round, for its own task."""
+
+    site: Name
+    task_id: TaskId
+
+
+class RosteredMessage(MaskedRoundMessage):
+    """Base: what is said once the roster is known."""
+
+    roster_digest: Digest
+
+
+class MaskingKeys(SpokenMessage):
+    """Site to hub, then to every site: my keys of this round. `seed_commitment` is of the own mask's seed."""
+
+    schema_: Literal["wardround.masking-keys/1"] = Field(default="wardround.masking-keys/1", alias="schema")
     channel_key: PublicBytes
     mask_key: PublicBytes
     seed_commitment: PublicBytes
 
 
-class MaskingRoster(Message):
+class MaskingRoster(MaskedRoundMessage):
     """Hub to site: the members' MaskingKeys in their own envelopes."""
 
     schema_: Literal["wardround.masking-roster/1"] = Field(default="wardround.masking-roster/1", alias="schema")
-    study_digest: Digest
-    round: RoundNumber
-    task_kind: MaskedKind = "train"
     members: Annotated[list[Annotated[str, Field(max_length=8192)]], Field(max_length=MOST_MEMBERS)]
 
 
-class MaskingShares(Message):
+class MaskingShares(SpokenMessage, RosteredMessage):
     """Site to hub: for every other member, the shares of my seed and of my mask key, sealed for it."""
 
     schema_: Literal["wardround.masking-shares/1"] = Field(default="wardround.masking-shares/1", alias="schema")
-    site: Name
-    task_id: TaskId
-    study_digest: Digest
-    round: RoundNumber
-    task_kind: MaskedKind = "train"
-    roster_digest: Digest
     sealed: dict[Name, SealedText]
 
 
-class MaskingDelivery(Message):
+class MaskingDelivery(RosteredMessage):
     """Hub to site: what the others sealed for it. The senders and the receiver are the round's masked members."""
 
     schema_: Literal["wardround.masking-delivery/1"] = Field(default="wardround.masking-delivery/1", alias="schema")
-    study_digest: Digest
-    round: RoundNumber
-    task_kind: MaskedKind = "train"
-    roster_digest: Digest
     sealed: dict[Name, SealedText]
 
 
-class MaskingSurvivors(Message):
+class MaskingSurvivors(RosteredMessage):
     """Hub to site: the vectors of these members arrived and will be added; the other members are lost."""
 
     schema_: Literal["wardround.masking-survivors/1"] = Field(default="wardround.masking-survivors/1", alias="schema")
-    study_digest: Digest
-    round: RoundNumber
-    task_kind: MaskedKind = "train"
-    roster_digest: Digest
     survivors: Names
 
 
-class SurvivorsSeen(Message):
+class SurvivorsSeen(SpokenMessage, RosteredMessage):
     """Site to hub, then to every survivor: I masked with these members, and this is the list of survivors I saw.
 
     Both lists stand as their digests, so that the words of hundreds of sites fit into one message.
     """
 
     schema_: Literal["wardround.survivors-seen/1"] = Field(default="wardround.survivors-seen/1", alias="schema")
-    site: Name
-    task_id: TaskId
-    study_digest: Digest
-    round: RoundNumber
-    task_kind: MaskedKind = "train"
-    roster_digest: Digest
     members_digest: Digest
     survivors_digest: Digest
 
@@ -123,32 +116,22 @@ def digest_of_names(names: Iterable[str]) -> str:
     return digest_of(sorted(names))
 
 
-class MaskingProof(Message):
+class MaskingProof(RosteredMessage):
     """Hub to site: `SurvivorsSeen` of at least the threshold, in their own envelopes."""
 
     schema_: Literal["wardround.masking-proof/1"] = Field(default="wardround.masking-proof/1", alias="schema")
-    study_digest: Digest
-    round: RoundNumber
-    task_kind: MaskedKind = "train"
-    roster_digest: Digest
     seen: Annotated[list[Annotated[str, Field(max_length=8192)]], Field(max_length=MOST_MEMBERS)]
 
 
-class MaskingReveal(Message):
+class MaskingReveal(SpokenMessage, RosteredMessage):
     """Site to hub: shares of the survivors' seeds and of the lost members' mask keys; never both of one peer."""
 
     schema_: Literal["wardround.masking-reveal/1"] = Field(default="wardround.masking-reveal/1", alias="schema")
-    site: Name
-    task_id: TaskId
-    study_digest: Digest
-    round: RoundNumber
-    task_kind: MaskedKind = "train"
-    roster_digest: Digest
     seed_shares: dict[Name, ShareText]
     key_shares: dict[Name, ShareText]
 
 
-class MaskedHistograms(Message):
+class MaskedHistograms(SpokenMessage, RosteredMessage):
     """Site to hub: counts of held-out patients for one version under masks; the answer to a task to evaluate.
 
     Every bin of every split of the study, in an order that `secure_aggregation/histograms.py` fixes: the length depends
@@ -156,13 +139,8 @@ class MaskedHistograms(Message):
     """
 
     schema_: Literal["wardround.masked-histograms/1"] = Field(default="wardround.masked-histograms/1", alias="schema")
-    site: Name
-    task_id: TaskId
     task_digest: Digest
-    study_digest: Digest
-    round: RoundNumber
     task_kind: MaskedKind = "evaluate"
-    roster_digest: Digest
     noise_epsilon: float | None
     words: Annotated[list[Piece], Field(max_length=MOST_PIECES)]
 

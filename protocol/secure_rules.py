@@ -13,15 +13,9 @@ from protocol.secure_aggregation.vector import FEWEST_LEVELS, levels_of
 from protocol.study import StudySpec
 
 NEEDS_EACH_UPDATE = frozenset({"median", "trimmed-mean", "krum", "multi-krum", "geometric-median"})
-"""Strategies that look at single updates: robust aggregation."""
+"""Joinings that look at single updates: robust aggregation."""
 BUFFERED = frozenset({"fedbuff"})
 """Strategies that add updates of different rounds."""
-SPARSE = frozenset({"top-k"})
-"""Compressions that choose values."""
-COMPRESSED = (
-    "transport.compression: masked or encrypted bytes look like chance and cannot be compressed, and a sparse "
-    "choice of one site's own (top-k) would tell where its values are. Set transport.compression: none."
-)
 
 
 def problems_by_name(data: Mapping[str, Any]) -> dict[str, str]:
@@ -29,19 +23,18 @@ def problems_by_name(data: Mapping[str, Any]) -> dict[str, str]:
     if _named(data, "secure_aggregation", "method") not in ("masking", "homomorphic"):
         return {}
     found: dict[str, str] = {}
-    strategy = _named(data, "strategy", "name")
-    if strategy in NEEDS_EACH_UPDATE:
-        found["strategy.name"] = (
-            f"strategy.name: {strategy!r} compares single updates, which the hub cannot see here. Use 'fedavg', or set "
+    strategy, join = _named(data, "strategy", "name"), _named(data, "strategy", "join")
+    if join in NEEDS_EACH_UPDATE:
+        found["strategy.join"] = (
+            f"strategy.join: {join!r} compares single updates, which the hub cannot see here. Use 'mean', or set "
             "secure_aggregation.method: none."
         )
     if strategy in BUFFERED:
         found["strategy.name"] = (
             f"strategy.name: {strategy!r} adds updates of different rounds, and masks cancel within one round only. "
-            "Use a synchronous strategy, or set secure_aggregation.method: none."
+            "Use a synchronous strategy, or set pace.mode: buffered with any strategy and "
+            "secure_aggregation.method: none."
         )
-    if _named(data, "transport", "compression") in SPARSE:
-        found["transport.compression"] = COMPRESSED
     return found
 
 
@@ -49,15 +42,14 @@ def secure_problems(study: StudySpec) -> list[str | None]:
     """Return one sentence for each rule that a study with secure aggregation breaks."""
     terms = study.secure_aggregation
     if terms.method == "none":
-        return []
+        return [_judges(study)]
     found = [_sites(study)]
     if terms.method == "homomorphic" and (terms.maximum_sites or 0) > PARAMETERS.most_summands:
         found.append(
             f"secure_aggregation.maximum_sites: {terms.maximum_sites} ciphertexts cannot be added without error; at "
             f"most {PARAMETERS.most_summands} can. Lower it, or set secure_aggregation.method: masking."
         )
-    if study.transport.compression != "none":
-        found.append(COMPRESSED)
+    found += _single_updates(study)
     if study.strategy.weighting == "patients" and terms.maximum_weight is None:
         found.append(
             "secure_aggregation.maximum_weight: required with strategy.weighting: patients, because each site "
@@ -76,6 +68,22 @@ def _named(data: Mapping[str, Any], part: str, field: str) -> str:
     return name if isinstance(name, str) else ""
 
 
+def _single_updates(study: StudySpec) -> list[str | None]:
+    """Return what asks for each update's length; robust joinings are refused by name."""
+    terms = study.strategy
+    asked = {
+        "strategy.name: 'fedexp'": terms.name == "fedexp",
+        "strategy.norm_limit:": terms.norm_limit is not None,
+        "strategy.weighting: 'noise'": terms.weighting == "noise",
+    }
+    return [
+        f"{term} needs the length of each update, and the hub sees their sum alone. Leave it out, or set "
+        "secure_aggregation.method: none."
+        for term, is_asked_for in asked.items()
+        if is_asked_for
+    ]
+
+
 def _sites(study: StudySpec) -> str | None:
     most, fewest = study.secure_aggregation.maximum_sites, study.participants.minimum_sites
     if most is None:
@@ -91,6 +99,23 @@ def _sites(study: StudySpec) -> str | None:
     if fewest > most:
         return f"secure_aggregation.maximum_sites: {most} is below participants.minimum_sites {fewest}. Raise it."
     return None
+
+
+def _judges(study: StudySpec) -> str | None:
+    fewest = study.participants.minimum_sites
+    if not study.evaluation.sum_under_masks:
+        return None
+    if study.pace.mode == "buffered":
+        return (
+            "evaluation.sum_under_masks: versions of a buffered study are judged while others are made, and a site "
+            "keeps masks of one round at a time. Leave it out, or set pace.mode: synchronous."
+        )
+    if fewest >= FEWEST_MEMBERS:
+        return None
+    return (
+        f"evaluation.sum_under_masks: participants.minimum_sites {fewest} is below {FEWEST_MEMBERS}; the sum of fewer "
+        f"sites' counts says too much of each, and none may be lost. Set minimum_sites to {FEWEST_MEMBERS} or more."
+    )
 
 
 def _levels(study: StudySpec) -> str | None:

@@ -116,11 +116,11 @@ def shared_noise_of(study: StudySpec) -> SharedNoise:
 
 
 def fewest_survivors(study: StudySpec) -> int:
-    """Return how many sites a round's roster and its survivors hold at least; 1 where the hub sees each update anyway.
+    """Return how many sites a sum in secret holds at least, of updates or of held-out counts: roster and survivors.
 
     The hub says who is asked and who was lost; the study that was approved says how large the crowd is at least.
     """
-    return 1 if study.secure_aggregation.method == "none" else threshold_of(study.participants.minimum_sites)
+    return threshold_of(study.participants.minimum_sites)
 
 
 def sharing_sites(study: StudySpec) -> int:

@@ -17,23 +17,28 @@ from pydantic import ConfigDict, Field, StringConstraints, ValidationError
 
 from protocol.digest import canonical_json, digest_of_bytes
 from protocol.errors import SpecificationError
+from protocol.site_rates import SiteRates
 from protocol.study_parts import (
     Cohort,
     Evaluation,
     Label,
     Name,
     Network,
+    Pace,
     Part,
     Participants,
+    Personal,
     Preprocessing,
     Privacy,
     SecureAggregation,
     ShortText,
     Splits,
+    Start,
     Strategy,
     Training,
     Transport,
 )
+from protocol.table import Table
 
 MAX_STUDY_BYTES = 256 * 1024
 
@@ -50,21 +55,33 @@ class StudySpec(Part):
     name: Name
     title: ShortText = ""
     description: Annotated[str, StringConstraints(max_length=4000)] = ""
-    kind: Literal["classification"] = "classification"
+    kind: Literal["classification", "tabular"] = Field(
+        default="classification", description="classification: of images; tabular: from the rows of a table"
+    )
     seed: int = Field(default=0, ge=0, lt=2**53, description="version 0 is built from it, at any site")
     cohort: Cohort = Cohort()
     label: Label
     splits: Splits = Splits()
     preprocessing: Preprocessing = Preprocessing()
+    table: Table = Table()
     network: Network
     training: Training = Training()
+    personal: Personal = Personal()
     strategy: Strategy = Strategy()
+    site_rates: SiteRates = SiteRates()
     rounds: int = Field(ge=1, le=100_000)
     participants: Participants = Participants()
+    pace: Pace = Pace()
+    start: Start = Start()
     privacy: Privacy
     transport: Transport = Transport()
     secure_aggregation: SecureAggregation = SecureAggregation()
     evaluation: Evaluation = Evaluation()
+
+    @property
+    def is_survival(self) -> bool:
+        """Tell whether the study learns when an event happens, and not whether."""
+        return self.label.time_column is not None
 
     @property
     def maximum_training_tasks(self) -> int:
@@ -74,7 +91,20 @@ class StudySpec(Part):
     @property
     def maximum_steps(self) -> int:
         """The most noised steps a site can be made to take."""
-        return self.maximum_training_tasks * self.training.local_steps
+        return self.maximum_training_tasks * self.noised_steps
+
+    @property
+    def local_steps(self) -> int:
+        """Return the steps of a round: as stated, or those of the stated epochs of round(1 / sampling_rate) draws."""
+        terms = self.training
+        if terms.local_epochs is None:
+            return terms.local_steps or 0  # 0 is refused by the rules
+        return terms.local_epochs * max(1, round(1.0 / terms.sampling_rate))
+
+    @property
+    def noised_steps(self) -> int:
+        """Return the steps of a round that touch patients: a personal model (Ditto) takes as many of its own."""
+        return self.local_steps * (1 if self.personal.ditto is None else 2)
 
     def canonical_bytes(self) -> bytes:
         """Return the canonical JSON that is stored, signed and digested."""

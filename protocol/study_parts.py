@@ -4,14 +4,20 @@ Each is frozen, closed against misspelt keys, and documents its fields: the laun
 `docs/study_specification.md` are made from these descriptions. `study.py` puts them together.
 """
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+from protocol.digest import Digest
 
 NAME_PATTERN = r"^[a-z0-9][a-z0-9-]{0,62}$"
+MOST_LOCAL_STEPS = 100_000
 
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
 ShortText = Annotated[str, StringConstraints(max_length=200)]
+TensorPattern = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.*?-]{1,200}$")]
+CodecText = Annotated[str, StringConstraints(pattern=r"^[a-z0-9.:-]{1,40}$")]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Split = Literal["train", "validation", "test"]
@@ -34,12 +40,27 @@ class Cohort(Part):
     age_max_years: int | None = Field(default=None, ge=0, le=130)
     sex: list[Literal["F", "M", "O"]] = Field(default=[], description="Patient's Sex (0010,0040), any of these")
     minimum_patients: int = Field(default=10, ge=1, description="a site with fewer training patients does not train")
+    single_class: Literal["evaluate", "train"] = Field(
+        default="evaluate",
+        description="a site whose training patients are all of one class (survival: without an event): "
+        "evaluates only, or trains",
+    )
 
 
 class Label(Part):
     """Where a patient's label comes from and how several images make one label and one score."""
 
-    column: str = Field(default="label", max_length=64, description="column of the site's labels.csv")
+    column: str = Field(
+        default="label",
+        max_length=64,
+        description="column of the site's labels.csv, or of its table; survival: whether the event happened",
+    )
+    time_column: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=64,
+        description="survival: column with the time until the event (the second class) or the last contact",
+    )
     classes: list[ShortText] = Field(min_length=2, max_length=64, description="class names; label 0 is the first")
     patient_label: Literal["any", "all", "majority"] = Field(
         default="any", description="a patient is positive if any / all / most of the images are"
@@ -84,7 +105,18 @@ class Network(Part):
 class Training(Part):
     """What a site does in one round."""
 
-    local_steps: int = Field(default=10, ge=1, le=100_000, description="optimiser steps a round")
+    local_steps: int | None = Field(
+        default=10,
+        ge=1,
+        le=MOST_LOCAL_STEPS,
+        description="optimiser steps a round; null where local_epochs counts them",
+    )
+    local_epochs: int | None = Field(
+        default=None,
+        ge=1,
+        le=1000,
+        description="in place of local_steps: so many times 1 / sampling_rate steps, rounded",
+    )
     sampling_rate: float = Field(
         default=0.1, gt=0, le=1, description="each patient is drawn independently with this probability at each step"
     )
@@ -95,21 +127,95 @@ class Training(Part):
     learning_rate: Positive = 0.1
     momentum: float = Field(default=0.0, ge=0, lt=1)
     weight_decay: float = Field(default=0.0, ge=0, le=1)
-    schedule: Literal["constant", "cosine"] = Field(default="constant", description="learning rate over the rounds")
+    schedule: Literal["constant", "cosine", "linear", "step"] = Field(
+        default="constant", description="learning rate over the rounds"
+    )
+    warm_up_rounds: int = Field(
+        default=0, ge=0, le=10_000, description="rounds in which the learning rate first rises evenly to its full value"
+    )
+    step_rounds: int = Field(default=10, ge=1, le=100_000, description="schedule step: rounds between two falls")
+    step_factor: float = Field(default=0.1, gt=0, lt=1, description="schedule step: what is left of it at each fall")
+    proximal: float = Field(
+        default=0.0,
+        ge=0,
+        le=1000,
+        allow_inf_nan=False,
+        description="FedProx: how strongly each step is pulled back to the round's version; 0: not",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _epochs_take_the_place_of_steps(cls, data: Any) -> Any:
+        if isinstance(data, Mapping) and data.get("local_epochs") is not None and "local_steps" not in data:
+            return {**data, "local_steps": None}
+        return data
+
+
+class Personal(Part):
+    """What a site keeps of the model for itself: its own version, fitted to its own patients."""
+
+    keep: list[TensorPattern] = Field(
+        default=[],
+        max_length=100,
+        description="FedBN: tensors that stay at each site, by name or pattern (head.*); "
+        "'normalisation': those of all normalisation layers",
+    )
+    ditto: Positive | None = Field(
+        default=None,
+        le=1000,
+        description="Ditto: a personal model is trained beside, with this pull towards the study's; null: none",
+    )
+    judged: Literal["own", "global"] = Field(
+        default="own", description="Ditto: which model a site evaluates, its personal one or the study's version"
+    )
 
 
 class Strategy(Part):
-    """How the hub makes the next version from the updates."""
+    """How the hub makes the next version: `join` makes one update of all, `name` says how it moves the weights."""
 
-    name: Literal["fedavg"] = "fedavg"
-    weighting: Literal["patients", "equal"] = "patients"
-    learning_rate: Positive = Field(default=1.0, description="the hub's step along the mean update")
+    name: Literal["fedavg", "fedavgm", "fedadam", "fedyogi", "fedadagrad", "fedexp", "scaffold"] = Field(
+        default="fedavg",
+        description="the hub's step: plain, with momentum, with a rate for each weight (fedadam, fedyogi, fedadagrad), "
+        "as long as the updates agree (fedexp), or plain with control variates at hub and sites (scaffold)",
+    )
+    join: Literal["mean", "median", "trimmed-mean", "krum", "multi-krum", "geometric-median"] = Field(
+        default="mean", description="how the updates become one; all but the mean hold against a few wild ones"
+    )
+    weighting: Literal["patients", "equal", "noise"] = Field(
+        default="patients",
+        description="what an update counts: the site's training patients, 1, or what its noise leaves of it",
+    )
+    learning_rate: Positive = Field(default=1.0, description="the hub's step along the joined update")
+    momentum: float = Field(
+        default=0.9, ge=0, lt=1, description="fedavgm, fedadam, fedyogi, fedadagrad: what stays of the last step"
+    )
+    second_moment: float = Field(
+        default=0.99, ge=0, lt=1, description="fedadam, fedyogi: what stays of the mean of squared updates"
+    )
+    tau: Positive = Field(
+        default=1e-3, description="fedadam, fedyogi, fedadagrad: the size of updates below which steps get smaller"
+    )
+    wild_sites: int = Field(
+        default=1,
+        ge=0,
+        le=1000,
+        description="trimmed-mean, krum, multi-krum: so many sites may send anything",
+    )
+    norm_limit: Positive | None = Field(
+        default=None, description="an update longer than so many times the round's median length is shortened to it"
+    )
     averaging: float = Field(
         default=0.0,
         ge=0,
         lt=1,
-        description="versions also carry an exponential mean of the weights, with this decay; 0: off",
+        description="versions are an exponential mean of the weights so far, with this decay; 0: the weights (fedexp: "
+        "the mean of the last two)",
     )
+
+    @property
+    def releases_mean(self) -> bool:
+        """Tell whether a version is a mean of several rounds' weights, and not what sites train from."""
+        return self.averaging > 0 or self.name == "fedexp"
 
 
 class Participants(Part):
@@ -120,11 +226,57 @@ class Participants(Part):
         default=0.5, gt=0, le=1, description="fraction of the asked sites that closes a round at its deadline"
     )
     deadline_seconds: Positive = Field(default=3600.0, description="a round that has its quorum closes after this time")
+    deadline: Literal["fixed", "learned"] = Field(
+        default="fixed",
+        description="learned: a round's deadline is when its quorum usually has answered, by the sites' own measured "
+        "times, and never later than `deadline_seconds`",
+    )
+    late: Literal["refuse", "fold"] = Field(
+        default="refuse",
+        description="an update that comes after its round closed is refused, or counted once in the next round, "
+        "weighted down",
+    )
+    sampled: float = Field(
+        default=1.0,
+        gt=0,
+        le=1,
+        description="fraction of the sites that a round asks, by a public draw; never fewer than `minimum_sites`",
+    )
     training_patients: int | None = Field(
         default=None,
         ge=1,
         description="training patients expected in the whole federation; required with privacy.epsilon",
     )
+
+
+class Pace(Part):
+    """When a version is made: of the updates of one round, or of whatever has come.
+
+    `buffered`: each site trains at its own pace, on the newest version when it is ready; as soon as `buffer` updates
+    wait, they make a version. An update that was made on a version that is n versions old counts
+    (1 + n)^(-staleness_exponent) times.
+    """
+
+    mode: Literal["synchronous", "buffered"] = "synchronous"
+    buffer: int | None = Field(
+        default=None, ge=1, le=10_000, description="buffered: updates that make a version; required there"
+    )
+    maximum_staleness: int = Field(
+        default=10, ge=0, le=1000, description="buffered: an update of a version that is older is not waited for"
+    )
+    staleness_exponent: float = Field(
+        default=0.5, ge=0, le=10, description="how fast the weight of an old update falls; 0: it does not"
+    )
+
+
+class Start(Part):
+    """What version 0 is: built from the seed, or the weights of an earlier version of a study with the same network."""
+
+    weights: Digest | None = Field(
+        default=None, description="digest of the weights to start from, word for word; null: built from the seed"
+    )
+    study: Name | None = Field(default=None, description="the study at the same hub that the weights come from")
+    version: int | None = Field(default=None, ge=0, description="the number of that study's version")
 
 
 class Privacy(Part):
@@ -162,9 +314,26 @@ class Privacy(Part):
 
 
 class Transport(Part):
-    """How updates travel."""
+    """How updates and versions travel: lists of steps, done in order and undone in reverse by who receives.
 
-    compression: Literal["none", "zstandard"] = Field(default="zstandard", description="lossless; undone at the hub")
+    Steps: top-k:FRACTION or random-k:FRACTION (of the values, which travel), then quantise:BITS (2 to 16) or half
+    (half:bfloat16), then zstandard. At most one of each kind, in this order.
+    """
+
+    upload: list[CodecText] = Field(
+        default=["zstandard"], max_length=3, description="what a site does to its update; an empty list: nothing"
+    )
+    error_feedback: bool | None = Field(
+        default=None,
+        description="what an upload's steps lose stays at the site and is added to its next update; null: where top-k "
+        "is a step",
+    )
+    download: list[CodecText] = Field(
+        default=[],
+        max_length=3,
+        description="what the hub does to the difference between two versions, for sites that hold the earlier one; an "
+        "empty list: each version travels whole",
+    )
 
 
 class SecureAggregation(Part):
@@ -207,4 +376,16 @@ class Evaluation(Part):
         default=None,
         description="epsilon of the held-out histograms' noise, each evaluation; null: un-noised, and called so",
     )
+    sum_under_masks: bool = Field(
+        default=False,
+        description="the hub learns the sum of the hospitals' held-out counts alone, of at least four; always so with "
+        "secure aggregation",
+    )
     final_version: Literal["last", "best-validation"] = "last"
+    patience: int | None = Field(
+        default=None,
+        ge=1,
+        le=100_000,
+        description="the study ends, with its best version, after so many evaluations without a better pooled "
+        "validation AUC; null: after its rounds",
+    )

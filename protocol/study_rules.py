@@ -1,8 +1,14 @@
 """The one place where illegal combinations in a study are refused, each with its reason and remedy. Pure."""
 
 from protocol.mechanism_rules import mechanism_problems
+from protocol.pace_rules import pace_problems
 from protocol.secure_rules import secure_problems
+from protocol.site_rate_rules import site_rate_problems
+from protocol.strategy_rules import strategy_problems
 from protocol.study import StudySpec
+from protocol.table_rules import table_problems
+from protocol.training_rules import training_problems
+from protocol.transport_rules import transport_problems
 
 DELTA_PATIENT_FACTOR = 10
 
@@ -10,7 +16,9 @@ DELTA_PATIENT_FACTOR = 10
 def problems_of(study: StudySpec) -> list[str]:
     """Return one sentence for each rule that the study breaks; empty if it is legal."""
     found = [*_privacy(study), *_cohort(study), *_evaluation(study)]
-    found += [*mechanism_problems(study), *secure_problems(study)]
+    found += [*mechanism_problems(study), *secure_problems(study), *table_problems(study)]
+    found += [*pace_problems(study), *training_problems(study), *transport_problems(study)]
+    found += [*strategy_problems(study), *site_rate_problems(study)]
     return [sentence for sentence in found if sentence]
 
 

@@ -45,7 +45,8 @@ def unflatten(vector: Vector, manifest: Manifest) -> Weights:
 def encode_weights(weights: Mapping[str, NDArray[np.float32]]) -> bytes:
     """Return the bytes of a weights file. Equal weights give equal bytes."""
     manifest = manifest_of(weights)
-    return manifest.header + flatten(weights, manifest).astype(LITTLE_ENDIAN, copy=False).tobytes()
+    values = (np.ascontiguousarray(weights[entry.name], LITTLE_ENDIAN) for entry in manifest.entries)
+    return b"".join((manifest.header, *(array.reshape(-1).data.cast("B") for array in values if array.size)))
 
 
 def write_weights(weights: Mapping[str, NDArray[np.float32]], path: Path) -> None:
@@ -82,6 +83,18 @@ def decode_weights(source: Path | bytes, manifest: Manifest | None = None) -> We
         raise TensorError(f"Expected {found.payload_bytes} bytes, got {len(data)}. The file is cut off or too long.")
     vector = np.frombuffer(data, LITTLE_ENDIAN, offset=len(found.header)).astype(np.float32)
     return unflatten(vector, found)
+
+
+def weights_over(data: NDArray[np.uint8]) -> Weights:
+    """Return the arrays of a weights file that lies in memory; they share that memory.
+
+    Raises: TensorError if it is no weights file, or of another size than its header says.
+    """
+    head = data[:LENGTH_BYTES].tobytes()
+    found = Manifest.from_header(data[: _header_bytes(head)].tobytes())
+    if data.size != found.payload_bytes:
+        raise TensorError(f"Expected {found.payload_bytes} bytes, got {data.size}. The file is cut off or too long.")
+    return unflatten(data[len(found.header) :].view(LITTLE_ENDIAN).astype(np.float32, copy=False), found)
 
 
 def norm_of(weights: Mapping[str, NDArray[np.float32]]) -> float:

@@ -139,7 +139,13 @@ def _study(path: Path) -> "StudySpec":
     from protocol.study import parse_study
     from site_node.settings import read_yaml
 
-    return parse_study(read_yaml(path, "Name the study's YAML file."))
+    study = parse_study(read_yaml(path, "Name the study's YAML file."))
+    if study.kind == "tabular":
+        raise SettingsError(
+            "The audits attack training on images, and this study has a table.",
+            "Audit a study of images with the same privacy terms: the steps and their noise are the same code.",
+        )
+    return study
 
 
 def _audited(folder: Path | None, study: Path | None, seed: int) -> tuple["StudySpec", "PreparedPatients"]:

@@ -12,18 +12,22 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from protocol.concordance import PairCounts
 from protocol.digest import Digest, canonical_json, hex_of, parse_json
 from protocol.errors import DigestError
 from protocol.message import Count
 from protocol.messages import Reason
 from protocol.metrics import ScoreHistograms
+from protocol.site_rates import QualityFigures
 from protocol.study_parts import HeldOutSplit
-from site_node.durable import GROUP_WRITES, remove, sync_folder, unfinished_beside, write_durably
+from site_node.durable import GROUP_WRITES, read_up_to, remove, sync_folder, unfinished_beside, write_durably
 from site_node.errors import GateError
 from site_node.settings import SitePaths
 
 MAX_CANDIDATE_BYTES = 4 << 20
-Step = Literal["difference", "weights", "gradient", "zstandard", "quantised", "skellam"]
+Step = Literal[
+    "difference", "weights", "gradient", "top-k", "random-k", "quantise", "half", "zstandard", "quantised", "skellam"
+]
 
 
 class Candidate(BaseModel):
@@ -39,6 +43,7 @@ class Candidate(BaseModel):
     manifest_digest: Digest | None = None
     steps: list[Step] = []
     histograms: dict[HeldOutSplit, ScoreHistograms] | None = None
+    pairs: dict[HeldOutSplit, PairCounts] | None = None
     uncut: float | None = Field(default=None, allow_inf_nan=False)
     reason: Reason | None = None
 
@@ -46,6 +51,9 @@ class Candidate(BaseModel):
 class CohortFigures(BaseModel):
     """What the site's administrator approves to be known of a cohort, and why there is none.
 
+    The patients are those who match the study, with those whom their spent budget keeps out: how many these are is told
+    by no figure. 0 if nobody else is left.
+    `quality` is noised by the worker where the study says so, and leaves with the approval.
     `version_zero_digest` stays here: the gate compares it with the version 0 that the hub names. `members_digest` is of
     the list of pseudonyms beside it, which the worker writes first.
     """
@@ -59,6 +67,7 @@ class CohortFigures(BaseModel):
     manifest_digest: Digest | None = None
     version_zero_digest: Digest | None = None
     members_digest: Digest | None = None
+    quality: QualityFigures | None = None
     recount: int = 0
     problem: Reason | None = None
 
@@ -104,7 +113,7 @@ def read_candidate(paths: SitePaths, task_id: str) -> Candidate | None:
 
     Raises: GateError if it is something else, or larger than any candidate may be.
     """
-    data = _bounded(candidate_folder(paths, task_id) / "candidate.json")
+    data = _description(candidate_folder(paths, task_id) / "candidate.json")
     try:
         return None if data is None else Candidate.model_validate(parse_json(data))
     except (DigestError, ValidationError):
@@ -127,7 +136,7 @@ def read_cohort_figures(paths: SitePaths, study_digest: str) -> CohortFigures | 
 
     Raises: GateError if the file is something else, or of another study.
     """
-    data = _bounded(cohort_path(paths, study_digest))
+    data = _description(cohort_path(paths, study_digest))
     if data is None:
         return None
     try:
@@ -139,12 +148,8 @@ def read_cohort_figures(paths: SitePaths, study_digest: str) -> CohortFigures | 
     return figures
 
 
-def _bounded(path: Path) -> bytes | None:
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_CANDIDATE_BYTES + 1)
-    except FileNotFoundError:
-        return None
-    if len(data) > MAX_CANDIDATE_BYTES:
+def _description(path: Path) -> bytes | None:
+    data = read_up_to(path, MAX_CANDIDATE_BYTES)
+    if data is not None and len(data) > MAX_CANDIDATE_BYTES:
         raise GateError(f"A candidate's description holds at most {MAX_CANDIDATE_BYTES} bytes.", "Restart the worker.")
     return data

@@ -24,8 +24,9 @@ from site_node.command_line import (
     told,
 )
 from site_node.errors import SettingsError
-from site_node.ledger_commands import budget, egress, reconcile
+from site_node.ledger_commands import budget, egress
 from site_node.peer_commands import peers, pin
+from site_node.reconcile_command import reconcile
 from site_node.settings import load_settings
 
 app = typer.Typer(
@@ -46,7 +47,10 @@ def init(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new directory for this site.")],
     name: Annotated[str, typer.Option(help="The site's name at the hub: lower-case letters, digits and dashes.")],
     hub: Annotated[str, typer.Option(help="The hub's address, for example https://hub.example.org.")],
-    images: Annotated[list[Path], typer.Option(help="Folder of DICOM files; may be given several times.")],
+    images: Annotated[
+        list[Path] | None, typer.Option(help="Folder of DICOM files; may be given several times.")
+    ] = None,
+    table: Annotated[Path | None, typer.Option(help="CSV for tabular studies, in place of images or beside.")] = None,
     labels: Annotated[Path | None, typer.Option(help="CSV of labels; by default labels.csv beside the images.")] = None,
     redis: Annotated[str, typer.Option(help="The site's own Redis.")] = "redis://127.0.0.1:6379/0",
     approval: Annotated[str, typer.Option(help="Who approves studies: person, or automatic by the policy.")] = "person",
@@ -64,7 +68,9 @@ def init(
     if approval not in ("person", "automatic"):
         raise SettingsError(f"--approval is {approval!r}.", "Choose person or automatic.")
     text = policy.read_text(encoding="utf-8") if policy is not None else policy_text(approval)
-    settings = create_site(folder, name, hub, images, labels, redis_url=redis, policy=text, threads=threads)
+    settings = create_site(
+        folder, name, hub, images or [], labels, redis_url=redis, policy=text, threads=threads, table=table
+    )
     typer.echo(f"The site {settings.name} is made in {settings.paths.root}.")
     if warning := exposure_of(settings.hub_url):
         typer.echo(warning, err=True)
@@ -77,6 +83,7 @@ def enroll(
     folder: Folder,
     code: Annotated[str, typer.Option(help="The one-time invitation code from the hub's operator.")],
     hub_key: Annotated[str | None, typer.Option(help="The hub's public key, if its operator told you.")] = None,
+    as_json: Json = False,
 ) -> None:
     """Enrol the site with its hub, once: our public keys go there, the hub's comes here.
 
@@ -90,6 +97,9 @@ def enroll(
     with connect(settings.hub_url) as http:
         hub = HubClient(http, settings.name, SigningKey.load_or_create(settings.paths.transport_key))
         key = enroll_site(settings, hub, code, hub_key)
+    if as_json:
+        print_json({"site": settings.name, "hub": settings.hub_url, "hub_key": key.text, "fingerprint": key.key_id})
+        return
     typer.echo(f"{settings.name} is enrolled at {settings.hub_url}.")
     typer.echo(f"The hub's key: {key.text}\nIts fingerprint: {key.key_id}")
 
@@ -102,25 +112,32 @@ def index(
 ) -> None:
     """Index DICOM headers: of a site's images, or, to see what is there, of any folder without enrolment.
 
+    A site's table is read too, and its rows counted; no value of it is printed.
+
     Files that cannot be used are listed with the reason; they stop nothing. Links are followed, also out of the folder;
     no folder is entered twice. Run it again after new images came.
     """
     from site_node.cohort.index import index_folder
     from site_node.cohort.index_report import index_of_any_folder, report_as_json, report_as_text
+    from site_node.cohort.table_report import examine_table, table_as_json, table_as_text
 
-    folders = [folder]
+    folders, table = [folder], None
     if (folder / "site.yaml").exists():
         settings = load_settings(folder)
         folders = list(settings.images)
+        table = examine_table(settings.table) if settings.table else None
         report = index_folder(folders, settings.paths.index)
     elif folder.is_dir():
         report = index_of_any_folder(folder)
     else:
         raise SettingsError(f"There is no folder at {folder}.", "Name a site's directory or a folder of DICOM files.")
     if as_json:
-        print_json(report_as_json(report, folders))
+        print_json(report_as_json(report, folders) | ({"table": table_as_json(table)} if table else {}))
         return
-    typer.echo(report_as_text(report, folders))
+    if folders:
+        typer.echo(report_as_text(report, folders))
+    if table is not None:
+        typer.echo(table_as_text(table))
 
 
 @app.command()
@@ -180,6 +197,8 @@ def status(folder: Folder, as_json: Json = False) -> None:
     typer.echo(f"{found['site']} at {found['hub']}: {standing}")
     if found["ledger_behind"]:
         typer.echo("  the privacy ledger is behind the hub's copy; nothing is spent: see `wardround site reconcile`")
+    if found["behind_mark"]:
+        typer.echo("  an old backup of the gate was restored; nothing is answered: see `wardround site reconcile`")
     for digest, state in found["studies"].items():
         typer.echo(f"  study {digest[:19]}…  {state}")
     for task in found["tasks"]:

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 from protocol.digest import Digest, canonical_json, digest_of, digest_of_bytes, hex_of, parse_json
 from protocol.errors import DigestError
 from protocol.study_parts import Split
-from site_node.durable import write_durably
+from site_node.durable import read_up_to, write_durably
 from site_node.errors import GateError, OrderError
 from site_node.settings import SitePaths
 
@@ -142,12 +142,8 @@ def read_spent(paths: SitePaths, task_id: str, digest: str | None) -> SpentPatie
 
 
 def _bounded(path: Path) -> bytes | None:
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_FILE_BYTES + 1)
-    except FileNotFoundError:
-        return None
-    return data if len(data) <= MAX_FILE_BYTES else None
+    data = read_up_to(path, MAX_FILE_BYTES)
+    return None if data is None or len(data) > MAX_FILE_BYTES else data
 
 
 def _parsed(data: bytes, kind: type[Document]) -> Document | None:

@@ -40,6 +40,15 @@ def copy_durably(source: Path, target: Path) -> None:
     sync_folder(target.parent)
 
 
+def read_up_to(path: Path, most: int) -> bytes | None:
+    """Return a file's bytes, or None if it is missing; one byte more than `most` if it is longer than that."""
+    try:
+        with path.open("rb") as file:
+            return file.read(most + 1)
+    except FileNotFoundError:
+        return None
+
+
 def unfinished_beside(path: Path) -> Path:
     """Return a new hidden name in the same folder, for what is not whole yet."""
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}")

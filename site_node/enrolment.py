@@ -28,9 +28,11 @@ SETTINGS_TEMPLATE = """\
 # One hospital's node. Paths are relative to this file's folder.
 {keys}
 # labels: file with the columns patient_id, sop_instance_uid and a label; by default labels.csv beside the first images
+# table: file of a tabular study: the columns patient_id, those that studies name, and perhaps split
 # redis: the site's own Redis, which carries nothing but job ids
 # policy: what this hospital allows
 # threads: processor threads of a training job
+# processes: how many processes train one round together, each with so many threads or a GPU of its own (1)
 """
 
 
@@ -44,6 +46,7 @@ def create_site(
     redis_url: str = "redis://127.0.0.1:6379/0",
     policy: str | None = None,
     threads: int | None = None,
+    table: Path | None = None,
 ) -> SiteSettings:
     """Make a site's directory with folders, keys, site.yaml and policy.yaml.
 
@@ -52,18 +55,18 @@ def create_site(
     paths = SitePaths(root.resolve())
     if paths.configuration.exists():
         raise SettingsError(f"{paths.configuration} is there already.", "Choose another folder, or edit that file.")
-    missing = [str(folder) for folder in images if not folder.is_dir()]
-    if missing or not images:
-        raise SettingsError(
-            f"There is no folder of images at {', '.join(missing) or '(none given)'}.", "Check --images."
-        )
+    _check_data(images, table)
     for folder in paths.folders():
         folder.mkdir(parents=True, exist_ok=True)
         folder.chmod(_mode_of(paths, folder))
     SigningKey.load_or_create(paths.identity_key)
     SigningKey.load_or_create(paths.transport_key)
     _create_secret(paths.noise_key)
-    keys: dict[str, object] = {"name": name, "hub": hub_url, "images": [str(folder.resolve()) for folder in images]}
+    keys: dict[str, object] = {"name": name, "hub": hub_url}
+    if images:
+        keys["images"] = [str(folder.resolve()) for folder in images]
+    if table is not None:
+        keys["table"] = str(table.resolve())
     keys |= {"redis": redis_url, "policy": "policy.yaml"}
     if labels is not None:
         keys["labels"] = str(labels.resolve())
@@ -78,6 +81,16 @@ def create_site(
     except SettingsError:
         paths.configuration.unlink()
         raise
+
+
+def _check_data(images: Sequence[Path], table: Path | None) -> None:
+    missing = [str(folder) for folder in images if not folder.is_dir()]
+    if missing or not (images or table):
+        raise SettingsError(
+            f"There is no folder of images at {', '.join(missing) or '(none given)'}.", "Check --images, or --table."
+        )
+    if table is not None and not table.is_file():
+        raise SettingsError(f"There is no file at {table}.", "Check --table.")
 
 
 def enroll_site(settings: SiteSettings, hub: HubClient, code: str, expected_hub_key: str | None = None) -> PublicKey:
@@ -124,7 +137,7 @@ def exposure_of(hub_url: str) -> str | None:
 
 
 def _mode_of(paths: SitePaths, folder: Path) -> int:
-    if {paths.gate, paths.agent, paths.worker} & {folder, *folder.parents}:
+    if {paths.gate, paths.mark, paths.agent, paths.worker} & {folder, *folder.parents}:
         return PRIVATE
     # the gate takes away what lies in these
     taken = {paths.handover, paths.receipts} & {folder, *folder.parents}

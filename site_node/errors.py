@@ -4,15 +4,16 @@
     ├── SettingsError               site.yaml, policy.yaml or a key file is missing or wrong
     ├── IndexingError               a folder or the index itself cannot be used
     ├── UnreadableError             one file is no image that can be used; the message says why
-    │   └── PixelsError             its pixels cannot be decoded
+    │   ├── PixelsError             its pixels cannot be decoded
+    │   └── DeidentificationError   no safe copy of it can be made
     ├── CohortError
-    │   ├── LabelsError             labels.csv is missing, unreadable, lacks a column   labels-unusable
+    │   ├── LabelsError             labels.csv or table is missing, unreadable, lacks a column  labels-unusable
     │   ├── TooFewPatientsError     no or not enough patients are left        too-few-patients
     │   └── NoHeldOutPatientsError  nobody to evaluate on                 no-held-out-patients
     ├── UnknownNetworkError         the network or its arguments are not permitted  unknown-network
     ├── BaseUnavailableError        the version to start from is missing or damaged base-unavailable
     ├── NotFiniteError              training diverged                               not-finite
-    ├── DeviceMemoryError           the device has not enough memory             out-of-memory
+    ├── TrainingProcessLostError    one of several training processes ended
     ├── DiskFullError               no room left on the disk                        disk-full
     ├── OrderError                  a work order does not parse or does not fit      bad-task
     ├── GateError                   a candidate, ledger or verdict is not as the gate demands
@@ -59,12 +60,16 @@ class PixelsError(UnreadableError):
     """The pixels of one image cannot be decoded."""
 
 
+class DeidentificationError(UnreadableError):
+    """No safe copy can be made of one file; the message is the sentence that the list of refused files shows."""
+
+
 class CohortError(SiteError):
     """The study's cohort cannot be made at this site."""
 
 
 class LabelsError(CohortError):
-    """The site's labels.csv is missing, unreadable or lacks a column; the message holds nothing of its content."""
+    """The site's labels.csv or table is missing, unreadable or lacks a column; the message holds nothing of it."""
 
     reason = Reason.LABELS_UNUSABLE
 
@@ -99,10 +104,8 @@ class NotFiniteError(SiteError):
     reason = Reason.NOT_FINITE
 
 
-class DeviceMemoryError(SiteError):
-    """The device that trains has not enough memory."""
-
-    reason = Reason.OUT_OF_MEMORY
+class TrainingProcessLostError(SiteError):
+    """One of the processes that train a round together ended before the round did."""
 
 
 class DiskFullError(SiteError):

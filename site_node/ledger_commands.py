@@ -1,4 +1,4 @@
-"""`wardround site budget`, `egress` and `reconcile`: the two ledgers, for the hospital's administrator."""
+"""`wardround site budget` and `egress`: the two ledgers, for the hospital's administrator."""
 
 import time
 from pathlib import Path
@@ -12,10 +12,6 @@ from site_node.errors import SettingsError
 WAITING_MEANS = (
     "These wait in the outbox, or are on their way: normal until the hub has answered. If their age grows, look "
     "whether the agent runs and reaches the hub."
-)
-AFTER_A_RESTORE = (
-    "Was a backup of the gate restored? It has forgotten which rounds were answered since. Withdraw every study that "
-    "ran when the backup was made, with `wardround site approve DIR STUDY --withdraw`. Approved here:"
 )
 
 
@@ -68,53 +64,6 @@ def egress(
         return
     for entry in found:
         typer.echo(_egress_line(entry))
-
-
-@told
-def reconcile(
-    folder: Folder,
-    as_json: Json = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Charge the gap without asking.")] = False,
-) -> None:
-    """Show what the hub has countersigned and this ledger lacks (an old backup was restored), and charge it.
-
-    Nobody knows any more which patients those studies touched: every patient of this hospital is charged for them.
-    """
-    from protocol.signing import SigningKey
-    from site_node.governance.ledger_heads import charge_gap, gap_of
-    from site_node.governance.records import study_records
-    from site_node.sqlite import transaction
-
-    with open_site(folder) as (settings, database):
-        key = SigningKey.load_or_create(settings.paths.identity_key).public
-        gap = gap_of(database, key, settings.name)
-        listed = [
-            {"study_digest": c.study_digest, "number": c.number, "chain": c.chain, "unprotected": c.unprotected}
-            for c in gap.charges
-        ]
-        if not as_json:
-            for charge in listed:
-                typer.echo(f"missing: entry {charge['number']}, study {charge['study_digest']}")
-        if gap and not gap.unexplained and not yes and not as_json:
-            typer.confirm("Charge this to every patient of the hospital? It cannot be undone.", abort=True)
-        if gap and (yes or not as_json):
-            with transaction(database):
-                charge_gap(database, gap_of(database, key, settings.name))
-            done = True
-        else:
-            done = False
-        running = [record.digest for record in study_records(database, "approved")]
-    if as_json:
-        print_json(
-            {"missing": listed, "unexplained": len(gap.unexplained), "charged": done, "approved_studies": running}
-        )
-        return
-    if done:
-        typer.echo("Charged to every patient. The gate goes on within a second.")
-    else:
-        typer.echo("The ledger holds everything that the hub has countersigned.")
-    for line in [AFTER_A_RESTORE, *(f"  study {digest}" for digest in running)] if running else []:
-        typer.echo(line)
 
 
 def _export(document: dict[str, Any], path: Path) -> None:

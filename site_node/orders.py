@@ -34,8 +34,10 @@ class WorkOrder(BaseModel):
     study_digest: Digest
     round: int = Field(default=0, ge=0)
     base_blob: Digest | None = None
+    control_blob: Digest | None = None
     noise_multiplier: float | None = None
     update_norm: float | None = None
+    rate_factor: float | None = None
     spent_digest: Digest | None = None
     recount: int = Field(default=0, ge=0)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from protocol.errors import ProtocolError
 from site_node.durable import finished_files
-from site_node.governance import hash_chain
+from site_node.governance import hash_chain, high_water
 from site_node.governance.approval import decisions_on, rfc3339, standing_of
 from site_node.governance.ledger_heads import is_behind
 from site_node.governance.policy import Policy, objection_to
@@ -26,6 +26,7 @@ def status_of(settings: SiteSettings, database: sqlite3.Connection) -> dict[str,
         "enrolled": paths.hub_key.exists(),
         "paused": is_paused(database),
         "ledger_behind": is_behind(database),
+        "behind_mark": high_water.is_behind(paths, database),
         "indexed": _is_there(paths.index),
         "studies": {record.digest: record.state for record in study_records(database)},
         "tasks": [{"task_id": t.task_id, "state": t.state} for t in tasks],

@@ -2,6 +2,7 @@
 
 SITE/site.yaml, policy.yaml      what the administrator writes
 SITE/gate/                       signing key, approvals, privacy ledger, egress ledger       gate only
+SITE/mark/                       how much has left: kept apart, so that no backup of gate/ takes it back    gate only
 SITE/worker/                     index of images, leases, noise key                          worker only
 SITE/agent/                      transport key, cursor, downloads                            agent only
 SITE/inbox/ verdicts/ orders/ handover/ outbox/ receipts/      how they speak to each other
@@ -64,6 +65,21 @@ class SitePaths:
     def gate_payloads(self) -> Path:
         """Return the folder of payloads that were recorded and not yet receipted, named by digest."""
         return self.gate / "payloads"
+
+    @property
+    def mark(self) -> Path:
+        """Return the folder of the high-water mark, which is not restored with the gate's own."""
+        return self.root / "mark"
+
+    @property
+    def mark_of_egress(self) -> Path:
+        """Return the mark itself."""
+        return self.mark / "egress.json"
+
+    @property
+    def mark_of_charges(self) -> Path:
+        """Return the folder of the privacy ledger's charges, as the hub was told them."""
+        return self.mark / "charges"
 
     @property
     def agent(self) -> Path:
@@ -161,6 +177,11 @@ class SitePaths:
         return self.worker / "cache"
 
     @property
+    def local_state(self) -> Path:
+        """Return the folder of what algorithms keep here between rounds."""
+        return self.worker / "local_state"
+
+    @property
     def worker_receipts(self) -> Path:
         """Return the site-local account of each job: patients, images, seconds."""
         return self.worker / "receipts"
@@ -178,7 +199,8 @@ class SitePaths:
     def folders(self) -> tuple[Path, ...]:
         """Return every folder that a site has, parents first."""
         return (
-            *(self.root, self.gate, self.gate_payloads, self.agent, self.partial, self.inbox, self.blobs),
+            *(self.root, self.gate, self.gate_payloads, self.mark, self.mark_of_charges),
+            *(self.agent, self.partial, self.inbox, self.blobs),
             *(self.verdicts, self.orders, self.handover, self.candidates, self.cohorts, self.progress),
             *(self.outbox, self.receipts, self.worker, self.cache, self.worker_receipts, self.redis, self.logs),
         )
@@ -196,6 +218,8 @@ class SiteSettings:
     paths: SitePaths
     policy: Path
     threads: int = 2
+    processes: int = 1
+    table: Path | None = None
 
 
 class _File(BaseModel):
@@ -205,11 +229,13 @@ class _File(BaseModel):
 
     name: Name
     hub: str = Field(pattern=r"^https?://", max_length=500)
-    images: list[str] = Field(min_length=1)
+    images: list[str] = []
     labels: str | None = None
+    table: str | None = None
     redis: str = Field(default="redis://127.0.0.1:6379/0", pattern=r"^(redis|rediss|redis\+socket|unix)://")
     policy: str = "policy.yaml"
     threads: int | None = Field(default=None, ge=1, le=1024)
+    processes: int = Field(default=1, ge=1, le=64)
 
 
 def load_settings(folder: Path) -> SiteSettings:
@@ -228,16 +254,23 @@ def load_settings(folder: Path) -> SiteSettings:
             f"{paths.configuration} is not usable: {faults(error)}.",
             "Correct these keys; `site init` writes an example.",
         ) from None
+    if not file.images and file.table is None:
+        raise SettingsError(
+            f"{paths.configuration} names neither images nor a table.",
+            "Add images (folders of DICOM) or table (a CSV).",
+        )
     images = tuple((paths.root / entry).resolve() for entry in file.images)
     return SiteSettings(
         name=file.name,
         hub_url=file.hub.rstrip("/"),
         images=images,
-        labels=(paths.root / file.labels).resolve() if file.labels else images[0] / "labels.csv",
+        labels=(paths.root / file.labels).resolve() if file.labels else (*images, paths.root)[0] / "labels.csv",
         redis_url=file.redis,
         paths=paths,
         policy=(paths.root / file.policy).resolve(),
         threads=file.threads or min(4, os.cpu_count() or 1),
+        processes=file.processes,
+        table=(paths.root / file.table).resolve() if file.table else None,
     )
 
 

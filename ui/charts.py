@@ -15,15 +15,19 @@ from ui.wording import count, short_digest, size
 
 FONT = "Inter, 'Segoe UI', system-ui, 'Noto Sans', 'Helvetica Neue', Arial, sans-serif"
 INK, SOFT, LINE, BAND = "#17302F", "#4D6664", "#E3EAE8", "rgba(11,107,115,.13)"
+ROOM = 0.15
+"""Left of round 0 and right of the last, in rounds."""
 CONFIG: dict[str, Any] = {"displayModeBar": False, "responsive": True}
 
 
 def auc_by_round(rounds: Sequence[Round], sites: Sequence[str], names: Sequence[str]) -> go.Figure:
     """Return the AUC of each round's version: pooled with its interval, and each hospital's."""
-    figure = _figure(height=340, x_title="Round", y_title="AUC on held-out patients")
-    scored = [(item.number, item.metrics) for item in rounds if item.metrics and item.metrics.auc is not None]
+    figure = _figure(
+        height=340, x_title="Round", y_title=f"{_score_name([item.metrics for item in rounds])} on held-out patients"
+    )
+    scored = [(item.number, item.metrics) for item in rounds if item.metrics and item.metrics.score is not None]
     for site in sites:
-        points = [(r.number, s.metrics.auc) for r in rounds for s in r.sites if s.site == site and s.metrics]
+        points = [(r.number, s.metrics.score) for r in rounds for s in r.sites if s.site == site and s.metrics]
         figure.add_scatter(
             x=[x for x, _ in points],
             y=[y for _, y in points],
@@ -35,8 +39,13 @@ def auc_by_round(rounds: Sequence[Round], sites: Sequence[str], names: Sequence[
         )
     _add_band(figure, scored)
     figure.update_layout(hovermode="x unified", yaxis={"range": _auc_range(rounds), "tickformat": ".2f"})
+    figure.update_xaxes(range=[-ROOM, max([1, *(item.number for item in rounds)]) + ROOM])  # also with one point
     _count_rounds(figure, len(rounds))
     return figure
+
+
+def _score_name(shown: Sequence[Metrics | None]) -> str:
+    return next((metrics.score_name for metrics in shown if metrics and metrics.score is not None), "AUC")
 
 
 def _add_band(figure: go.Figure, scored: Sequence[tuple[int, Metrics]]) -> None:
@@ -55,7 +64,7 @@ def _add_band(figure: go.Figure, scored: Sequence[tuple[int, Metrics]]) -> None:
     )
     figure.add_scatter(
         x=[x for x, _ in scored],
-        y=[m.auc for _, m in scored],
+        y=[m.score for _, m in scored],
         name="pooled",
         legendrank=1,
         mode="lines+markers",
@@ -66,8 +75,8 @@ def _add_band(figure: go.Figure, scored: Sequence[tuple[int, Metrics]]) -> None:
 
 
 def _auc_range(rounds: Sequence[Round]) -> list[float]:
-    found = [m for r in rounds for m in (r.metrics, *(s.metrics for s in r.sites)) if m and m.auc is not None]
-    lows = [m.auc for m in found if m.auc is not None] + [
+    found = [m for r in rounds for m in (r.metrics, *(s.metrics for s in r.sites)) if m and m.score is not None]
+    lows = [m.score for m in found if m.score is not None] + [
         r.metrics.auc_low for r in rounds if r.metrics and r.metrics.auc_low
     ]
     return [max(0.0, min([0.5, *lows]) - 0.02), 1.0]
@@ -128,11 +137,11 @@ def forest(pooled: Metrics | None, sites: Sequence[tuple[str, Metrics]], names: 
     rows = [(name, metrics, colour_of(name, names), "square") for name, metrics in sites]
     if pooled is not None:
         rows.append(("all hospitals", pooled, POOLED_COLOUR, "diamond"))
-    figure = _figure(height=96 + 44 * len(rows), x_title="AUC (95 % interval)", y_title="")
+    figure = _figure(height=96 + 44 * len(rows), x_title=_forest_title([m for _, m, _, _ in rows]), y_title="")
     for name, metrics, colour, symbol in rows:
         _add_forest_row(figure, name, metrics, colour, symbol)
-    if pooled is not None and pooled.auc is not None:
-        figure.add_vline(x=pooled.auc, line={"color": POOLED_COLOUR, "width": 1, "dash": "dot"})
+    if pooled is not None and pooled.score is not None:
+        figure.add_vline(x=pooled.score, line={"color": POOLED_COLOUR, "width": 1, "dash": "dot"})
     lows = [metrics.auc_low for _, metrics, _, _ in rows if metrics.auc_low is not None]
     figure.update_layout(
         showlegend=False,
@@ -152,29 +161,35 @@ def forest(pooled: Metrics | None, sites: Sequence[tuple[str, Metrics]], names: 
     return figure
 
 
+def _forest_title(shown: Sequence[Metrics]) -> str:
+    name = _score_name(shown)
+    return "AUC (95 % interval)" if name == "AUC" else f"{name} index"
+
+
 def _add_forest_row(figure: go.Figure, name: str, metrics: Metrics, colour: str, symbol: str) -> None:
     text = f"<b>{name}</b>"
-    if metrics.auc is None:
+    if metrics.score is None:
         figure.add_scatter(x=[None], y=[text], mode="markers", hoverinfo="skip")
         label = "one class only"
     else:
-        low, high = metrics.auc_low or metrics.auc, metrics.auc_high or metrics.auc
-        label = f"<b>{metrics.auc:.3f}</b>  {low:.2f} to {high:.2f}"
+        low, high = metrics.auc_low or metrics.score, metrics.auc_high or metrics.score
+        label = f"<b>{metrics.score:.3f}</b>" + (f"  {low:.2f} to {high:.2f}" if metrics.auc_low is not None else "")
         figure.add_scatter(
-            x=[metrics.auc],
+            x=[metrics.score],
             y=[text],
             error_x={
                 "type": "data",
                 "symmetric": False,
-                "array": [high - metrics.auc],
-                "arrayminus": [metrics.auc - low],
+                "array": [high - metrics.score],
+                "arrayminus": [metrics.score - low],
                 "color": colour,
                 "thickness": 2,
                 "width": 5,
             },
             mode="markers",
+            cliponaxis=False,  # an AUC of 1 stands on the edge
             marker={"symbol": symbol, "size": 15 if symbol == "diamond" else 11, "color": colour},
-            hovertemplate=f"{name}: {metrics.auc:.3f} ({low:.3f} to {high:.3f})<extra></extra>",
+            hovertemplate=f"{name}: {metrics.score:.3f} ({low:.3f} to {high:.3f})<extra></extra>",
         )
     patients = f"<span style='color:{SOFT}'>n={count(metrics.patients)}</span>"
     place = {"x": 1.01, "xref": "paper", "xanchor": "left", "y": text, "showarrow": False}
@@ -214,6 +229,7 @@ def calibration(pooled: Curves | None) -> go.Figure:
         x=[score for score, _, _ in points],
         y=[seen for _, seen, _ in points],
         mode="lines+markers",
+        cliponaxis=False,
         name="pooled",
         line={"color": POOLED_COLOUR, "width": 2},
         marker={

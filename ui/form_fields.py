@@ -10,7 +10,9 @@ from typing import Any, Literal
 
 import yaml
 
-Kind = Literal["text", "paragraph", "integer", "number", "switch", "choice", "several", "words", "integers", "mapping"]
+Plain = Literal["text", "paragraph", "integer", "number", "switch", "mapping"]
+Lists = Literal["several", "words", "integers", "records"]
+Kind = Literal["choice", Plain, Lists]
 Path = tuple[str, ...]
 
 STARTING_VALUES: dict[Path, Any] = {
@@ -28,21 +30,28 @@ SUGGESTIONS: dict[Path, list[str]] = {
     ("cohort", "body_part"): ["CHEST", "ABDOMEN", "HEAD", "BREAST"],
     ("cohort", "view"): ["PA", "AP", "LL", "RL"],
     ("label", "classes"): [],
+    ("personal", "keep"): ["normalisation"],
+    ("transport", "upload"): ["top-k:0.02", "random-k:0.1", "quantise:8", "half:bfloat16", "zstandard"],
+    ("transport", "download"): ["quantise:8", "half:bfloat16", "zstandard"],
 }
 GROUPS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("Question", "What is asked, and where a patient's answer is found.", ("", "label")),
-    ("Patients", "Whose images take part. An empty criterion is left open.", ("cohort", "splits")),
-    ("Model", "How an image becomes a tensor, and which network reads it.", ("preprocessing", "network")),
-    ("Training", "What a hospital does in one round, and how the hub combines the updates.", ("training", "strategy")),
+    ("Patients", "Whose images take part. An empty criterion is left open.", ("cohort", "table", "splits")),
+    ("Model", "How an image becomes a tensor, and which network reads it.", ("preprocessing", "network", "start")),
+    (
+        "Training",
+        "What a hospital does in one round, and how the hub combines the updates.",
+        ("training", "strategy", "personal"),
+    ),
     (
         "Privacy",
-        "What every patient is promised, whatever anyone does with the model.",
+        "What every patient, or every hospital, is promised, whatever anyone does with the model.",
         ("privacy", "secure_aggregation"),
     ),
     (
         "Hospitals",
         "Who must be there, and how updates travel and versions are judged.",
-        ("participants", "transport", "evaluation"),
+        ("participants", "pace", "transport", "evaluation"),
     ),
 )
 LABELS: dict[Path, str] = {
@@ -51,19 +60,61 @@ LABELS: dict[Path, str] = {
     ("label", "patient_label"): "A patient is positive if … images are",
     ("label", "patient_score"): "A patient's score is the images'",
     ("cohort", "minimum_patients"): "Fewest patients a hospital trains with",
+    ("cohort", "single_class"): "A hospital with patients of one class",
     ("cohort", "age_min_years"): "Youngest age, years",
     ("cohort", "age_max_years"): "Oldest age, years",
     ("splits", "validation"): "Held out for validation",
     ("splits", "test"): "Held out for test",
     ("preprocessing", "size"): "Image size, pixels",
     ("network", "name"): "Network",
-    ("strategy", "name"): "How the hub combines updates",
+    ("strategy", "name"): "How the hub moves the model",
+    ("strategy", "join"): "How the hospitals' updates become one",
+    ("strategy", "weighting"): "What a hospital's update counts",
+    ("strategy", "momentum"): "What stays of the hub's last step",
+    ("strategy", "second_moment"): "What stays of the mean of squared updates",
+    ("strategy", "tau"): "Size of updates below which steps get smaller (τ)",
+    ("strategy", "wild_sites"): "Hospitals that may send anything",
+    ("strategy", "norm_limit"): "Longest update, in the round's median lengths",
+    ("strategy", "averaging"): "Decay of the mean of versions",
     ("strategy", "learning_rate"): "The hub's learning rate",
+    ("training", "local_steps"): "Steps a round",
+    ("training", "local_epochs"): "Or passes over the patients a round",
+    ("training", "warm_up_rounds"): "Rounds until the learning rate is whole",
+    ("training", "step_rounds"): "Rounds between two falls of the learning rate",
+    ("training", "step_factor"): "What each fall leaves of the learning rate",
+    ("training", "proximal"): "Pull back to the round's version (FedProx)",
+    ("personal", "keep"): "Tensors that stay at each hospital (FedBN)",
+    ("personal", "ditto"): "Pull of a personal model to the study's (Ditto)",
+    ("personal", "judged"): "Which model a hospital evaluates (Ditto)",
     ("participants", "training_patients"): "Training patients, all hospitals together",
     ("secure_aggregation", "method"): "Hide single updates from the hub",
+    ("secure_aggregation", "maximum_sites"): "Most hospitals in a round",
+    ("secure_aggregation", "maximum_weight"): "Most training patients that count",
+    ("participants", "minimum_sites"): "Fewest hospitals",
     ("privacy", "mechanism"): "Where the noise is added",
     ("privacy", "epsilon"): "Epsilon (ε)",
     ("privacy", "delta"): "Delta (δ)",
+    ("transport", "upload"): "What is done to an update before it is sent",
+    ("transport", "error_feedback"): "Keep what sending loses for the next update",
+    ("transport", "download"): "What is done to the difference between two versions",
+    ("kind",): "What is learned from",
+    ("label", "time_column"): "Column of the time until the event",
+    ("table", "features"): "Columns of the table",
+    ("start", "weights"): "Digest of the weights to start from",
+    ("start", "study"): "Study that the weights come from",
+    ("start", "version"): "Version of that study",
+    ("participants", "quorum"): "Share of the hospitals that closes a round",
+    ("participants", "deadline_seconds"): "Time for a round, seconds",
+    ("participants", "deadline"): "How long a round waits",
+    ("participants", "late"): "What becomes of a late update",
+    ("participants", "sampled"): "Share of the hospitals that a round asks",
+    ("pace", "mode"): "When a version is made",
+    ("pace", "buffer"): "Updates that make a version",
+    ("pace", "maximum_staleness"): "Oldest version to wait for, in versions",
+    ("pace", "staleness_exponent"): "How fast an old update's weight falls",
+    ("evaluation", "patience"): "Evaluations without a better one that end it",
+    ("evaluation", "noise_epsilon"): "Noise of each evaluation (ε)",
+    ("evaluation", "sum_under_masks"): "Hide single hospitals' held-out counts from the hub",
     ("evaluation", "splits"): "Evaluate on",
     ("evaluation", "every"): "Evaluate every n-th version",
 }
@@ -74,12 +125,27 @@ ADVANCED: frozenset[Path] = frozenset(
         ("label", "patient_score"),
         ("cohort", "view"),
         ("cohort", "minimum_patients"),
+        ("cohort", "single_class"),
         ("network", "arguments"),
         ("network", "normalisation"),
+        ("training", "local_epochs"),
+        ("training", "warm_up_rounds"),
+        ("training", "step_rounds"),
+        ("training", "step_factor"),
+        ("training", "proximal"),
+        ("personal", "keep"),
+        ("personal", "ditto"),
+        ("personal", "judged"),
         ("training", "momentum"),
         ("training", "weight_decay"),
         ("strategy", "averaging"),
+        ("strategy", "join"),
+        ("strategy", "momentum"),
+        ("strategy", "norm_limit"),
+        ("strategy", "second_moment"),
+        ("strategy", "tau"),
         ("strategy", "weighting"),
+        ("strategy", "wild_sites"),
         ("privacy", "unit"),
         ("privacy", "honest_fraction"),
         ("privacy", "update_norm"),
@@ -92,12 +158,72 @@ ADVANCED: frozenset[Path] = frozenset(
         ("secure_aggregation", "value_range"),
         ("secure_aggregation", "value_bits"),
         ("secure_aggregation", "phase_seconds"),
-        ("transport", "compression"),
+        ("transport", "upload"),
+        ("transport", "error_feedback"),
+        ("transport", "download"),
+        ("label", "time_column"),
+        ("table", "features"),
+        ("start", "weights"),
+        ("start", "study"),
+        ("start", "version"),
+        ("participants", "deadline"),
+        ("participants", "late"),
+        ("participants", "sampled"),
+        ("pace", "mode"),
+        ("pace", "buffer"),
+        ("pace", "maximum_staleness"),
+        ("pace", "staleness_exponent"),
         ("evaluation", "at_most"),
         ("evaluation", "noise_epsilon"),
+        ("evaluation", "patience"),
+        ("evaluation", "sum_under_masks"),
     }
 )
+_HIDDEN_SUM = (("secure_aggregation", "method"), frozenset({"masking", "homomorphic"}))
+_TABULAR = (("kind",), frozenset({"tabular"}))
+_BUFFERED = (("pace", "mode"), frozenset({"buffered"}))
+_SHARED_NOISE = (("privacy", "mechanism"), frozenset({"shared-noise"}))
+_SITE_LEVEL = (("privacy", "mechanism"), frozenset({"site-level"}))
+NEEDED_WITH: dict[Path, tuple[Path, frozenset[str]]] = {
+    ("secure_aggregation", "maximum_sites"): _HIDDEN_SUM,
+    ("secure_aggregation", "maximum_weight"): _HIDDEN_SUM,
+    ("transport", "upload"): _HIDDEN_SUM,
+    ("privacy", "honest_fraction"): _SHARED_NOISE,
+    ("privacy", "unit"): _SITE_LEVEL,
+    ("privacy", "update_norm"): _SITE_LEVEL,
+    ("strategy", "weighting"): _SITE_LEVEL,
+    ("table", "features"): _TABULAR,
+    ("label", "time_column"): _TABULAR,
+    ("pace", "buffer"): _BUFFERED,
+}
+"""Advanced fields that stand with the others as soon as a field has one of these values: the study needs them then."""
 CHOICE_WORDS: dict[Path, dict[str, str]] = {
+    ("kind",): {"classification": "images", "tabular": "the rows of a table"},
+    ("participants", "deadline"): {"fixed": "as long as stated", "learned": "as long as hospitals usually need"},
+    ("participants", "late"): {"refuse": "it is refused", "fold": "it counts in the next round, weighted down"},
+    ("pace", "mode"): {"synchronous": "when a round's hospitals have answered", "buffered": "when enough updates wait"},
+    ("strategy", "name"): {
+        "fedavg": "to the mean of the hospitals' models (FedAvg)",
+        "fedavgm": "with momentum (FedAvgM)",
+        "fedadam": "with a rate for each weight (FedAdam)",
+        "fedyogi": "with a rate for each weight that changes slowly (FedYogi)",
+        "fedadagrad": "with a rate for each weight that only falls (FedAdagrad)",
+        "fedexp": "further where hospitals disagree (FedExp)",
+        "scaffold": "to the mean, with drift corrected at the hospitals (SCAFFOLD)",
+    },
+    ("strategy", "join"): {
+        "mean": "their mean",
+        "median": "the median of each value",
+        "trimmed-mean": "the mean without the largest and smallest values",
+        "krum": "the one nearest to the others (Krum)",
+        "multi-krum": "the mean of those nearest to the others (multi-Krum)",
+        "geometric-median": "their geometric median",
+    },
+    ("strategy", "weighting"): {
+        "patients": "its training patients",
+        "equal": "as much as any other",
+        "noise": "what its noise leaves of it",
+    },
     ("secure_aggregation", "method"): {
         "none": "no, it sees each update",
         "masking": "yes, by masks between the hospitals",
@@ -141,6 +267,13 @@ class Field:
     def advanced(self) -> bool:
         """Tell whether most people leave this as it is."""
         return self.path in ADVANCED
+
+    def needed(self, values: Mapping[Path, Any]) -> bool:
+        """Tell whether what was chosen so far calls for this field, which most studies do without."""
+        if self.path not in NEEDED_WITH:
+            return False
+        chosen, needing = NEEDED_WITH[self.path]
+        return values.get(chosen) in needing
 
     @property
     def key(self) -> str:
@@ -237,6 +370,8 @@ def _kind(path: Path, node: Mapping[str, Any], schema: Mapping[str, Any]) -> tup
         items, _ = _resolved(node.get("items", {}), schema)
         if "enum" in items:
             return "several", tuple(str(item) for item in items["enum"])
+        if "properties" in items:
+            return "records", ()
         return ("integers", ()) if items.get("type") == "integer" else ("words", tuple(SUGGESTIONS.get(path, ())))
     return simple.get(str(node.get("type")), "paragraph" if path in PARAGRAPHS else "text"), ()
 

@@ -5,16 +5,18 @@ from typing import Any
 import streamlit as st
 import yaml
 
-from ui.form_fields import CHOICE_WORDS, Field, starting_value
+from ui.form_fields import CHOICE_WORDS, NEEDED_WITH, Field, starting_value
 
 SMALL_NUMBER = 0.001
-SWITCHES: dict[tuple[str, ...], str] = {("privacy", "epsilon"): "Differential privacy for every patient"}
+SWITCHES: dict[tuple[str, ...], str] = {("privacy", "epsilon"): "Differential privacy"}
+OPEN_SWITCH: dict[bool | None, str] = {None: "as the study needs it", True: "yes", False: "no"}
 
 
 def draw(field: Field) -> Any:
     """Draw one input and return its value, in the form that a specification wants."""
     value = starting_value(field)
-    label = field.label + ("" if not field.nullable or starting_value(field) is not None else "  (may be empty)")
+    may_be_empty = field.nullable and value is None and field.path not in NEEDED_WITH
+    label = field.label + ("  (may be empty)" if may_be_empty else "")
     if field.kind == "number":
         return _number(field, label, value)
     if field.kind == "integer":
@@ -56,6 +58,10 @@ def _integer(field: Field, label: str, value: Any) -> int | None:
 
 
 def _choice(field: Field, label: str, value: Any) -> Any:
+    if field.kind == "switch" and field.nullable:
+        return st.selectbox(
+            label, OPEN_SWITCH, format_func=lambda choice: OPEN_SWITCH[choice], help=field.help or None, key=field.key
+        )
     if field.kind == "switch":
         return st.toggle(label, value=bool(value), help=field.help or None, key=field.key)
     index = field.choices.index(value) if value in field.choices else 0
@@ -93,6 +99,9 @@ def _text(field: Field, label: str, value: Any) -> Any:
             label, value="", help=f"{field.help} Written as YAML, for example: {{depth: 2}}", key=field.key
         )
         return _parsed(text, {})
+    if field.kind == "records":
+        said = f"{field.help} A list, written as YAML, for example: [{{column: age, mean: 60, deviation: 10}}]"
+        return _parsed(st.text_area(label, value="", help=said, key=field.key, height=96), [])
     if field.kind == "integers":
         shown = ", ".join(str(item) for item in value or [])
         return _parsed(f"[{st.text_input(label, value=shown, help=help_text, key=field.key)}]", value)

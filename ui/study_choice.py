@@ -40,7 +40,7 @@ def choose_version(versions: list[Version], final: int | None) -> Version:
 
     def named(key: int) -> str:
         metrics = by_number[key].metrics
-        score = "not evaluated" if metrics is None else f"AUC {number(metrics.auc)}"
+        score = "not evaluated" if metrics is None else f"{metrics.score_name} {number(metrics.score)}"
         return f"Version {key}{' (final)' if key == final else ''}  ·  {score}"
 
     start = numbers.index(final) if final in by_number and final is not None else 0

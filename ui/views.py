@@ -71,6 +71,13 @@ class Study:
     sites: list[StudySite]
 
     @property
+    def judges_personal_models(self) -> bool:
+        """Tell whether each hospital judges its own model in place of the study's version."""
+        terms = self.study.get("personal") or {}
+        is_personal = bool(terms.get("keep")) or terms.get("ditto") is not None
+        return is_personal and terms.get("judged", "own") == "own"
+
+    @property
     def label(self) -> str:
         """Return the title, or the name where there is none."""
         return self.title or self.name
@@ -94,11 +101,23 @@ class Metrics:
     positives: int | None = None
     sensitivity: float | None = None
     specificity: float | None = None
+    accuracy: float | None = None
+    concordance: float | None = None
     by_split: dict[str, "Metrics"] = field(default_factory=dict)
     noise_epsilon: float | None = None
     privacy: str = ""
     counts: str = ""
     """Whose counts the hub holds: each hospital's in clear, or their sum under masks alone."""
+
+    @property
+    def score(self) -> float | None:
+        """Return what versions are compared by: the AUC, or survival's concordance, the same chance over pairs."""
+        return self.auc if self.concordance is None else self.concordance
+
+    @property
+    def score_name(self) -> str:
+        """Return what `score` is."""
+        return "AUC" if self.concordance is None else "Concordance"
 
 
 @dataclass(frozen=True)
@@ -113,9 +132,15 @@ class RoundSite:
     fraction: float | None = None
     patients: int | None = None
     epsilon: float | None = None
+    update_bytes: int | None = None
     bytes_up: int | None = None
     bytes_down: int | None = None
     train_seconds: float | None = None
+    usual_seconds: float | None = None
+    task_round: int | None = None
+    """The round that the hospital trains for, where that is an earlier one."""
+    counted_in: int | None = None
+    staleness: int | None = None
     norm: float | None = None
     metrics: Metrics | None = None
 
@@ -134,6 +159,8 @@ class Round:
     reason: str | None
     metrics: Metrics | None
     sites: list[RoundSite]
+    deadline_learned: bool = False
+    updates_waiting: int | None = None
 
     @property
     def bytes_up(self) -> int:
@@ -158,6 +185,8 @@ class VersionParticipant:
     site: str
     weight: float
     update_digest: str | None = None
+    share: float | None = None
+    """What its update counted, where the hub gave it another weight than it came with."""
 
 
 @dataclass(frozen=True)
@@ -212,6 +241,8 @@ class Version:
     decisions: list[Decision]
     lineage_envelope: Any = None
     validation: Validation | None = None
+    server_step: float | None = None
+    """How far the hub went along the joined update, where the strategy finds that out in each round."""
 
 
 @dataclass(frozen=True)

@@ -69,6 +69,11 @@ def epsilon(value: float | None) -> str:
     return "none" if value is None else f"{value:.2f}"
 
 
+def per_unit(unit: str) -> str:
+    """Return whose privacy an epsilon is about, as it stands beside a figure."""
+    return "per hospital" if unit == "site" else "per patient"
+
+
 def power_of_ten(value: float) -> str:
     """Return a small number as people write it: 10⁻⁵, 2·10⁻⁵."""
     digits, exponent = f"{value:.1e}".split("e")

@@ -15,8 +15,10 @@ import numpy as np
 
 from hub.aggregation.chunks import sum_of_squares
 from hub.aggregation.ciphertexts import CiphertextCheck
-from hub.aggregation.opening import Sink, opened_into
+from hub.aggregation.opening import Bytes, Sink, opened_into
 from hub.errors import AdmissionError
+from protocol.compression.coding import CodingTerms
+from protocol.compression.terms import most_upload_bytes, with_slack
 from protocol.errors import TensorError
 from protocol.homomorphic.ciphertexts import CiphertextForm
 from protocol.manifest import BYTES_PER_VALUE, MAX_HEADER_BYTES, Manifest
@@ -24,9 +26,6 @@ from protocol.secure_aggregation.vector import VectorTerms
 from protocol.tensors import LENGTH_BYTES, LITTLE_ENDIAN, read_manifest
 
 RESEND = "The site's administrator finds the task in `wardround site egress`; the round goes on without it."
-# What a lossless compressor may add to bytes that it cannot shorten.
-COMPRESSION_SLACK_BYTES = 64 << 10
-COMPRESSION_SLACK_FRACTION = 1 / 128
 # A version 0 brings its own manifest. Random weights hardly compress, so whoever announces few bytes gets few values:
 # without this, thirty kilobytes of zstandard would become gigabytes of zeros on the hub's disk.
 MODEST_BYTES = 1 << 20
@@ -48,6 +47,8 @@ class Terms:
     """Set where the payload is a masked vector, of which only the form can be checked."""
     form: CiphertextForm | None = None
     """Set where the payload is an encrypted vector."""
+    coding: CodingTerms | None = None
+    """Set where the payload is an update by the steps of the study's codec; without it, it is a weights file."""
 
 
 @dataclass(frozen=True)
@@ -81,12 +82,20 @@ def check_announced_size(terms: Terms) -> None:
                 f"Expected a vector of {expected} bytes, {terms.payload_bytes} were announced.", RESEND
             )
         return
-    whole = terms.manifest.payload_bytes
+    if terms.coding is None:
+        _check_file_size(terms, terms.manifest)
+    elif terms.payload_bytes > most_upload_bytes(terms.coding):
+        most = most_upload_bytes(terms.coding)
+        raise AdmissionError(f"An update here has at most {most} bytes, {terms.payload_bytes} were announced.", RESEND)
+
+
+def _check_file_size(terms: Terms, manifest: Manifest) -> None:
+    whole = manifest.payload_bytes
     if "zstandard" not in terms.steps:
         if terms.payload_bytes != whole:
             raise AdmissionError(f"Expected an update of {whole} bytes, {terms.payload_bytes} were announced.", RESEND)
         return
-    most = whole + int(whole * COMPRESSION_SLACK_FRACTION) + COMPRESSION_SLACK_BYTES
+    most = with_slack(whole)
     if terms.payload_bytes > most:
         raise AdmissionError(f"An update here has at most {most} bytes, {terms.payload_bytes} were announced.", RESEND)
 
@@ -103,9 +112,9 @@ class UpdateCheck:
             self._values = _VectorCheck(terms, CiphertextCheck(terms.form, sink))
         elif terms.vector is not None:
             self._values = _VectorCheck(terms, sink)
-        self._opened = opened_into(self._values, terms.steps)
+        self._opened = opened_into(self._values, zstandard_frame="zstandard" in terms.steps, coding=terms.coding)
 
-    def write(self, data: bytes, /) -> int:
+    def write(self, data: Bytes, /) -> int:
         """Take the next bytes.
 
         Raises: AdmissionError at the first thing that is wrong.
@@ -136,7 +145,7 @@ class _VectorCheck:
         self._terms = terms
         self._sink = sink
 
-    def write(self, data: bytes, /) -> int:
+    def write(self, data: Bytes, /) -> int:
         return self._sink.write(data)
 
     def finish(self) -> Admitted:
@@ -152,13 +161,13 @@ class _ValueCheck:
         self._manifest: Manifest | None = None
         self._head = bytearray()
         self._rest = b""
-        # Without compression the opened bytes are the payload, whose digest is known already.
-        self._hasher = hashlib.sha256() if "zstandard" in terms.steps else None
+        # Without a step to undo the opened bytes are the payload, whose digest is known already.
+        self._hasher = hashlib.sha256() if len(terms.steps) > 1 else None
         self._seen_bytes = 0
         self._squares = 0.0
         self._bound = math.inf
 
-    def write(self, data: bytes, /) -> int:
+    def write(self, data: Bytes, /) -> int:
         taken = len(data)
         if self._manifest is None:
             data = self._take_header(data)
@@ -172,12 +181,12 @@ class _ValueCheck:
         digest = "sha256:" + self._hasher.hexdigest() if self._hasher else self._terms.payload_digest
         return Admitted(self._manifest, math.sqrt(self._squares), digest)
 
-    def _pass_on(self, data: bytes) -> None:
+    def _pass_on(self, data: Bytes) -> None:
         if self._hasher is not None:
             self._hasher.update(data)
         self._sink.write(data)
 
-    def _take_header(self, data: bytes) -> bytes:
+    def _take_header(self, data: Bytes) -> Bytes:
         self._head += data
         if len(self._head) < LENGTH_BYTES:
             return b""
@@ -210,11 +219,11 @@ class _ValueCheck:
         if manifest.payload_bytes > max(MODEST_BYTES, LARGEST_EXPANSION * self._terms.payload_bytes):
             raise AdmissionError(
                 f"The weights open to more than {LARGEST_EXPANSION} times the bytes that were sent.",
-                "Send them with transport.compression: none.",
+                "Send them with transport.upload: [].",
             )
         return manifest
 
-    def _take_values(self, data: bytes, manifest: Manifest) -> None:
+    def _take_values(self, data: Bytes, manifest: Manifest) -> None:
         self._seen_bytes += len(data)
         if self._seen_bytes > manifest.payload_bytes:
             raise AdmissionError("The update holds more values than its model has.", RESEND)

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO
 
-from hub.aggregation.opening import Sink
+from hub.aggregation.opening import Bytes, Sink
 from hub.errors import AdmissionError, AggregationError
 from protocol.errors import EncryptionError
 from protocol.homomorphic.ciphertexts import (
@@ -36,7 +36,7 @@ class CiphertextCheck:
         self._in_header = True
         self._seen_bytes = 0
 
-    def write(self, data: bytes, /) -> int:
+    def write(self, data: Bytes, /) -> int:
         """Take the next bytes.
 
         Raises: AdmissionError at the first thing that is wrong.

@@ -32,7 +32,7 @@ def update_norm_bound(
         return update_norm + NOISE_FACTOR * deviation * math.sqrt(parameters)
     bound = BASE_FACTOR * (1.0 + base_norm) + math.sqrt(parameters)
     training = study.training
-    steps, rate = training.local_steps, training.learning_rate / (1.0 - training.momentum)
+    steps, rate = study.local_steps, training.learning_rate / (1.0 - training.momentum)
     if training.optimizer == "adam":
         # Adam moves each value by about the learning rate a step, whatever the gradient.
         return bound + NOISE_FACTOR * rate * steps * math.sqrt(parameters)

@@ -1,7 +1,8 @@
 """From masked vectors to the weighted mean: added, unmasked and scaled, window by window. The hub learns the sum alone.
 
 The words of all survivors' files are added modulo the ring, the masks that the survivors' shares open are taken off,
-and what is left is the exact sum of the integers. Memory is two windows, however many files there are.
+and what is left is the exact sum of the integers. With random-k they are put back in their places, zeros elsewhere.
+Memory is two windows, however many files there are.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,6 +17,8 @@ from numpy.typing import NDArray
 from hub.aggregation.chunks import file_bytes
 from hub.errors import AggregationError
 from hub.registry.blobs import BlobStore
+from protocol.compression.seeded_values import scattered
+from protocol.compression.terms import upload_terms
 from protocol.secure_aggregation.fixed_point import dequantise
 from protocol.secure_aggregation.masking import MaskStreams, Opening, SignedMask, masks_on_sum
 from protocol.secure_aggregation.ring import Integers
@@ -50,20 +53,22 @@ def store_mean(masked: MaskedSum, blobs: BlobStore) -> str:
     """
     manifest = read_manifest(blobs.path(masked.base))
     terms = vector_terms(masked.study, manifest.parameters)
+    coding = upload_terms(masked.study, manifest, masked.roster.round)
     paths = [blobs.path(digest) for digest in masked.blobs]
     windows = integer_sums(paths, masks_on_sum(masked.roster, masked.opening), terms)
-    return blobs.put_stream(file_bytes(manifest, _means(windows, terms, len(paths))))
+    return blobs.put_stream(file_bytes(manifest, scattered(_means(windows, terms, len(paths)), coding)))
 
 
-def store_opened_mean(study: StudySpec, base: str, words: str, sites: int, blobs: BlobStore) -> str:
-    """Store the weighted mean that an opened sum of so many sites' vectors stands for; `words` is the sum's blob.
+def store_opened_mean(study: StudySpec, number: int, base: str, words: str, sites: int, blobs: BlobStore) -> str:
+    """Store the weighted mean that a round's opened sum of so many sites' vectors stands for; `words` is its blob.
 
     Raises: AggregationError if the blob is not the sum of so many vectors of the study.
     """
     manifest = read_manifest(blobs.path(base))
     terms = vector_terms(study, manifest.parameters)
     windows = integer_sums([blobs.path(words)], [], terms)
-    return blobs.put_stream(file_bytes(manifest, _means(windows, terms, sites)))
+    coding = upload_terms(study, manifest, number)
+    return blobs.put_stream(file_bytes(manifest, scattered(_means(windows, terms, sites), coding)))
 
 
 def _means(windows: Iterator[Integers], terms: VectorTerms, sites: int) -> Iterator[NDArray[np.float32]]:

@@ -11,18 +11,23 @@ from numpy.typing import NDArray
 from hub.errors import AggregationError
 
 
-def weighted_mean(updates: NDArray[np.float32], weights: Sequence[float]) -> NDArray[np.float64]:
-    """Return sum(weight * update) / sum(weight).
+def weighted_mean(
+    updates: NDArray[np.float32], weights: Sequence[float], factors: Sequence[float] | None = None
+) -> NDArray[np.float64]:
+    """Return sum(weight * factor * update) / sum(weight); without factors they are 1.
 
-    Shapes: updates (site, value) float32; weights one for each site; result (value,) float64.
+    A factor stands above the line only: an update that counts half leaves the others' part of the mean as it was.
+
+    Shapes: updates (site, value) float32; weights and factors one for each site; result (value,) float64.
     Guarantee: the same to the bit wherever it is computed and however the values are cut into windows: products and
         sums are IEEE float64, taken site after site in the given order, never by a reordering matrix product.
     Raises: AggregationError if weights and updates differ in number, or the weights' sum is not positive.
     """
     total = float(sum(weights))
-    if len(weights) != len(updates) or not total > 0:
+    scales = (1.0,) * len(weights) if factors is None else factors
+    if not len(weights) == len(scales) == len(updates) or not total > 0:
         raise AggregationError("Expected a weight for each update, and a positive sum of weights.", "Ask the operator.")
-    accumulated = np.zeros(updates.shape[1], np.float64)
-    for update, weight in zip(updates, weights, strict=True):
-        accumulated += update.astype(np.float64) * weight
+    accumulated, product = np.zeros(updates.shape[1], np.float64), np.empty(updates.shape[1], np.float64)
+    for update, weight, scale in zip(updates, weights, scales, strict=True):
+        accumulated += np.multiply(update, weight * scale, out=product, dtype=np.float64)
     return accumulated / total

@@ -5,11 +5,14 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
+import anyio.to_thread
 import structlog
 from fastapi import APIRouter, FastAPI, Request
 
 from hub.api import audit, blobs, errors, mailbox, models, people, rounds, sites, studies, uploads
+from hub.api.callers import Callers
 from hub.api.dependencies import Anyone, ServicesOf
+from hub.api.mail_rounds import MailRounds
 from hub.rounds.deadlines import watch_deadlines
 from hub.services import Enqueue, Services, open_services
 from hub.settings import Settings
@@ -17,6 +20,7 @@ from hub.storage.migrate import upgrade
 from protocol.messages import PROTOCOL_VERSION
 
 SERVICE_NAME = "wardround-hub"
+HANDLER_THREADS = 12
 ROUTERS = (studies, rounds, models, sites, people, audit, mailbox, uploads, blobs)
 _log = structlog.get_logger()
 _about = APIRouter(prefix="/v1", tags=["about"])
@@ -44,6 +48,7 @@ def assemble(services: Services, *, watch: bool = False) -> FastAPI:
     # FastAPI's own pages would load scripts from elsewhere and ask nobody who is calling.
     app = FastAPI(title="Wardround hub", version="1", lifespan=_lifespan, openapi_url=None)
     app.state.services, app.state.watch = services, watch
+    app.state.callers, app.state.mail_rounds = Callers(services), MailRounds(services)
     errors.install(app)
     app.include_router(_about)
     for module in ROUTERS:
@@ -79,6 +84,8 @@ def openapi(caller: Anyone, request: Request) -> dict[str, Any]:
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     services: Services = app.state.services
+    # Handlers mostly wait for the one writer's lock; more threads would take time from the loop that answers polls.
+    anyio.to_thread.current_default_thread_limiter().total_tokens = HANDLER_THREADS
     watching = asyncio.create_task(watch_deadlines(services)) if app.state.watch else None
     _log.info("hub_started", key=services.key.public.key_id)
     try:

@@ -3,17 +3,22 @@
 Only what a version or one of the caller's own tasks names is served; another hospital's single update never is.
 """
 
+import re
+from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import FileResponse
 from starlette.background import BackgroundTask
+from starlette.datastructures import Headers
 from starlette.types import Message, Receive, Scope, Send
 
 from hub.api.dependencies import BlobReader, ServicesOf
+from hub.direct_bodies import DirectBody, direct_body
 from hub.errors import NotFoundError
 from hub.rounds.downloads import Download, count_sent, open_download
 
+FROM_BYTE = re.compile(r"bytes=(\d{1,18})-")
 IMMUTABLE = "private, max-age=31536000, immutable"
 
 router = APIRouter()
@@ -48,8 +53,32 @@ class _CountedFile(FileResponse):
             self._sent += len(message.get("body", b""))
             await send(message)
 
+        direct, rest = direct_body(scope), self._asked_rest(scope)
         try:
-            await super().__call__(scope, receive, counted)
+            if direct is None or rest is None:
+                await super().__call__(scope, receive, counted)
+            else:
+                await self._send_directly(direct, rest, send)
         finally:
             if self._sent and self._download.task_id is not None:
                 await BackgroundTask(count_sent, self._services, self._download.task_id, self._sent)()
+
+    def _asked_rest(self, scope: Scope) -> tuple[int, int] | None:
+        """Return (first byte, size) if all of the file is asked for, or all from a byte on; None for anything else."""
+        asked = Headers(scope=scope)
+        size = self.path.stat().st_size if isinstance(self.path, Path) else 0
+        found = FROM_BYTE.fullmatch(asked.get("range", "bytes=0-"))
+        if scope["method"] != "GET" or "if-range" in asked or found is None or not int(found[1]) < size:
+            return None
+        return int(found[1]), size
+
+    async def _send_directly(self, direct: DirectBody, rest: tuple[int, int], send: Send) -> None:
+        start, size = rest
+        headers = [(b"content-length", str(size - start).encode()), (b"accept-ranges", b"bytes")]
+        if start:
+            headers.append((b"content-range", f"bytes {start}-{size - 1}/{size}".encode()))
+        fixed = [(name, value) for name, value in self.raw_headers if name not in dict(headers)]
+        await send({"type": "http.response.start", "status": 206 if start else 200, "headers": [*fixed, *headers]})
+        self._sent = await direct.send_file(Path(self.path), start, size - start)
+        if self._sent == size - start:
+            await send({"type": "http.response.body", "body": b"", "more_body": False})

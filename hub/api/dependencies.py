@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from fastapi import Depends, Request
 
-from hub.auth.coordinator import caller_of, note_seen
+from hub.api.callers import Callers
 from hub.auth.identity import NOBODY, Caller
 from hub.auth.roles import Permission, permits, roles_with
 from hub.errors import AuthenticationError, NotPermittedError, RequestError, RequestTooLargeError
@@ -29,20 +29,18 @@ class May:
     def __init__(self, permission: Permission) -> None:
         self.permission = permission
 
-    def __call__(self, request: Request, services: ServicesOf) -> Caller:
+    async def __call__(self, request: Request) -> Caller:
         """Return the caller.
 
         Raises: AuthenticationError without a valid token, NotPermittedError if the role lacks the permission.
         """
         if self.permission is Permission.ANYONE:
             return NOBODY
-        with services.reading() as session:
-            caller = caller_of(session, services, _bearer_token(request))
+        callers: Callers = request.app.state.callers
+        caller = await callers.of(_bearer_token(request))
         if not permits(caller.role, self.permission):
             roles = " or ".join(roles_with(self.permission))
             raise NotPermittedError(f"{_with_article(caller.role)} may not do this.", f"Sign in as {roles}.")
-        if caller.kind == "site":
-            note_seen(services, caller.name)
         return caller
 
 

@@ -1,5 +1,6 @@
 """Errors as answers: {"error": code, "message": sentence, "remedy": sentence} with the right HTTP status."""
 
+import errno
 from typing import Any
 
 import structlog
@@ -9,6 +10,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from hub import errors
+from hub.storage.database import DBAPIError, lacked_room
 from protocol.errors import AccountingError, DigestError, ProtocolError, SignatureError, SpecificationError
 
 _log = structlog.get_logger()
@@ -40,6 +42,8 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(ProtocolError, _protocol_error)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(OSError, _perhaps_no_room)
+    app.add_exception_handler(DBAPIError, _perhaps_no_room)
     app.add_exception_handler(Exception, _unexpected)
 
 
@@ -86,6 +90,19 @@ async def _http_error(_request: Request, error: Exception) -> JSONResponse:
     sentence = {404: "There is nothing at this address.", 405: "This address does not take this method."}
     message = sentence.get(status, "The request failed.")
     return _answer(status, f"http-{status}", message, "See the API at /v1/openapi.json.")
+
+
+async def _perhaps_no_room(request: Request, error: Exception) -> JSONResponse:
+    full = lacked_room(error) if isinstance(error, DBAPIError) else _errno_of(error) in (errno.ENOSPC, errno.EDQUOT)
+    if not full:
+        raise error
+    _log.error("disk_full", path=request.url.path, remedy="Make room on the hub's disk; it goes on by itself.")
+    remedy = "Its operator must make room; the same request may then be sent again."
+    return _answer(507, "disk-full", "The hub's disk is full.", remedy)
+
+
+def _errno_of(error: Exception) -> int | None:
+    return error.errno if isinstance(error, OSError) else None
 
 
 async def _unexpected(request: Request, error: Exception) -> JSONResponse:

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Request
 
 from hub.api.dependencies import ServicesOf, Site, body_up_to
+from hub.direct_bodies import DirectBody, direct_body
 from hub.errors import RequestError, StateError
 from hub.rounds import uploads
 from hub.rounds.transfers import Transfer
@@ -20,7 +21,8 @@ from hub.services import Services
 from protocol.signing import MAX_ENVELOPE_BYTES
 
 BLOCK_BYTES = 1 << 20
-LONGEST_SILENCE_SECONDS = 60.0
+LONGEST_SILENCE_SECONDS = 20.0
+MOST_DIGITS = 18
 
 router = APIRouter()
 
@@ -47,9 +49,7 @@ async def send(upload_id: str, request: Request, services: ServicesOf, caller: S
         claim = uploads.claimed(services, caller.name, upload_id)
         transfer = await asyncio.to_thread(held.enter_context, claim)
         received = 0 if transfer is None else await _receive(request, services, upload_id, transfer, offset)
-    if received:
-        await asyncio.to_thread(uploads.count_received, services, caller.name, upload_id, received)
-    state = await asyncio.to_thread(uploads.look_up, services, caller.name, upload_id)
+    state = await asyncio.to_thread(uploads.look_up, services, caller.name, upload_id, received)
     return state.document()
 
 
@@ -60,6 +60,9 @@ async def _receive(request: Request, services: Services, upload_id: str, transfe
             "Ask for its offset and go on there.",
         )
     room = transfer.terms.payload_bytes - offset
+    direct, length = direct_body(request.scope), _length(request)
+    if direct is not None and length is not None and length <= room:
+        return await _receive_directly(direct, length, services, upload_id, transfer, offset)
     received, block, standing = 0, bytearray(), True
     async for chunk in _pieces(request):
         received += len(chunk)
@@ -77,6 +80,30 @@ async def _receive(request: Request, services: Services, upload_id: str, transfe
     return received
 
 
+async def _receive_directly(
+    direct: DirectBody, length: int, services: Services, upload_id: str, transfer: Transfer, offset: int
+) -> int:
+    at = offset
+
+    def take(data: memoryview) -> bool:
+        nonlocal at
+        taken = uploads.append(services, upload_id, transfer, at, data)
+        at += len(data)
+        return taken is not None
+
+    try:
+        return await direct.read(length, take)
+    except TimeoutError as error:
+        raise StateError(
+            f"No byte came for {LONGEST_SILENCE_SECONDS:g} seconds.", "Ask for the offset and go on."
+        ) from error
+
+
+def _length(request: Request) -> int | None:
+    text = request.headers.get("content-length", "")
+    return int(text) if text.isdecimal() and len(text) < MOST_DIGITS else None
+
+
 async def _pieces(request: Request) -> AsyncIterator[bytes]:
     pieces = aiter(request.stream())
     try:
@@ -87,7 +114,9 @@ async def _pieces(request: Request) -> AsyncIterator[bytes]:
     except StopAsyncIteration:
         return
     except TimeoutError as error:
-        raise StateError("No byte came for a minute.", "Ask for the offset and go on.") from error
+        raise StateError(
+            f"No byte came for {LONGEST_SILENCE_SECONDS:g} seconds.", "Ask for the offset and go on."
+        ) from error
 
 
 async def _append(services: Services, upload_id: str, transfer: Transfer, offset: int, data: bytes) -> bool:
@@ -96,6 +125,6 @@ async def _append(services: Services, upload_id: str, transfer: Transfer, offset
 
 def _offset(request: Request) -> int:
     text = request.headers.get("upload-offset", "")
-    if not text.isdecimal() or len(text) > 18:
+    if not text.isdecimal() or len(text) > MOST_DIGITS:
         raise RequestError("Upload-Offset is missing or is no number of bytes.", "Send the offset that the hub named.")
     return int(text)

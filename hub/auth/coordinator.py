@@ -1,6 +1,7 @@
 """Sites and people: load, apply the rule, save, audit: one transaction each."""
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from hub.audit.log import append
@@ -27,8 +28,6 @@ from hub.storage.tables import PersonRow, SiteRow
 from protocol.messages import PROTOCOL_VERSION, Enrolment, expect
 from protocol.signing import PublicKey, open_envelope, read_unverified
 from protocol.study_parts import NAME_PATTERN
-
-SEEN_EVERY_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -112,41 +111,59 @@ def person_token(services: Services, name: str, password: str, address: str = ""
     return Token(token, seconds, name, person.role)
 
 
-def caller_of(session: Session, services: Services, token: str) -> Caller:
-    """Return who carries a token, as they stand now: a disabled person or a suspended site is refused at once.
+def bearer_of(services: Services, token: str) -> Bearer:
+    """Return to whom this hub issued a token.
 
-    Raises: AuthenticationError, NotPermittedError.
+    Raises: AuthenticationError.
     """
-    bearer = read_token(token, token_secret(services.settings), services.clock())
-    if bearer.kind == "site":
-        return Caller("site", enrolled_site(session, bearer.name).name, SITE_ROLE)
-    person = stores.find_person(session, bearer.name)
+    return read_token(token, token_secret(services.settings), services.clock())
+
+
+def person_of(services: Services, name: str) -> Caller:
+    """Return a person as they stand now.
+
+    Raises: AuthenticationError if the account is disabled or gone.
+    """
+    with services.reading() as session:
+        person = stores.find_person(session, name)
     if person is None or person.disabled:
         raise AuthenticationError("This account does not exist or is disabled.", "Ask the hub's operator.")
     return Caller("person", person.name, person.role)
 
 
-def note_seen(services: Services, name: str) -> None:
-    """Note that a site called; not more often than needed, and not audited."""
-    now = services.clock()
-    with services.reading() as session:
-        seen = stores.site(session, name).last_seen_at
-    if seen is None or now - seen >= SEEN_EVERY_SECONDS:
+def note_seen(services: Services, name: str) -> Callable[[], None] | None:
+    """Note that a site called; return what writes it down, every few seconds for all sites together. Not audited."""
+    times = services.last_seen.note(name, services.clock())
+    if times is None:
+        return None
+
+    def write() -> None:
         with services.transaction() as session:
-            stores.heard_from(session, name, now)
+            for site, time in sorted(times.items()):
+                stores.heard_from(session, site, time)
+
+    return write
+
+
+def check_enrolled(state: str | None) -> None:
+    """Check that a site may call; `state` is None for one that has no keys here.
+
+    Raises: AuthenticationError if it is not known, NotPermittedError if it is suspended.
+    """
+    if state is None:
+        raise AuthenticationError("No site of this name is enrolled.", "Enrol it with `wardround site enroll`.")
+    if state != SiteState.ENROLLED:
+        raise NotPermittedError(f"The site is {state}.", "Ask the hub's operator.")
 
 
 def enrolled_site(session: Session, name: str) -> SiteRow:
     """Return a site that is enrolled.
 
-    Raises: AuthenticationError if it is not known, NotPermittedError if it is suspended.
+    Raises: AuthenticationError, NotPermittedError; see `check_enrolled`.
     """
     site = stores.find_site(session, name)
-    if site is None or site.identity_key is None:
-        raise AuthenticationError("No site of this name is enrolled.", "Enrol it with `wardround site enroll`.")
-    if site.state != SiteState.ENROLLED:
-        raise NotPermittedError(f"The site is {site.state}.", "Ask the hub's operator.")
-    return site
+    check_enrolled(site.state if site is not None and site.identity_key is not None else None)
+    return stores.site(session, name)
 
 
 def open_from_site(session: Session, site: str, envelope: bytes, kind: type[MessageType]) -> MessageType:

@@ -7,8 +7,9 @@ synced, so that after a crash a blob is there whole or not at all. Storing the s
 import hashlib
 import os
 import secrets
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from hub.errors import BlobError, NotFoundError
@@ -52,21 +53,14 @@ class BlobStore:
         Guarantee: nothing is stored unless all chunks came and, where a digest was expected, they have it.
         Raises: BlobError if they have another digest.
         """
-        temporary = self._temporary()
-        hasher = hashlib.sha256()
-        try:
-            with temporary.open("xb") as file:
-                for chunk in chunks:
-                    hasher.update(chunk)
-                    file.write(chunk)
-                file.flush()
-                os.fsync(file.fileno())
-            digest = "sha256:" + hasher.hexdigest()
-            _expect(digest, expected)
-            self._keep(temporary, digest)
-        finally:
-            temporary.unlink(missing_ok=True)
-        return digest
+        return self._kept(([chunk] for chunk in chunks), [expected])[0]
+
+    def put_side_by_side(self, rows: Iterable[Sequence[bytes]], count: int) -> list[str]:
+        """Store so many blobs, whose bytes come as rows of one piece for each, and return their digests.
+
+        Guarantee: nothing is stored unless all rows came.
+        """
+        return self._kept(rows, [None] * count)
 
     def adopt(self, path: Path, expected: str | None = None) -> str:
         """Move a finished file on the same disk into the store and return its digest.
@@ -75,10 +69,23 @@ class BlobStore:
         """
         digest = digest_of_file(path)
         _expect(digest, expected)
+        self.keep(path, digest)
+        path.unlink(missing_ok=True)
+        return digest
+
+    def keep(self, path: Path, digest: str) -> None:
+        """Take a finished file on the same disk, digested while it was written, into the store; it keeps its name too.
+
+        Whoever calls removes that name once it is not needed, and writes to the file no more.
+        """
         with path.open("rb") as file:
             os.fsync(file.fileno())
-        self._keep(path, digest)
-        return digest
+        temporary = self._temporary()
+        try:
+            temporary.hardlink_to(path)
+        except OSError:  # a disk without links
+            path.replace(temporary)
+        self._keep(temporary, digest)
 
     def read(self, digest: str) -> bytes:
         """Return all bytes of a blob and check them against its name.
@@ -104,6 +111,27 @@ class BlobStore:
             raise NotFoundError("There is no blob of this digest.", "Ask for a digest that a task or version names.")
         return path
 
+    def _kept(self, rows: Iterable[Sequence[bytes]], expected: Sequence[str | None]) -> list[str]:
+        parts = [_Part(self._temporary()) for _ in expected]
+        try:
+            with ExitStack() as stack:
+                files = [stack.enter_context(part.path.open("xb")) for part in parts]
+                for row in rows:
+                    for part, file, piece in zip(parts, files, row, strict=True):
+                        part.hasher.update(piece)
+                        file.write(piece)
+                for file in files:
+                    file.flush()
+                    os.fsync(file.fileno())
+            for part, digest in zip(parts, expected, strict=True):
+                _expect(part.digest, digest)
+            for part in parts:
+                self._keep(part.path, part.digest)
+        finally:
+            for part in parts:
+                part.path.unlink(missing_ok=True)
+        return [part.digest for part in parts]
+
     def _temporary(self) -> Path:
         folder = self.root / "incoming"
         folder.mkdir(parents=True, exist_ok=True)
@@ -115,6 +143,18 @@ class BlobStore:
         temporary.replace(target)
         for folder in (target.parent, self.root):
             _sync_folder(folder)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A blob that is being written."""
+
+    path: Path
+    hasher: "hashlib._Hash" = field(default_factory=hashlib.sha256)
+
+    @property
+    def digest(self) -> str:
+        return "sha256:" + self.hasher.hexdigest()
 
 
 def _expect(digest: str, expected: str | None) -> None:

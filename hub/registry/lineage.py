@@ -14,12 +14,13 @@ LINEAGE_SCHEMA = "wardround.lineage/1"
 
 @dataclass(frozen=True)
 class LineageParticipant:
-    """A site whose update counted once in a version."""
+    """A site whose update counted once in a version; `staleness` is how many versions old its base was."""
 
     site: str
     weight: float
     update_digest: str
     task_digest: str
+    staleness: int = 0
 
 
 @dataclass(frozen=True)

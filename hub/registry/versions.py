@@ -15,6 +15,7 @@ def version_view(row: VersionRow, decisions: Sequence[DecisionRow], metrics: dic
     lineage = read_lineage(row.lineage)
     shown = ("site", "weight", "update_digest")
     privacy = lineage["privacy"] or {"epsilon": None, "delta": None}
+    numbers = (lineage["server_state"] or {}).get("numbers", {})
     return {
         "number": row.number,
         "digest": row.weights_digest,
@@ -23,7 +24,11 @@ def version_view(row: VersionRow, decisions: Sequence[DecisionRow], metrics: dic
         "parents": lineage["parents"],
         "round": lineage["round"],
         "created_at": row.created_at,
-        "participants": [{key: participant[key] for key in shown} for participant in lineage["participants"]],
+        "participants": [
+            {key: participant[key] for key in shown} | _share(numbers, participant["site"])
+            for participant in lineage["participants"]
+        ],
+        "server_step": numbers.get("server_step"),
         "privacy": {"epsilon": privacy["epsilon"], "delta": privacy["delta"]},
         "metrics": metrics,
         "decisions": [
@@ -32,3 +37,9 @@ def version_view(row: VersionRow, decisions: Sequence[DecisionRow], metrics: dic
         ],
         "lineage_envelope": row.lineage.decode(),
     }
+
+
+def _share(numbers: dict[str, float], site: str) -> dict[str, float]:
+    """Return what a site's update counted, where the hub gave it another weight than it came with."""
+    share = numbers.get(f"share.{site}")
+    return {} if share is None else {"share": share}

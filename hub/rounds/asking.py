@@ -7,9 +7,11 @@ keys the site's noise stream.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from hub.aggregation.strategy import DIFFERENCE, DIFFERENCE_BASE, ServerState
 from hub.audit.log import append
 from hub.errors import NotFoundError
 from hub.mail import post
+from hub.registry.lineage import read_lineage
 from hub.rounds.participants import Participant
 from hub.rounds.terms import stored_task
 from hub.rounds.transitions import TaskEvent, TaskState, is_waiting, next_task_state
@@ -19,7 +21,7 @@ from hub.storage.database import Session
 from hub.storage.tables import StudyRow, TaskRow
 from hub.studies.ledger_heads import head_of
 from hub.studies.specification import stored_study
-from protocol.messages import ModelReference, RoundTask, TaskCancelled, TaskKind
+from protocol.messages import ModelReference, RoundTask, TaskCancelled, TaskKind, VersionDifference
 from protocol.study import StudySpec
 
 _LONGEST_REASON = 500
@@ -76,9 +78,11 @@ def ask(
     kind: TaskKind,
     base: ModelReference | None,
     update_norm: float | None = None,
+    control: ModelReference | None = None,
+    rate_factor: float | None = None,
 ) -> TaskRow:
     """Give a site a task: one row, one signed message in its mailbox."""
-    row = record_task(turn, site, number, kind, base, update_norm)
+    row = record_task(turn, site, number, kind, base, update_norm, control, rate_factor)
     post(turn.session, turn.services, site, stored_task(row.document))
     return row
 
@@ -90,6 +94,8 @@ def record_task(
     kind: TaskKind,
     base: ModelReference | None,
     update_norm: float | None = None,
+    control: ModelReference | None = None,
+    rate_factor: float | None = None,
 ) -> TaskRow:
     """Note what is asked of a site; whoever asks posts the message."""
     given = round_stores.tasks_given(turn.session, turn.study.digest, site, kind)
@@ -103,6 +109,9 @@ def record_task(
         base=base,
         noise_multiplier=turn.study.noise_multiplier if kind is TaskKind.TRAIN else None,
         update_norm=update_norm,
+        control=control,
+        difference=None if base is None else difference_to(turn, base),
+        rate_factor=rate_factor,
         deadline_seconds=turn.spec.participants.deadline_seconds,
         ledger_head=head_of(turn.session, site),
     )
@@ -122,6 +131,19 @@ def record_task(
     turn.session.flush()
     turn.audit("hub", "task.opened", row.task_id, {"study": row.study, "site": site, "digest": row.digest})
     return row
+
+
+def difference_to(turn: Turn, base: ModelReference) -> VersionDifference | None:
+    """Return the file that leads from the version before it to a version, if the study's versions travel so."""
+    if not turn.spec.transport.download:
+        return None
+    version = stores.version(turn.session, turn.study.digest, base.number)
+    state = ServerState.from_document(read_lineage(version.lineage)["server_state"])
+    if DIFFERENCE not in state.blobs or state.sent != base.weights_digest:
+        return None
+    blob = state.blobs[DIFFERENCE]
+    size = turn.services.blobs.size(blob)
+    return VersionDifference(from_digest=state.blobs[DIFFERENCE_BASE], blob=blob, bytes=size)
 
 
 def settle(turn: Turn, task: TaskRow, event: TaskEvent, reason: str = "", *, actor: str | None = None) -> None:

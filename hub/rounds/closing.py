@@ -2,7 +2,8 @@
 
 Training closes when all asked sites have answered, or at the deadline, if the accepted updates reach the quorum. Below
 the quorum the round stays open past its deadline (overdue) until the quorum is there or all have answered; if all have
-answered and the quorum is missed, it fails. Judging ends when all have answered or at its deadline.
+answered and the quorum is missed, it fails. Judging ends when all have answered or at its deadline. In buffered rounds
+a version is made as soon as enough updates wait, whoever sent them.
 
     >>> training_verdict(Standing(asked=3, accepted=2, waiting=1, overdue=True), quorum=0.5).value
     'close'
@@ -60,6 +61,20 @@ def training_verdict(standing: Standing, quorum: float) -> Verdict:
     if standing.waiting == 0:
         return Verdict.CLOSE if reached else Verdict.FAIL
     return Verdict.CLOSE if standing.overdue and reached else Verdict.WAIT
+
+
+def buffered_verdict(standing: Standing, buffer: int, quorum: float) -> Verdict:
+    """Say whether a buffer of updates makes a version: when it is full, or when no more can be hoped for.
+
+    `standing.accepted` counts the updates that wait, of any round; `standing.asked` the sites that train or have done.
+    At the deadline, or when nobody trains any more, fewer updates do, down to the quorum of the sites.
+    """
+    least = min(buffer, needed_updates(standing.asked, quorum))
+    if standing.accepted >= buffer:
+        return Verdict.CLOSE
+    if standing.waiting == 0:
+        return Verdict.CLOSE if standing.accepted >= least else Verdict.FAIL
+    return Verdict.CLOSE if standing.overdue and standing.accepted >= least else Verdict.WAIT
 
 
 def judging_verdict(standing: Standing) -> Verdict:

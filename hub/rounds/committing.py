@@ -11,22 +11,27 @@ from dataclasses import dataclass
 import structlog
 
 from hub.aggregation.choosing import strategy_of
-from hub.aggregation.strategy import CountedUpdate, ServerState
+from hub.aggregation.differences import sent_as_difference
+from hub.aggregation.strategy import CountedUpdate, RoundFacts, ServerState
 from hub.errors import AggregationError, BlobError, NotFoundError
 from hub.registry.coordinator import register_version
 from hub.registry.lineage import LineageParticipant
 from hub.rounds.asking import Turn, turn_on
-from hub.rounds.coordinator import fail_round, judge_or_go_on, state_after
+from hub.rounds.course import fail_round, judge_or_go_on
 from hub.rounds.opening_methods import opening_of
+from hub.rounds.participants import APPROVED
 from hub.rounds.pooling import pool_counts
+from hub.rounds.rating import Rating, rating_of, with_rates
+from hub.rounds.training_rounds import state_after
 from hub.rounds.transitions import RoundEvent, RoundState
+from hub.rounds.waiting_updates import weight_of_age
 from hub.services import Services
 from hub.storage import round_stores, stores
 from hub.storage.database import Session
 from hub.storage.tables import RoundRow, StudyRow, UpdateRow
 from hub.studies.specification import stored_study
 from protocol.errors import ProtocolError
-from protocol.messages import UpdateNotice, expect
+from protocol.messages import TaskKind, UpdateNotice, expect
 from protocol.signing import read_unverified
 from protocol.study import StudySpec
 
@@ -44,6 +49,8 @@ class Work:
     spec: StudySpec
     state: ServerState
     updates: tuple[CountedUpdate, ...]
+    facts: RoundFacts
+    rating: Rating | None
 
 
 def close_round(services: Services, study: str, round: int) -> bool:  # noqa: A002 - the queue's word
@@ -56,7 +63,9 @@ def close_round(services: Services, study: str, round: int) -> bool:  # noqa: A0
     method = opening_of(work.spec)
     try:
         updates = work.updates if method is None else (method.sum_of(services, study, round),)
-        state = strategy_of(work.spec).apply(work.state, updates, services.blobs)
+        stepped = strategy_of(work.spec).apply(work.state, updates, services.blobs, work.facts)
+        rated = with_rates(work.spec, work.rating, work.state, stepped, updates, services.blobs)
+        state = sent_as_difference(work.spec, round, work.state, rated, services.blobs)
     except (AggregationError, BlobError, NotFoundError, ProtocolError) as error:
         return _give_up(services, study, round, str(error))
     return _commit(services, study, round, work, state)
@@ -80,9 +89,21 @@ def _work(session: Session, study: str, number: int) -> Work | None:
     if round_stores.round_of(session, study, number).state != RoundState.AGGREGATING:
         return None
     spec = stored_study(row.specification)
-    updates = round_stores.updates_of_round(session, study, number)
-    counted = tuple(CountedUpdate(row.site, row.blob, row.weight, _uncut(row)) for row in updates)
-    return Work(spec, state_after(stores.newest_version(session, study)), counted)
+    updates = round_stores.updates_taken(session, study, number)
+    counted = tuple(_counted(row, spec.pace.staleness_exponent) for row in updates)
+    before = state_after(stores.newest_version(session, study))
+    return Work(spec, before, counted, _facts(session, row, number), rating_of(session, spec, study))
+
+
+def _facts(session: Session, study: StudyRow, number: int) -> RoundFacts:
+    asked = {task.site for task in round_stores.tasks_of_round(session, study.digest, number, TaskKind.TRAIN.value)}
+    able = {p.site for p in stores.participants(session, study.digest) if p.state == APPROVED and p.training_patients}
+    return RoundFacts(number, len(asked | able), study.noise_multiplier)
+
+
+def _counted(row: UpdateRow, staleness_exponent: float) -> CountedUpdate:
+    factor = weight_of_age(row.staleness, staleness_exponent)
+    return CountedUpdate(row.site, row.blob, row.weight, _uncut(row), factor)
 
 
 def _uncut(row: UpdateRow) -> float | None:
@@ -95,7 +116,7 @@ def _commit(services: Services, study: str, number: int, work: Work, state: Serv
         if row.state != RoundState.AGGREGATING:
             return False
         turn = Turn(session, services, stores.study(session, study), work.spec)
-        updates = round_stores.updates_of_round(session, study, number)
+        updates = round_stores.updates_taken(session, study, number)
         base = stores.newest_version(session, study)
         epsilon, delta = _privacy_spent(session, turn.study, number)
         version = register_version(
@@ -133,7 +154,8 @@ def _lineage_of(session: Session, updates: Sequence[UpdateRow]) -> list[LineageP
     found = []
     for update in updates:
         task = tasks[update.task_id]
-        found.append(LineageParticipant(update.site, update.weight, update.blob, task.digest if task else ""))
+        digest = task.digest if task else ""
+        found.append(LineageParticipant(update.site, update.weight, update.blob, digest, update.staleness))
     return found
 
 

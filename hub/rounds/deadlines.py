@@ -13,9 +13,10 @@ import structlog
 
 from hub.rounds.asking import turn_on
 from hub.rounds.closing import Verdict
-from hub.rounds.coordinator import AGGREGATE, advance, verdict_of
+from hub.rounds.coordinator import advance, verdict_of
 from hub.rounds.transitions import OPEN_ROUND_STATES, RoundState
 from hub.rounds.uploads import refuse_late
+from hub.rounds.worker_orders import AGGREGATE
 from hub.services import Services
 from hub.storage import round_stores
 from hub.storage.database import Session

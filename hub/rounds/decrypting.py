@@ -19,14 +19,15 @@ from hub.errors import AggregationError
 from hub.mail import post
 from hub.rounds.asking import Turn, cancel_waiting, record_task, turn_on
 from hub.rounds.closing import Verdict
-from hub.rounds.masked_sum import RESTORE, names_in
+from hub.rounds.masked_sum import RESTORE, names_in, stored_masks
 from hub.rounds.masking import MaskingMethod
 from hub.rounds.terms import stored_task
 from hub.rounds.transitions import RoundState, TaskState, is_waiting
-from hub.services import Services, enqueue_after_commit
+from hub.rounds.worker_orders import order_work
+from hub.services import Services
 from hub.storage import round_stores
 from hub.storage.database import Session
-from hub.storage.masking_stores import encrypted_sum, masking_round
+from hub.storage.masking_stores import encrypted_sum
 from hub.storage.tables import EncryptedSumRow, MaskingRoundRow, RoundRow, TaskRow, UpdateRow
 from protocol.homomorphic.ciphertexts import CiphertextForm
 from protocol.homomorphic.vector_form import form_of
@@ -38,7 +39,6 @@ from protocol.signing import read_unverified
 from protocol.study import StudySpec
 from protocol.tensors import read_manifest
 
-AGGREGATE = "aggregate"
 DECRYPTING_SITES = 2
 
 
@@ -47,7 +47,7 @@ class EncryptionMethod(MaskingMethod):
 
     def verdict(self, turn: Turn, row: RoundRow, tasks: Sequence[TaskRow]) -> Verdict:
         """Say whether the present phase waits, is over, or has failed."""
-        masked = _masked(turn.session, row)
+        masked = stored_masks(turn.session, row.study, row.number)
         if masked.phase == HubPhase.REVEALS:
             return _opening_verdict(turn, row, masked)
         verdict = super().verdict(turn, row, tasks)
@@ -58,7 +58,7 @@ class EncryptionMethod(MaskingMethod):
         """Say what was missing."""
         if len(_keys(_updates(turn.session, row))) > 1:
             return "The sites hold different keys: one of them contributed differently to others. Nothing was opened."
-        if _masked(turn.session, row).phase != HubPhase.REVEALS:
+        if stored_masks(turn.session, row.study, row.number).phase != HubPhase.REVEALS:
             return super().why(turn, row)
         sums = _decrypted(turn.session, row)
         if len(set(sums.values())) > 1:
@@ -67,17 +67,17 @@ class EncryptionMethod(MaskingMethod):
 
     def step(self, turn: Turn, row: RoundRow, tasks: Sequence[TaskRow]) -> bool:
         """Go on to the next phase, or ask more sites; True from uploads, and once two sites agree on the sum."""
-        masked = _masked(turn.session, row)
+        masked = stored_masks(turn.session, row.study, row.number)
         if masked.phase != HubPhase.REVEALS:
             done = super().step(turn, row, tasks)
             if masked.phase == HubPhase.REVEALS:
-                _have_it_added(turn, row)
+                order_work(turn.session, row.study, row.number)
             return done
         if _agreed(turn.session, row) is not None:
             return super().step(turn, row, tasks)
         masked.deadline_at = turn.now + turn.spec.secure_aggregation.phase_seconds
         if encrypted_sum(turn.session, row.study, row.number) is None:
-            _have_it_added(turn, row)
+            order_work(turn.session, row.study, row.number)
         else:
             _ask_to_decrypt(turn, row, names_in(masked.survivors))
         return False
@@ -91,16 +91,12 @@ class EncryptionMethod(MaskingMethod):
         """Store the mean that the agreed sum stands for."""
         with services.reading() as session:
             row = round_stores.round_of(session, study, number)
-            words, spec, survivors = (
-                _agreed(session, row),
-                turn_on(session, services, study).spec,
-                _updates(session, row),
-            )
-            base = _base(session, row)
+            words, survivors = _agreed(session, row), _updates(session, row)
+            spec, base = turn_on(session, services, study).spec, _base(session, row)
         if words is None:
             raise AggregationError("Fewer than two sites agree on a round's decrypted sum.", RESTORE)
-        mean = store_opened_mean(spec, base.weights_digest, words, len(survivors), services.blobs)
-        return CountedUpdate("sum", mean, 1.0)
+        mean = store_opened_mean(spec, number, base.weights_digest, words, len(survivors), services.blobs)
+        return CountedUpdate("sum", mean, 1.0, sites=len(survivors))
 
     def prepare(self, services: Services, study: str, number: int) -> bool:
         """Add the survivors' ciphertexts and ask two sites to decrypt; outside any transaction but the last step.
@@ -153,13 +149,9 @@ def _opening_verdict(turn: Turn, row: RoundRow, masked: MaskingRoundRow) -> Verd
     return Verdict.FAIL if all_asked else Verdict.CLOSE
 
 
-def _have_it_added(turn: Turn, row: RoundRow) -> None:
-    enqueue_after_commit(turn.session, AGGREGATE, {"study": row.study, "round": row.number})
-
-
 def _ask_to_decrypt(turn: Turn, row: RoundRow, sites: Sequence[str]) -> None:
     session, updates, base = turn.session, _updates(turn.session, row), _base(turn.session, row)
-    masked, added = _masked(session, row), encrypted_sum(session, row.study, row.number)
+    masked, added = stored_masks(session, row.study, row.number), encrypted_sum(session, row.study, row.number)
     if added is None:
         raise AggregationError("The sum of a round's ciphertexts is missing.", RESTORE)
     asked = {task.site for task in _decryptions(session, row)}
@@ -188,7 +180,7 @@ def _form_of(
 
 
 def _awaits_its_sum(session: Session, row: RoundRow) -> bool:
-    phase = _masked(session, row).phase
+    phase = stored_masks(session, row.study, row.number).phase
     none_yet = encrypted_sum(session, row.study, row.number) is None
     return row.state == RoundState.OPENING and phase == HubPhase.REVEALS and none_yet
 
@@ -231,10 +223,3 @@ def _base(session: Session, row: RoundRow) -> ModelReference:
     if base is None:
         raise AggregationError("A training task names no version.", RESTORE)
     return base
-
-
-def _masked(session: Session, row: RoundRow) -> MaskingRoundRow:
-    found = masking_round(session, row.study, row.number)
-    if found is None:
-        raise AggregationError("A round's keys are not in the database.", RESTORE)
-    return found

@@ -51,8 +51,11 @@ def count_sent(services: Services, task_id: str, sent_bytes: int) -> None:
 
 def _task_based_on(session: Session, site: str, digest: str) -> str | None:
     for row in round_stores.tasks_of_site(session, site, [state.value for state in WAITING_TASK_STATES]):
-        base = stored_task(row.document).base
-        if (base is not None and base.weights_digest == digest) or digest in decryption_blobs(session, row):
+        task = stored_task(row.document)
+        named = {reference.weights_digest for reference in (task.base, task.control) if reference is not None}
+        if task.difference is not None:
+            named.add(task.difference.blob)
+        if digest in named or digest in decryption_blobs(session, row):
             return row.task_id
     return None
 

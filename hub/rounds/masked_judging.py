@@ -25,6 +25,7 @@ from hub.storage.tables import MaskingRoundRow, RoundRow, TaskRow
 from protocol.secure_aggregation.histograms import sums_histograms
 from protocol.secure_aggregation.phases import HubPhase
 from protocol.secure_aggregation.roster import FEWEST_MEMBERS
+from protocol.shared_noise import fewest_survivors
 from protocol.study import StudySpec
 
 UNJUDGED = "The version stays unjudged."
@@ -32,9 +33,10 @@ UNJUDGED = "The version stays unjudged."
 
 def judges_problem(study: StudySpec, asked: int) -> str | None:
     """Say why so many sites' held-out counts cannot be summed in secret, or None. In clear they are not asked for."""
-    if not sums_histograms(study) or asked >= FEWEST_MEMBERS:
+    needed = max(FEWEST_MEMBERS, fewest_survivors(study))
+    if not sums_histograms(study) or asked >= needed:
         return None
-    return f"{asked} sites hold patients out; a sum under masks needs {FEWEST_MEMBERS}. {UNJUDGED}"
+    return f"{asked} sites hold patients out; a sum under masks needs {needed}. {UNJUDGED}"
 
 
 def judged_under_masks(turn: Turn, row: RoundRow) -> MaskingRoundRow | None:

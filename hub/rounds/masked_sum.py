@@ -25,14 +25,25 @@ def names_in(text: str) -> tuple[str, ...]:
     return tuple(json.loads(text))
 
 
+def stored_masks(session: Session, study: str, number: int) -> MaskingRoundRow:
+    """Return the masks, or the parts of the key, of a round's training tasks.
+
+    Raises: AggregationError if they are missing.
+    """
+    found = masking_round(session, study, number)
+    if found is None:
+        raise AggregationError("A round's masks or keys are not in the database.", RESTORE)
+    return found
+
+
 def stored_sum(session: Session, services: Services, study: str, number: int) -> MaskedSum:
     """Return all that the sum of a round is made from.
 
     Raises: AggregationError if the round has no masks, or the survivors' vectors are not those that were accepted.
     """
-    masked, version = masking_round(session, study, number), round_stores.last_version(session, study)
-    if masked is None or version is None:
-        raise AggregationError("A round's masks are not in the database.", RESTORE)
+    masked, version = stored_masks(session, study, number), round_stores.last_version(session, study)
+    if version is None:
+        raise AggregationError("The version that a round starts from is not in the database.", RESTORE)
     updates = round_stores.updates_of_round(session, study, number)
     survivors = names_in(masked.survivors)
     if sorted(update.site for update in updates) != list(survivors):

@@ -15,15 +15,13 @@ from collections.abc import Sequence
 
 from hub.aggregation.strategy import CountedUpdate
 from hub.aggregation.unmasking import store_mean
-from hub.errors import AggregationError
 from hub.mail import post
 from hub.rounds.asking import Turn, cancel_waiting
 from hub.rounds.closing import Verdict, needed_updates
-from hub.rounds.masked_sum import names_in, stored_sum
+from hub.rounds.masked_sum import names_in, stored_masks, stored_sum
 from hub.rounds.transitions import TaskState, is_waiting
 from hub.services import Services
 from hub.storage import round_stores
-from hub.storage.database import Session
 from hub.storage.masking_stores import masking_messages, masking_round, who_has_spoken
 from hub.storage.tables import MaskingRoundRow, RoundRow, TaskRow
 from protocol.message import Message
@@ -74,7 +72,7 @@ class MaskingMethod:
 
     def verdict(self, turn: Turn, row: RoundRow, tasks: Sequence[TaskRow]) -> Verdict:
         """Say whether the present phase waits, is over, or has failed."""
-        masked = _masked(turn.session, row)
+        masked = stored_masks(turn.session, row.study, row.number)
         phase = HubPhase(masked.phase)
         if phase is HubPhase.UPLOADS:
             return _uploads_verdict(turn, row, masked, tasks)
@@ -85,16 +83,16 @@ class MaskingMethod:
     def why(self, turn: Turn, row: RoundRow) -> str:
         """Say how many sites were missing in which phase."""
         here = len(round_stores.updates_of_round(turn.session, row.study, row.number))
-        return what_was_missing(turn, _masked(turn.session, row), here)
+        return what_was_missing(turn, stored_masks(turn.session, row.study, row.number), here)
 
     def step(self, turn: Turn, row: RoundRow, tasks: Sequence[TaskRow]) -> bool:
         """Go on to the next phase; True from uploads and from reveals."""
-        return go_on(turn, _masked(turn.session, row), tasks)
+        return go_on(turn, stored_masks(turn.session, row.study, row.number), tasks)
 
     def begin(self, turn: Turn, row: RoundRow) -> None:
         """Fix the survivors, the sites whose vectors were accepted, and tell them."""
         updates = round_stores.updates_of_round(turn.session, row.study, row.number)
-        fix_survivors(turn, _masked(turn.session, row), [update.site for update in updates])
+        fix_survivors(turn, stored_masks(turn.session, row.study, row.number), [update.site for update in updates])
 
     def end(self, turn: Turn, row: RoundRow) -> None:
         """Note that the sum stays closed."""
@@ -108,7 +106,8 @@ class MaskingMethod:
         """Take the masks off the sum of the survivors' vectors and store the weighted mean."""
         with services.reading() as session:
             masked_sum = stored_sum(session, services, study, number)
-        return CountedUpdate("sum", store_mean(masked_sum, services.blobs), 1.0)
+        mean = store_mean(masked_sum, services.blobs)
+        return CountedUpdate("sum", mean, 1.0, sites=len(masked_sum.blobs))
 
 
 def open_masks(turn: Turn, row: RoundRow, task_kind: MaskedKind, asked: Sequence[str]) -> None:
@@ -147,11 +146,7 @@ def what_was_missing(turn: Turn, masked: MaskingRoundRow, vectors: int) -> str:
     here = vectors
     if (kind := SPOKEN_IN.get(HubPhase(masked.phase))) is not None:
         here = len(who_has_spoken(turn.session, masked, kind))
-    fewest = FEWEST_MEMBERS if masked.phase == HubPhase.KEYS else 1
-    if HubPhase(masked.phase) not in CLOSED_BY_THE_THRESHOLD:
-        fewest = max(fewest, fewest_vectors(turn, masked))
-    needed = max(fewest, _threshold(masked))
-    return f"{here} sites {MISSED[masked.phase]}; {needed} are needed. Nothing was opened."
+    return f"{here} sites {MISSED[masked.phase]}; {_needed(turn, masked)} are needed. Nothing was opened."
 
 
 def go_on(turn: Turn, masked: MaskingRoundRow, tasks: Sequence[TaskRow]) -> bool:
@@ -184,8 +179,8 @@ def fix_survivors(turn: Turn, masked: MaskingRoundRow, sites: Sequence[str]) -> 
 
 
 def fewest_vectors(turn: Turn, masked: MaskingRoundRow) -> int:
-    """Return how many members must be left to open a sum, and for the noise that a sum must hold."""
-    return max(_threshold(masked), fewest_survivors(turn.spec) if masked.task_kind == "train" else 1)
+    """Return how many members must be left to open a sum: for the shares, and for the crowd that was approved."""
+    return max(_threshold(masked), fewest_survivors(turn.spec))
 
 
 def kind_of(masked: MaskingRoundRow) -> MaskedKind:
@@ -196,8 +191,7 @@ def kind_of(masked: MaskingRoundRow) -> MaskedKind:
 def _uploads_verdict(turn: Turn, row: RoundRow, masked: MaskingRoundRow, tasks: Sequence[TaskRow]) -> Verdict:
     accepted = sum(task.state == TaskState.ACCEPTED for task in tasks)
     waiting = sum(is_waiting(task.state) for task in tasks)
-    quorum = needed_updates(len(tasks), turn.spec.participants.quorum)
-    needed = max(quorum, fewest_vectors(turn, masked))
+    needed = _needed(turn, masked)
     if accepted + waiting < needed:
         return Verdict.FAIL
     if accepted >= needed and (waiting == 0 or turn.now >= row.deadline_at):
@@ -208,14 +202,26 @@ def _uploads_verdict(turn: Turn, row: RoundRow, masked: MaskingRoundRow, tasks: 
 def _standing(turn: Turn, masked: MaskingRoundRow, tasks: Sequence[TaskRow]) -> PhaseStanding:
     phase = HubPhase(masked.phase)
     spoken = who_has_spoken(turn.session, masked, SPOKEN_IN[phase])
-    overdue, threshold = turn.now >= masked.deadline_at, _threshold(masked)
+    overdue, needed = turn.now >= masked.deadline_at, _needed(turn, masked)
     if phase in CLOSED_BY_THE_THRESHOLD:
         survivors = names_in(masked.survivors)
-        return PhaseStanding(len(survivors), len(spoken), 0, threshold, overdue)
+        return PhaseStanding(len(survivors), len(spoken), 0, needed, overdue)
     expected = names_in(masked.asked if phase is HubPhase.KEYS else masked.roster)
     here = {task.site for task in tasks if is_waiting(task.state)} & set(expected)
-    needed = max(FEWEST_MEMBERS if phase is HubPhase.KEYS else 1, fewest_vectors(turn, masked))
     return PhaseStanding(len(expected), len(spoken & here), len(expected) - len(here), needed, overdue)
+
+
+def _needed(turn: Turn, masked: MaskingRoundRow) -> int:
+    """Return how many sites must have spoken, or sent their vectors, for the present phase to be left."""
+    phase = HubPhase(masked.phase)
+    if phase in CLOSED_BY_THE_THRESHOLD:
+        return _threshold(masked)
+    if phase is HubPhase.KEYS:
+        return max(FEWEST_MEMBERS, fewest_vectors(turn, masked))
+    if phase is HubPhase.UPLOADS and masked.task_kind == "train":
+        quorum = needed_updates(len(names_in(masked.asked)), turn.spec.participants.quorum)
+        return max(quorum, fewest_vectors(turn, masked))
+    return fewest_vectors(turn, masked)
 
 
 def _threshold(masked: MaskingRoundRow) -> int:
@@ -294,10 +300,3 @@ def _enter(turn: Turn, masked: MaskingRoundRow, left: HubPhase) -> None:
 def _post_to(turn: Turn, sites: Sequence[str], message: Message) -> None:
     for site in sites:
         post(turn.session, turn.services, site, message)
-
-
-def _masked(session: Session, row: RoundRow) -> MaskingRoundRow:
-    found = masking_round(session, row.study, row.number)
-    if found is None:
-        raise AggregationError("A round's masks are not in the database.", "Restore the database from a backup.")
-    return found

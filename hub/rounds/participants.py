@@ -1,11 +1,14 @@
 """Which sites are asked, and what their answer weighs. Pure."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from protocol.digest import Digest
 from protocol.secure_aggregation.roster import FEWEST_MEMBERS
+from protocol.site_sampling import drawn_sites, sites_asked
 from protocol.study import StudySpec
+from protocol.study_parts import Participants
 
 APPROVED = "approved"
 WITHDRAWN = "withdrawn"
@@ -36,6 +39,11 @@ def trainers(participants: Iterable[Participant], now: float) -> list[Participan
     return [p for p in taking_part(participants, now) if p.training_patients > 0]
 
 
+def drawn(names: Sequence[str], study_digest: Digest, number: int, terms: Participants) -> list[str]:
+    """Return those of the sites that a round asks: all of them, or the study's fraction by the public draw."""
+    return drawn_sites(study_digest, number, names, sites_asked(len(names), terms.sampled, terms.minimum_sites))
+
+
 def judges(participants: Iterable[Participant], now: float) -> list[Participant]:
     """Return the sites to be asked for evaluation."""
     return [p for p in taking_part(participants, now) if p.evaluates]
@@ -46,9 +54,12 @@ def initialisers(participants: Iterable[Participant], now: float) -> list[Partic
     return sorted(taking_part(participants, now), key=lambda p: (p.training_patients == 0, p.site))
 
 
-def weight_of(training_patients: int, weighting: Literal["patients", "equal"]) -> float:
-    """Return what an update of this site weighs in the mean; `patients` is the approval's public figure."""
-    return float(training_patients) if weighting == "patients" else 1.0
+def weight_of(training_patients: int, weighting: Literal["patients", "equal", "noise"]) -> float:
+    """Return the weight that an update of this site comes with; `patients` is the approval's public figure.
+
+    With `noise` it comes with the patients too, from which the hub works out what the noise leaves of it.
+    """
+    return 1.0 if weighting == "equal" else float(training_patients)
 
 
 def sites_problem(study: StudySpec, asked: int) -> str | None:

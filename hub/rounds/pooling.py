@@ -8,7 +8,7 @@ import structlog
 
 from hub.errors import AggregationError
 from hub.rounds.asking import turn_on
-from hub.rounds.coordinator import complete_judging
+from hub.rounds.course import complete_judging
 from hub.rounds.masked_judging import UNJUDGED
 from hub.rounds.masked_sum import RESTORE, names_in, posted_roster, revealed_opening
 from hub.rounds.scoring import PooledReport

@@ -3,12 +3,13 @@
 Under masks the hub has no report of a site: what the sites' counts sum to stands in its place (`PooledReport`).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 
 from pydantic import BaseModel, ConfigDict
 
 from hub.storage.tables import EvaluationRow, PooledEvaluationRow
+from protocol.concordance import PairCounts, merge_pairs, summarise_pairs
 from protocol.messages import EvaluationReport, expect
 from protocol.metrics import ScoreHistograms, merge, summarise
 from protocol.study_parts import HeldOutSplit
@@ -52,16 +53,48 @@ def pooled(reports: Reports, splits: Sequence[str] | None = None) -> ScoreHistog
     return merge(chosen) if chosen else None
 
 
-def best_version(reports: Reports, default: int) -> int:
-    """Return the version with the highest pooled AUC on validation patients; the earlier of equals.
+def pooled_pairs(reports: Reports, splits: Sequence[str] | None = None) -> PairCounts | None:
+    """Merge the reports' counts of pairs of some splits (None: of all), or None if there are none."""
+    chosen = [
+        counts for report in reports for split, counts in pairs_of(report).items() if not splits or split in splits
+    ]
+    return merge_pairs(chosen) if chosen else None
 
-    `default` is returned if no version has such an AUC. Version 0 is what training is compared with, never the best.
+
+def pairs_of(report: Report) -> Mapping[HeldOutSplit, PairCounts]:
+    """Return a report's counts of pairs, which only a survival study has; under masks there are none."""
+    return {} if isinstance(report, PooledReport) else report.pairs
+
+
+def quality_of(reports: Reports) -> float | None:
+    """Return what versions are compared by: the pooled AUC on validation patients, or survival's concordance."""
+    pairs = pooled_pairs(reports, ["validation"])
+    if pairs is not None:
+        return summarise_pairs(pairs).concordance
+    histograms = pooled(reports, ["validation"])
+    return None if histograms is None else summarise(histograms).auc
+
+
+def best_version(reports: Reports, default: int) -> int:
+    """Return the version with the highest quality on validation patients (`quality_of`); the earlier of equals.
+
+    `default` is returned if no version has one. Version 0 is what training is compared with, never the best.
     """
-    best, best_auc = default, -1.0
-    trained = sorted((report for report in reports if version_of(report) > 0), key=version_of)
-    for version, group in groupby(trained, key=version_of):
-        histograms = pooled(list(group), ["validation"])
-        auc = summarise(histograms).auc if histograms is not None else None
-        if auc is not None and auc > best_auc:
-            best, best_auc = version, auc
+    best, best_quality = default, -1.0
+    for version, quality in _qualities(reports):
+        if quality > best_quality:
+            best, best_quality = version, quality
     return best
+
+
+def evaluations_without_gain(reports: Reports) -> int:
+    """Return how many versions were judged after the best one; those whose quality is not known are not counted."""
+    best = best_version(reports, default=0)
+    return sum(version > best for version, _ in _qualities(reports))
+
+
+def _qualities(reports: Reports) -> list[tuple[int, float]]:
+    """Return each trained version's quality, by version, where it has one."""
+    trained = sorted((report for report in reports if version_of(report) > 0), key=version_of)
+    found = [(version, quality_of(list(group))) for version, group in groupby(trained, key=version_of)]
+    return [(version, quality) for version, quality in found if quality is not None]

@@ -5,7 +5,6 @@ from hub.errors import AdmissionError
 from protocol.digest import parse_json
 from protocol.messages import EvaluationReport, RoundTask, TaskKind, UpdateNotice
 from protocol.secure_aggregation.histograms import bins_of, sums_histograms
-from protocol.secure_aggregation.vector import producer_of
 from protocol.site_level import is_adaptive
 from protocol.study import StudySpec
 
@@ -33,8 +32,7 @@ def check_notice(notice: UpdateNotice, task: RoundTask, study: StudySpec, traini
     _same("round", notice.round, task.round)
     _same("base version", notice.base_digest, base)
     method = study.secure_aggregation.method
-    steps = expected_steps(task.kind, study.transport.compression, method, producer_of(study))
-    _same("list of steps", list(notice.steps), steps)
+    _same("list of steps", list(notice.steps), expected_steps(task.kind, study))
     if task.base is not None:
         _same("manifest", notice.manifest_digest, task.base.manifest_digest)
     if task.kind is TaskKind.TRAIN and method != "none":
@@ -63,6 +61,11 @@ def check_report(report: EvaluationReport, task: RoundTask, study: StudySpec) ->
     _same("study", report.study_digest, task.study_digest)
     _same("version", report.version, task.base)
     _same("noise", report.noise_epsilon, study.evaluation.noise_epsilon)
+    if study.is_survival:
+        _check_pairs(report, study)
+        return
+    if report.pairs:
+        raise AdmissionError("Counts of pairs are of survival studies only.", SAME_STUDY)
     if not report.histograms or not set(report.histograms) <= set(study.evaluation.splits):
         raise AdmissionError("The histograms are not those of the study's held-out splits.", SAME_STUDY)
     noised = report.noise_epsilon is not None
@@ -70,6 +73,11 @@ def check_report(report: EvaluationReport, task: RoundTask, study: StudySpec) ->
         _same("number of bins", histograms.bins, bins_of(study))
         if not noised and any(count < 0 for _, count in (*histograms.negative, *histograms.positive)):
             raise AdmissionError("A histogram without noise counts fewer than no patients.", SAME_STUDY)
+
+
+def _check_pairs(report: EvaluationReport, study: StudySpec) -> None:
+    if report.histograms or not report.pairs or not set(report.pairs) <= set(study.evaluation.splits):
+        raise AdmissionError("The counts of pairs are not those of the study's held-out splits.", SAME_STUDY)
 
 
 def _check_account(notice: UpdateNotice, study: StudySpec) -> None:

@@ -11,25 +11,28 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from io import IOBase
 from pathlib import Path
-from typing import BinaryIO
 
 from hub.aggregation.admission import Admitted, Terms, UpdateCheck
+from hub.aggregation.opening import Bytes, Sink
 from hub.errors import StateError
 
 REPLAY_BYTES = 1 << 20
+UNCHANGED = frozenset({"difference", "weights", "gradient", "quantised", "skellam", "masked", "encrypted", "decrypted"})
+"""Steps that say what the values are, and leave the bytes as they come."""
 MOST_OPEN_TRANSFERS = 256
 
 
 class Transfer:
-    """One payload on its way: `<id>` holds its bytes as they came, `<id>.plain` what they open to."""
+    """One payload on its way: `<id>` holds its bytes as they came, `<id>.plain` what they open to, if that differs."""
 
     def __init__(self, folder: Path, upload_id: str, terms: Terms) -> None:
         self.path = folder / upload_id
-        self.plain_path = folder / f"{upload_id}.plain"
+        self.plain_path = self.path if travels_as_it_is(terms) else folder / f"{upload_id}.plain"
         self.terms = terms
         self.lock = threading.Lock()
-        self._plain: BinaryIO | None = None
+        self._plain: Sink | None = None
         self._check: UpdateCheck | None = None
 
     @property
@@ -53,11 +56,11 @@ class Transfer:
         finally:
             os.close(descriptor)
 
-    def append(self, offset: int, data: bytes) -> int:
+    def append(self, offset: int, data: Bytes) -> int:
         """Check and keep the next bytes; return the new offset.
 
         The caller holds `lock` and the claim. Bytes are kept before they are checked, so that checks can be made
-        again at any time.
+        again at any time; but never more than were announced: the whole file may be a blob's already.
         Raises: StateError if the offset is not where the transfer stands; AdmissionError if the bytes are refused.
         """
         if offset != self.received_bytes:
@@ -66,8 +69,9 @@ class Transfer:
                 "Ask for its offset and go on there.",
             )
         check = self._running()
+        room = self.terms.payload_bytes - offset
         with self.path.open("ab") as file:
-            file.write(data)
+            file.write(memoryview(data)[: max(0, room)])
         check.write(data)
         return offset + len(data)
 
@@ -92,18 +96,30 @@ class Transfer:
         return self._check
 
     def _close_plain(self) -> None:
-        if self._plain is not None:
+        if isinstance(self._plain, IOBase):
             self._plain.close()
-            self._plain = None
+        self._plain = None
 
     def _replayed(self) -> UpdateCheck:
         self._close_plain()
-        self._plain = self.plain_path.open("wb")
+        self._plain = _Nowhere() if self.plain_path == self.path else self.plain_path.open("wb")
         check = UpdateCheck(self.terms, self._plain)
         with suppress(FileNotFoundError), self.path.open("rb") as file:
             while data := file.read(REPLAY_BYTES):
                 check.write(data)
         return check
+
+
+class _Nowhere:
+    """Takes what is kept elsewhere already."""
+
+    def write(self, data: Bytes, /) -> int:
+        return len(data)
+
+
+def travels_as_it_is(terms: Terms) -> bool:
+    """Tell whether the bytes that come are the bytes that are stored: no step has to be undone at their arrival."""
+    return terms.coding is None and UNCHANGED.issuperset(terms.steps)
 
 
 class Transfers:

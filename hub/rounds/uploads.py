@@ -4,6 +4,7 @@ A transfer's id is the digest of its notice, so that announcing it again leads t
 final answer: what was refused stays refused, and the receipt can be asked for again at any time.
 """
 
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ import structlog
 from hub.aggregation.admission import Admitted, Terms, check_announced_size
 from hub.aggregation.chunks import squared_norm
 from hub.aggregation.norm_bound import fresh_norm_bound, update_norm_bound
+from hub.aggregation.opening import Bytes
 from hub.errors import AdmissionError, NotFoundError, StateError
 from hub.rounds.asking import Turn, own_task, settle, turn_on
 from hub.rounds.coordinator import advance
@@ -30,6 +32,7 @@ from hub.storage import round_stores, stores
 from hub.storage.database import Session
 from hub.storage.tables import TaskRow, UpdateRow, UploadRow
 from hub.studies.ledger_heads import account_problem
+from protocol.compression.terms import norm_factor, upload_steps, upload_terms
 from protocol.digest import digest_of_bytes, hex_of
 from protocol.homomorphic.vector_form import form_of
 from protocol.messages import TaskKind, UpdateNotice, expect
@@ -40,6 +43,7 @@ from protocol.tensors import read_manifest
 RECEIVING, ACCEPTED, REFUSED = "receiving", "accepted", "refused"
 LATE = "The task is no longer open: its round went on without this answer."
 ANOTHER = "Another update was announced for this task; one answer is taken for each."
+_NORM = threading.Lock()
 _log = structlog.get_logger()
 
 
@@ -80,14 +84,17 @@ def announce(services: Services, site: str, envelope: bytes) -> UploadState:
     return look_up(services, site, upload_id)
 
 
-def look_up(services: Services, site: str, upload_id: str) -> UploadState:
+def look_up(services: Services, site: str, upload_id: str, received_bytes: int = 0) -> UploadState:
     """Say how far a transfer is, and settle it if its last byte is there (a hub may have been killed just then).
 
+    `received_bytes` were taken by the caller since the last look; they are added to the task's traffic.
     Raises: NotFoundError if the site has no such transfer.
     """
     transfer = open_transfer(services, site, upload_id)
     if transfer is not None and transfer.received_bytes >= transfer.terms.payload_bytes:
-        _complete_unless_claimed(services, site, upload_id)
+        received_bytes = _complete_unless_claimed(services, site, upload_id, received_bytes)
+    if received_bytes:
+        count_received(services, site, upload_id, received_bytes)
     with services.reading() as session:
         row = _own_upload(session, site, upload_id)
         offset = row.payload_bytes if row.state == ACCEPTED else size_of(services.settings.uploads / upload_id)
@@ -127,7 +134,7 @@ def claimed(services: Services, site: str, upload_id: str) -> Iterator[Transfer 
         yield standing
 
 
-def append(services: Services, upload_id: str, transfer: Transfer, offset: int, data: bytes) -> int | None:
+def append(services: Services, upload_id: str, transfer: Transfer, offset: int, data: Bytes) -> int | None:
     """Take the next bytes and return the new offset; None if they made the update refused.
 
     Raises: StateError if the transfer stands elsewhere.
@@ -140,28 +147,33 @@ def append(services: Services, upload_id: str, transfer: Transfer, offset: int, 
         return None
 
 
-def _complete_unless_claimed(services: Services, site: str, upload_id: str) -> None:
+def _complete_unless_claimed(services: Services, site: str, upload_id: str, received_bytes: int) -> int:
+    """Settle a transfer and return how many of the received bytes are still to be counted."""
     # Whoever holds it settles it; the site is told how far it is, and asks again.
     with ExitStack() as held:
         try:
             transfer = held.enter_context(claimed(services, site, upload_id))
         except StateError:
-            return
+            return received_bytes
         if transfer is not None and transfer.received_bytes >= transfer.terms.payload_bytes:
-            complete(services, upload_id, transfer)
+            complete(services, upload_id, transfer, received_bytes)
+            return 0
+    return received_bytes
 
 
-def complete(services: Services, upload_id: str, transfer: Transfer) -> None:
+def complete(services: Services, upload_id: str, transfer: Transfer, received_bytes: int = 0) -> None:
     """Settle a claimed transfer whose last byte has come: store the blob, then one row in one transaction."""
     try:
         with transfer.lock:
             admitted = transfer.finish()
-            services.blobs.adopt(transfer.plain_path, admitted.digest)
+            services.blobs.keep(transfer.plain_path, admitted.digest)
     except AdmissionError as error:
-        _refuse(services, upload_id, error.message)
+        _refuse(services, upload_id, error.message, received_bytes)
         return
     with services.transaction() as session:
         row = round_stores.upload(session, upload_id)
+        if row is not None:
+            round_stores.count_bytes(session, row.task_id, up=received_bytes)
         if row is not None and row.state == RECEIVING:
             _accept(session, services, row, admitted)
     _forget(services, upload_id)
@@ -228,16 +240,23 @@ def _terms(session: Session, services: Services, row: UploadRow) -> Terms:
         encrypted = task.kind is TaskKind.TRAIN and spec.secure_aggregation.method == "homomorphic"
         form = form_of(vector, task.study_digest, task.round, notice.key_id or "") if encrypted else None
         return Terms(*shape, manifest, fresh_norm_bound, vector, form)
-    base_norm = _base_norm(path)
-    return Terms(
-        *shape,
-        manifest=read_manifest(path),
-        norm_bound=lambda parameters: update_norm_bound(spec, noise, base_norm, parameters, patients, task.update_norm),
-    )
+    base_norm, manifest = _base_norm(path), read_manifest(path)
+    coded = task.kind is TaskKind.TRAIN and upload_steps(spec).is_coded
+    longer = norm_factor(spec) if task.kind is TaskKind.TRAIN else 1.0
+
+    def bound(parameters: int) -> float:
+        return longer * update_norm_bound(spec, noise, base_norm, parameters, patients, task.update_norm)
+
+    return Terms(*shape, manifest, bound, coding=upload_terms(spec, manifest, task.round) if coded else None)
+
+
+def _base_norm(path: Path) -> float:
+    with _NORM:  # the sites of a round ask at the same moment: one reads the version, the others find what it found
+        return _norm_of(path)
 
 
 @lru_cache(maxsize=64)
-def _base_norm(path: Path) -> float:
+def _norm_of(path: Path) -> float:
     # A blob's path is its digest: what was computed once stays true.
     return sqrt(squared_norm(path, read_manifest(path)))
 
@@ -288,9 +307,11 @@ def _weight(turn: Turn, task: TaskRow) -> float:
     return weight_of(_patients(turn.session, task), turn.spec.strategy.weighting)
 
 
-def _refuse(services: Services, upload_id: str, reason: str) -> None:
+def _refuse(services: Services, upload_id: str, reason: str, received_bytes: int = 0) -> None:
     with services.transaction() as session:
         row = round_stores.upload(session, upload_id)
+        if row is not None:
+            round_stores.count_bytes(session, row.task_id, up=received_bytes)
         if row is not None and row.state == RECEIVING:
             _refuse_in(session, services, row, reason)
     _forget(services, upload_id)

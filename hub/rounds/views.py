@@ -10,18 +10,22 @@ from typing import Any
 
 from hub.rounds.closing import needed_updates
 from hub.rounds.judgements import judgements_of, judgements_of_version
-from hub.rounds.scoring import PooledReport, Report, Reports, pooled, version_of
-from hub.rounds.transitions import RoundState, TaskState
+from hub.rounds.learned_deadlines import usual_seconds
+from hub.rounds.scoring import PooledReport, Report, Reports, pairs_of, pooled, pooled_pairs, version_of
+from hub.rounds.training_rounds import measured_seconds
+from hub.rounds.transitions import RoundState, TaskState, is_waiting
 from hub.storage import round_stores, stores
 from hub.storage.database import Session
 from hub.storage.tables import ParticipantRow, RoundRow, SiteRow, TaskRow, UpdateRow
 from hub.studies.specification import stored_study
+from protocol.concordance import PairCounts, summarise_pairs
 from protocol.messages import EvaluationReport, TaskKind
 from protocol.metrics import BinaryMetrics, ScoreHistograms, calibration_curve, roc_curve, summarise
 from protocol.study import StudySpec
 
 SMALLEST_SHOWN_COUNT = 5
 COUNTS = ("patients", "positives")
+RATES = ("auc", "auc_low", "auc_high", "brier", "ece", "sensitivity", "specificity", "accuracy")
 UNNOISED, NOISED = "held-out patients: no DP", "noised"
 IN_CLEAR, UNDER_MASKS = "each hospital's in clear", "summed under masks"
 _SITE_KINDS = {RoundState.EVALUATING: TaskKind.EVALUATE}
@@ -40,8 +44,10 @@ def round_views(session: Session, study: str, now: float) -> list[View]:
         spec=spec,
         now=now,
         updates={update.task_id: update for update in round_stores.updates_of_study(session, study)},
+        update_bytes=round_stores.upload_sizes(session, study),
         participants={row.site: row for row in stores.participants(session, study)},
         sites={row.name: row for row in stores.sites(session)},
+        tasks=[task for own in tasks.values() for task in own],
     )
     versions = {row.number for row in stores.versions(session, study)}
     return [
@@ -74,12 +80,11 @@ def metrics_view(reports: Reports) -> View | None:
 
     Guarantee: the pooled count minus the shown counts of sites is never the hidden count of one site.
     """
-    whole = pooled(reports)
-    if whole is None:
+    figures_of_all = _pooled_figures(reports)
+    if figures_of_all is None:
         return None
-    splits = sorted({split for report in reports for split in report.histograms})
-    by_split = {split: _figures(merged) for split in splits if (merged := pooled(reports, [split])) is not None}
-    figures_of_all = _figures(whole)
+    splits = sorted({split for report in reports for split in (*report.histograms, *pairs_of(report))})
+    by_split = {split: figures for split in splits if (figures := _pooled_figures(reports, [split])) is not None}
     if len(reports) > 1:
         of_sites = [view for report in reports if (view := metrics_view([report])) is not None]
         figures_of_all = _without_one_sites_count(figures_of_all, of_sites)
@@ -113,10 +118,14 @@ class _Context:
         spec: StudySpec,
         now: float,
         updates: Mapping[str, UpdateRow],
+        update_bytes: Mapping[str, int],
         participants: Mapping[str, ParticipantRow],
         sites: Mapping[str, SiteRow],
+        tasks: Sequence[TaskRow],
     ) -> None:
         self.spec, self.now, self.updates, self.participants, self.sites = spec, now, updates, participants, sites
+        self.tasks, self.measured = tasks, measured_seconds(tasks, TaskKind.TRAIN)
+        self.update_bytes = update_bytes
 
 
 def _round_view(
@@ -133,18 +142,46 @@ def _round_view(
         "version": row.number if has_version else None,
         "opened_at": row.opened_at,
         "deadline_at": row.deadline_at,
+        "deadline_learned": _is_learned(context, row),
         "ended_at": row.ended_at,
         "seconds": max(0.0, ended - row.opened_at),
         "reason": row.reason or _overdue(context, row, tasks),
         "metrics": metrics_view(reports),
-        "sites": [_site_view(context, site, own, by_reporter.get(site)) for site, own in sorted(by_site.items())],
+        "updates_waiting": _updates_waiting(context, row),
+        "sites": [
+            *(_site_view(context, site, own, by_reporter.get(site)) for site, own in sorted(by_site.items())),
+            *(_carried_view(context, task) for task in _carried(context, row) if task.site not in by_site),
+        ],
     }
+
+
+def _updates_waiting(context: _Context, row: RoundRow) -> int | None:
+    """Return how many accepted updates wait for a round that trains."""
+    if row.state != RoundState.TRAINING:
+        return None
+    return sum(update.taken_in is None and update.round > 0 for update in context.updates.values())
+
+
+def _carried(context: _Context, row: RoundRow) -> list[TaskRow]:
+    """Return the tasks of earlier rounds that a round which trains still waits for."""
+    if row.state != RoundState.TRAINING:
+        return []
+    return [
+        task
+        for task in context.tasks
+        if task.kind == TaskKind.TRAIN and is_waiting(task.state) and task.round < row.number
+    ]
+
+
+def _carried_view(context: _Context, task: TaskRow) -> View:
+    # Its bytes are counted in its own round.
+    return {**_site_view(context, task.site, [task], None), "bytes_up": 0, "bytes_down": 0}
 
 
 def _overdue(context: _Context, row: RoundRow, tasks: Sequence[TaskRow]) -> str:
     if row.state != RoundState.TRAINING or context.now < row.deadline_at:
         return ""
-    asked = [task for task in tasks if task.kind == TaskKind.TRAIN]
+    asked = [task for task in (*tasks, *_carried(context, row)) if task.kind == TaskKind.TRAIN]
     accepted = sum(task.state == TaskState.ACCEPTED for task in asked)
     needed = needed_updates(len(asked), context.spec.participants.quorum)
     return f"Overdue: {accepted} of the {needed} updates that make the quorum have come."
@@ -159,6 +196,7 @@ def _site_view(context: _Context, site: str, tasks: Sequence[TaskRow], report: E
     busy = live is not None and live.activity_task in {task.task_id for task in tasks}
     return {
         "site": site,
+        "task_round": worked.round if worked else None,
         "train_state": worked.state if worked else None,
         "evaluate_state": evaluate.state if evaluate else None,
         "reason": next((task.reason for task in (worked, evaluate) if task and task.reason), None),
@@ -166,12 +204,21 @@ def _site_view(context: _Context, site: str, tasks: Sequence[TaskRow], report: E
         "fraction": live.activity_fraction if live is not None and busy else None,
         "patients": participant.training_patients if participant else None,
         "epsilon": update.epsilon if update else None,
+        "update_bytes": context.update_bytes.get(worked.task_id) if worked and update else None,
         "bytes_up": sum(task.bytes_up for task in tasks),
         "bytes_down": sum(task.bytes_down for task in tasks),
         "train_seconds": _seconds(worked),
+        "usual_seconds": usual_seconds(context.measured.get(site, [])),
+        "counted_in": update.counted_in if update else None,
+        "staleness": update.staleness if update else None,
         "norm": update.norm if update else None,
         "metrics": metrics_view([report]) if report else None,
     }
+
+
+def _is_learned(context: _Context, row: RoundRow) -> bool:
+    terms = context.spec.participants
+    return terms.deadline == "learned" and row.deadline_at - row.phase_at < terms.deadline_seconds
 
 
 def _seconds(task: TaskRow | None) -> float | None:
@@ -189,8 +236,10 @@ def _reports_by_version(session: Session, study: str) -> dict[int, list[Report]]
 
 def _with_curves(reports: Reports) -> View | None:
     view, whole = metrics_view(reports), pooled(reports)
-    if view is None or whole is None:
+    if view is None:
         return None
+    if whole is None:  # pairs of patients make no curve
+        return {**view, "roc": [], "calibration": []}
     # A curve's steps and groups are counts, said otherwise: they are hidden with them. Noised bins count nobody.
     counted = whole.noise_variance > 0 or all(view[count] is not None for count in COUNTS)
     if not counted or not _has_enough(summarise(whole)):
@@ -202,8 +251,26 @@ def _with_curves(reports: Reports) -> View | None:
 def _without_one_sites_count(figures: View, of_sites: Sequence[View]) -> View:
     """Hide the pooled counts of which one site's alone is hidden, and the rates that would tell them."""
     lone = [count for count in COUNTS if sum(view[count] is None for view in of_sites) == 1]
-    hidden = [*lone, "sensitivity", "specificity"] if lone else []
+    hidden = [*lone, "sensitivity", "specificity", "accuracy"] if lone else []
     return {**figures, **dict.fromkeys(hidden)}
+
+
+def _pooled_figures(reports: Reports, splits: Sequence[str] | None = None) -> View | None:
+    histograms, pairs = pooled(reports, splits), pooled_pairs(reports, splits)
+    if pairs is not None:
+        return _figures_of_pairs(pairs)
+    return None if histograms is None else _figures(histograms)
+
+
+def _figures_of_pairs(pairs: PairCounts) -> View:
+    metrics = summarise_pairs(pairs)
+    enough = min(metrics.events, metrics.patients - metrics.events) >= SMALLEST_SHOWN_COUNT
+    return {
+        **dict.fromkeys(RATES),
+        "concordance": metrics.concordance if enough else None,
+        "patients": _shown(metrics.patients),
+        "positives": metrics.events if enough else None,
+    }
 
 
 def _figures(histograms: ScoreHistograms) -> View:
@@ -216,6 +283,8 @@ def _figures(histograms: ScoreHistograms) -> View:
         "ece": metrics.ece,
         "sensitivity": metrics.sensitivity,
         "specificity": metrics.specificity,
+        "accuracy": metrics.accuracy,
+        "concordance": None,
     }
     if not _has_enough(metrics):  # a rate over few patients is their count, said otherwise
         figures = dict.fromkeys(figures)

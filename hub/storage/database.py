@@ -10,18 +10,21 @@ and appending to the audit chain is exactly that), on PostgreSQL by one advisory
     1
 """
 
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import StaticPool
 
-__all__ = ["Database", "Session", "text"]
+__all__ = ["DBAPIError", "Database", "Session", "lacked_room", "text"]
 
 BUSY_TIMEOUT_SECONDS = 30
 POOL_CONNECTIONS = 10
+_NO_ROOM = "53100"  # PostgreSQL's disk_full
 _WRITERS_LOCK = 0x7761726472  # any fixed number; it names the lock among PostgreSQL's advisory locks
 
 
@@ -59,6 +62,12 @@ class Database:
     def close(self) -> None:
         """Close all connections."""
         self.engine.dispose()
+
+
+def lacked_room(error: DBAPIError) -> bool:
+    """Tell whether the database failed for want of room on its disk."""
+    full = getattr(error.orig, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+    return full or getattr(error.orig, "sqlstate", None) == _NO_ROOM
 
 
 def _postgresql_engine(url: str) -> Engine:

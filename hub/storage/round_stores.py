@@ -1,6 +1,6 @@
 """Queries of rounds, tasks, uploads, updates and evaluations."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from sqlalchemy import func, select, update
 
@@ -69,6 +69,13 @@ def tasks_of_site(session: Session, site: str, states: Sequence[str]) -> Sequenc
     ).all()
 
 
+def tasks_of_sites(session: Session, sites: Collection[str], state: str) -> Sequence[TaskRow]:
+    """Return the tasks of several sites that are in a state."""
+    return session.scalars(
+        select(TaskRow).where(TaskRow.site.in_(sites), TaskRow.state == state).order_by(TaskRow.task_id)
+    ).all()
+
+
 def tasks_given(session: Session, study: str, site: str, kind: str) -> int:
     """Count the tasks of a kind that a site was ever given in a study."""
     found = session.scalar(
@@ -96,6 +103,12 @@ def upload_of_task(session: Session, task_id: str) -> UploadRow | None:
     return session.scalars(select(UploadRow).where(UploadRow.task_id == task_id)).first()
 
 
+def upload_sizes(session: Session, study: str) -> dict[str, int]:
+    """Return the size of each transfer of a study in bytes, by the task that it answers."""
+    found = select(UploadRow.task_id, UploadRow.payload_bytes).join(TaskRow, TaskRow.task_id == UploadRow.task_id)
+    return {row.task_id: row.payload_bytes for row in session.execute(found.where(TaskRow.study == study))}
+
+
 def uploads_in(session: Session, state: str) -> Sequence[UploadRow]:
     """Return the transfers in a state."""
     return session.scalars(select(UploadRow).where(UploadRow.state == state).order_by(UploadRow.upload_id)).all()
@@ -105,6 +118,37 @@ def updates_of_round(session: Session, study: str, number: int) -> Sequence[Upda
     """Return a round's accepted updates in the fixed order of sums: by the site's name, byte by byte."""
     found = session.scalars(select(UpdateRow).where(UpdateRow.study == study, UpdateRow.round == number)).all()
     return sorted(found, key=lambda row: row.site.encode())
+
+
+def updates_taken(session: Session, study: str, number: int) -> Sequence[UpdateRow]:
+    """Return the updates that a round's close takes, in the fixed order of sums: by the site's name, then by round."""
+    found = session.scalars(select(UpdateRow).where(UpdateRow.study == study, UpdateRow.taken_in == number)).all()
+    return sorted(found, key=lambda row: (row.site.encode(), row.round))
+
+
+def updates_waiting(session: Session, study: str) -> Sequence[UpdateRow]:
+    """Return the accepted training updates that no round's close has taken yet, by round and site."""
+    return session.scalars(
+        select(UpdateRow)
+        .where(UpdateRow.study == study, UpdateRow.taken_in.is_(None), UpdateRow.round > 0)
+        .order_by(UpdateRow.round, UpdateRow.site)
+    ).all()
+
+
+def open_rounds(session: Session, study: str, states: Sequence[str]) -> Sequence[RoundRow]:
+    """Return a study's rounds that are in one of the states, by number."""
+    return session.scalars(
+        select(RoundRow).where(RoundRow.study == study, RoundRow.state.in_(states)).order_by(RoundRow.number)
+    ).all()
+
+
+def tasks_in(session: Session, study: str, kind: str, states: Sequence[str]) -> Sequence[TaskRow]:
+    """Return a study's tasks of a kind that are in one of the states, by round and site."""
+    return session.scalars(
+        select(TaskRow)
+        .where(TaskRow.study == study, TaskRow.kind == kind, TaskRow.state.in_(states))
+        .order_by(TaskRow.round, TaskRow.site)
+    ).all()
 
 
 def updates_of_study(session: Session, study: str) -> Sequence[UpdateRow]:

@@ -43,6 +43,12 @@ def sites(session: Session) -> Sequence[SiteRow]:
     return session.scalars(select(SiteRow).order_by(SiteRow.name)).all()
 
 
+def enrolled_states(session: Session) -> dict[str, str]:
+    """Return the state of each site that has handed in its keys."""
+    rows = session.execute(select(SiteRow.name, SiteRow.state).where(SiteRow.identity_key.is_not(None)))
+    return {row.name: row.state for row in rows}
+
+
 def heard_from(session: Session, name: str, time: float) -> None:
     """Note that a site called."""
     row = site(session, name)
@@ -160,3 +166,13 @@ def mail_after(session: Session, name: str, number: int, limit: int) -> Sequence
     return session.scalars(
         select(MailRow).where(MailRow.site == name, MailRow.number > number).order_by(MailRow.number).limit(limit)
     ).all()
+
+
+def mail_of_all(session: Session, number: int, limit: int) -> Sequence[MailRow]:
+    """Return the messages to all sites after a number, oldest first."""
+    return session.scalars(select(MailRow).where(MailRow.number > number).order_by(MailRow.number).limit(limit)).all()
+
+
+def newest_mail(session: Session) -> int:
+    """Return the number of the newest message to any site; 0 if there is none."""
+    return session.scalar(select(func.max(MailRow.number))) or 0

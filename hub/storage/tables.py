@@ -78,6 +78,7 @@ class ParticipantRow(Base):
     evaluates: Mapped[bool] = mapped_column(default=True)
     expires_at: Mapped[float | None] = mapped_column(Float)
     approval: Mapped[bytes | None] = mapped_column(LargeBinary)
+    quality: Mapped[str | None] = mapped_column(Text)  # QualityFigures of protocol/site_rates.py, as JSON
     answered_at: Mapped[float | None] = mapped_column(Float)
 
 
@@ -131,7 +132,7 @@ class UploadRow(Base):
 
 
 class UpdateRow(Base):
-    """An update that was accepted and will be counted exactly once, by its round's close."""
+    """An update that was accepted and will be counted exactly once, by the close of the round that takes it."""
 
     __tablename__ = "updates"
     task_id: Mapped[str] = mapped_column(ForeignKey("tasks.task_id"), primary_key=True)
@@ -145,6 +146,8 @@ class UpdateRow(Base):
     delta: Mapped[float | None] = mapped_column(Float)
     notice: Mapped[bytes] = mapped_column(LargeBinary)
     accepted_at: Mapped[float] = mapped_column(Float)
+    taken_in: Mapped[int | None] = mapped_column(Integer)  # number of the round whose close takes it; null: it waits
+    staleness: Mapped[int] = mapped_column(Integer, default=0, server_default="0")  # versions between base and close
     counted_in: Mapped[int | None] = mapped_column(Integer)  # number of the version that counted it
     __table_args__ = (UniqueConstraint("study", "round", "site"),)
 

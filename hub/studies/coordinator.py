@@ -16,6 +16,7 @@ from hub.studies.ending import end_study, move_study
 from hub.studies.ledger_heads import check_charged, head_of, post_record
 from hub.studies.lifecycle import Answer, StudyEvent, StudyState, is_open, next_participant_state, outcome_of
 from hub.studies.specification import stored_study
+from hub.studies.starting_weights import check_start
 from protocol.digest import digest_of_bytes
 from protocol.messages import Approval, Reason, StudyProposal
 from protocol.privacy_accounting import noise_multiplier_of
@@ -34,6 +35,7 @@ def propose(services: Services, spec: StudySpec, sites: Sequence[str], person: s
     document = spec.canonical_bytes()
     digest = digest_of_bytes(document)
     with services.transaction() as session:
+        check_start(session, spec)
         invited = _invited(session, spec, sites)
         if _is_repeated(session, spec, digest, invited):
             return digest
@@ -76,6 +78,7 @@ def record_approval(services: Services, approval: Approval, envelope: bytes) -> 
         _check_open(study)
         spec = stored_study(study.specification)
         _check_figure(spec, approval)
+        _check_quality(spec, approval)
         check_charged(session, approval, spec)
         withdrawn = participant.state == "approved" and approval.decision == "withdrawn"
         _write_answer(participant, approval, envelope, services.clock())
@@ -148,6 +151,18 @@ def _check_figure(spec: StudySpec, approval: Approval) -> None:
         )
 
 
+def _check_quality(spec: StudySpec, approval: Approval) -> None:
+    """Check that an approval tells the quality figures that the study reads, and no others."""
+    wanted = approval.decision == "approved" and approval.training_patients > 0 and spec.site_rates.reads_quality
+    figures = approval.quality
+    fits = figures is None or (wanted and figures.fits(spec.site_rates, approval.training_patients))
+    if not fits or wanted != (figures is not None):
+        raise RequestError(
+            "The approval's quality figures are not those that the study reads (site_rates).",
+            "Do hub and site run the same release of Wardround?",
+        )
+
+
 def _check_open(study: StudyRow) -> None:
     if not is_open(study.state):
         raise StateError(f"The study has ended: it is {study.state}.", "Propose a new study.")
@@ -192,6 +207,7 @@ def _write_answer(participant: ParticipantRow, approval: Approval, envelope: byt
         participant.training_patients = approval.training_patients
         participant.evaluates = approval.evaluates
         participant.expires_at = _seconds(approval.expires_at)
+        participant.quality = None if approval.quality is None else approval.quality.model_dump_json()
     participant.approval = envelope
     participant.answered_at = now
 

@@ -24,7 +24,7 @@ from hub.storage.tables import LedgerChargeRow, LedgerHeadRow
 from hub.studies.specification import stored_study
 from protocol.digest import digest_of
 from protocol.messages import MAX_RECORD_CHARGES, Approval, LedgerCharge, LedgerHead, LedgerRecord, UpdateNotice, expect
-from protocol.privacy_accounting import epsilon_of, histogram_event, maximum_evaluations, training_event
+from protocol.privacy_accounting import epsilon_of, histogram_event, maximum_evaluations, training_events
 from protocol.privacy_events import PrivacyEvent
 from protocol.signing import read_unverified
 from protocol.study import StudySpec
@@ -97,7 +97,7 @@ def planned_charges(spec: StudySpec, noise_multiplier: float | None) -> dict[str
     """Return the planned maximum of a study for each group of patients that it touches with a mechanism. Pure."""
     planned: dict[str, list[PrivacyEvent]] = {}
     if noise_multiplier is not None:
-        planned["training"] = [training_event(spec, noise_multiplier, spec.maximum_training_tasks)]
+        planned["training"] = training_events(spec, noise_multiplier, spec.maximum_training_tasks)
     if spec.evaluation.noise_epsilon is not None:
         planned["held-out"] = [histogram_event(spec.evaluation.noise_epsilon, maximum_evaluations(spec))]
     return planned
@@ -153,7 +153,7 @@ def account_problem(services: Services, site: str, notice: UpdateNotice) -> str 
     tasks = _tasks_stated(spec, study.noise_multiplier, account.events_digest, notice.round)
     if tasks is None or study.noise_multiplier is None:
         return "The events of the privacy spent are not those of any number of this study's tasks."
-    epsilon = epsilon_of([training_event(spec, study.noise_multiplier, tasks)], spec.privacy.delta)
+    epsilon = epsilon_of(training_events(spec, study.noise_multiplier, tasks), spec.privacy.delta)
     if abs(epsilon - account.epsilon) > TOLERANCE * max(1.0, epsilon):
         return f"The update states epsilon {account.epsilon:.4g}; its events give {epsilon:.4g}."
     return None
@@ -163,8 +163,8 @@ def _tasks_stated(spec: StudySpec, noise: float | None, events_digest: str, abou
     if noise is None:
         return None
     for tasks in sorted(range(1, spec.maximum_training_tasks + 1), key=lambda number: abs(number - about)):
-        event = training_event(spec, noise, tasks)
-        if digest_of([event.model_dump(mode="json", by_alias=True)]) == events_digest:
+        events = training_events(spec, noise, tasks)
+        if digest_of([event.model_dump(mode="json", by_alias=True) for event in events]) == events_digest:
             return tasks
     return None
 

@@ -44,7 +44,7 @@ class StudyEvent(StrEnum):
     STOP = "stop"
 
 
-_STUDY: dict[tuple[StudyState, StudyEvent], StudyState] = {
+STUDY_TABLE: dict[tuple[StudyState, StudyEvent], StudyState] = {
     (StudyState.PROPOSED, StudyEvent.START): StudyState.RUNNING,
     (StudyState.PROPOSED, StudyEvent.FAIL): StudyState.FAILED,
     (StudyState.PROPOSED, StudyEvent.STOP): StudyState.STOPPED,
@@ -53,7 +53,7 @@ _STUDY: dict[tuple[StudyState, StudyEvent], StudyState] = {
     (StudyState.RUNNING, StudyEvent.STOP): StudyState.STOPPED,
 }
 
-_PARTICIPANT: dict[tuple[str, str], str] = {
+PARTICIPANT_TABLE: dict[tuple[str, str], str] = {
     ("invited", "approved"): "approved",
     ("invited", "refused"): "refused",
     ("invited", "withdrawn"): "refused",
@@ -92,7 +92,7 @@ def next_study_state(state: str, event: StudyEvent) -> StudyState:
     Raises: StateError if the event is not legal in this state.
     """
     try:
-        return _STUDY[StudyState(state), event]
+        return STUDY_TABLE[StudyState(state), event]
     except KeyError:
         raise StateError(f"The study is {state}; '{event}' is not possible.", "Look at its state first.") from None
 
@@ -103,7 +103,7 @@ def next_participant_state(state: str, decision: str) -> str:
     Raises: StateError if the decision is not legal in this state.
     """
     try:
-        return _PARTICIPANT[state, decision]
+        return PARTICIPANT_TABLE[state, decision]
     except KeyError:
         raise StateError(
             f"The site's part in the study is {state}; it cannot become {decision}.", "Propose a new study."

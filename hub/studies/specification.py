@@ -7,7 +7,7 @@ import yaml
 
 from protocol.digest import parse_json
 from protocol.errors import SpecificationError
-from protocol.privacy_accounting import epsilon_of, noise_multiplier_of, training_event
+from protocol.privacy_accounting import epsilon_of, noise_multiplier_of, training_events
 from protocol.study import StudySpec, parse_study
 
 MOST_EXACT_ROUNDS = 24
@@ -51,6 +51,6 @@ def _epsilon_by_round(spec: StudySpec, noise: float) -> list[float]:
     computed = [(spec.rounds * part + parts - 1) // parts for part in range(1, parts + 1)]
     values: list[float] = []
     for earlier, later in itertools.pairwise([0, *computed]):
-        epsilon = epsilon_of([training_event(spec, noise, later)], spec.privacy.delta)
+        epsilon = epsilon_of(training_events(spec, noise, later), spec.privacy.delta)
         values += [epsilon] * (later - earlier)
     return values

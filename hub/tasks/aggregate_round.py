@@ -3,7 +3,7 @@
 from celery import Celery
 
 from hub.rounds.committing import close_round
-from hub.rounds.coordinator import AGGREGATE
+from hub.rounds.worker_orders import AGGREGATE
 from hub.services import Services
 
 __all__ = ["add_aggregate_round", "close_round"]

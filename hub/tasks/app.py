@@ -36,6 +36,7 @@ def make_app(redis_url: str) -> Celery:
         worker_prefetch_multiplier=1,
         worker_hijack_root_logger=False,
         worker_cancel_long_running_tasks_on_connection_loss=False,
+        worker_enable_remote_control=False,
         broker_connection_retry_on_startup=True,
         broker_connection_timeout=CONNECT_TIMEOUT_SECONDS,
         broker_transport_options={
@@ -64,9 +65,11 @@ def run_worker(settings: Settings) -> None:
     add_aggregate_round(app, services)
     _log.info("hub_worker_started", queue=QUEUE)
     # A pool of its own would fork open connections; more work at once is more workers.
-    app.worker_main(
-        ["worker", "--pool=solo", "--loglevel=WARNING", f"--queues={QUEUE}", "--without-gossip", "--without-mingle"]
+    worker = app.Worker(
+        pool="solo", loglevel="WARNING", queues=[QUEUE], without_gossip=True, without_mingle=True, quiet=True
     )
+    worker.start()
+    raise SystemExit(worker.exitcode or 0)
 
 
 def _enqueue_in_redis(redis_url: str) -> Enqueue:

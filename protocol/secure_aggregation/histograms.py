@@ -27,8 +27,8 @@ BOUND = RING.largest // MOST_MEMBERS
 
 
 def sums_histograms(study: StudySpec) -> bool:
-    """Tell whether a study's held-out counts leave under masks only."""
-    return study.secure_aggregation.method == "masking"
+    """Tell whether a study's held-out counts leave under masks only: where it says so, and wherever updates do."""
+    return study.evaluation.sum_under_masks or study.secure_aggregation.method != "none"
 
 
 def bins_of(study: StudySpec) -> int:

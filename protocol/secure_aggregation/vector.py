@@ -5,6 +5,9 @@
 The weight travels masked before the values, so that what the hub divides by is the sum over the very vectors that it
 added, survivors only. It hides nothing: a site's number of training patients is public, in its approval.
 
+With the step random-k only the values at the round's places are in the vector. All sites derive the same places from
+what is public, so that a sum means what it says, and what the hub learns of a site is the less.
+
 Overflow. A value lies within +-bound and at most `maximum_sites` vectors are added, so a sum lies within
 +-maximum_sites * bound, which `VectorTerms` demands to be at most `ring.largest`, half the ring: the sum modulo
 the ring is the sum of the integers. A weight's digit is at most 15, its sum at most 15 * 4096 < 2^16, read as unsigned
@@ -22,6 +25,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from protocol.compression.choice import chosen_total
+from protocol.compression.steps import CodecStep
+from protocol.compression.terms import upload_steps
 from protocol.errors import MaskingError
 from protocol.secure_aggregation.ring import Ring, Words
 from protocol.shared_noise import RING, shared_noise_of
@@ -52,6 +58,8 @@ class VectorTerms:
     """What one unit of the sum is worth, before the division by the sum of the weights."""
     maximum_sites: int
     maximum_weight: int = 1
+    codec: tuple[CodecStep, ...] = ()
+    """The steps that chose which values are in it."""
 
     def __post_init__(self) -> None:
         """Refuse terms under which a sum could leave the ring."""
@@ -65,9 +73,9 @@ class VectorTerms:
             raise MaskingError("The sum of the sites' weights does not fit its digits.")
 
     @property
-    def steps(self) -> tuple[Literal["difference", "gradient"], Producer]:
+    def steps(self) -> tuple[Literal["difference", "gradient"] | CodecStep | Producer, ...]:
         """Return the steps that a site's integers have taken before they are masked."""
-        return MEANING[self.step], self.step
+        return MEANING[self.step], *self.codec, self.step
 
     @property
     def length(self) -> int:
@@ -143,16 +151,17 @@ def weights_sum(digits: NDArray[Any]) -> int:
 
 
 def _quantised(study: StudySpec, parameters: int) -> VectorTerms:
-    terms = study.secure_aggregation
+    terms, codec = study.secure_aggregation, upload_steps(study)
     levels = levels_of(terms)
     return VectorTerms(
         step="quantised",
         ring=ring_of(terms),
-        values=parameters,
+        values=chosen_total(parameters, codec.fraction) if codec.sparsifier else parameters,
         bound=levels,
         unit=terms.value_range / max(1, levels),
         maximum_sites=terms.maximum_sites or 1,
         maximum_weight=(terms.maximum_weight or 1) if study.strategy.weighting == "patients" else 1,
+        codec=codec.names,
     )
 
 

@@ -16,7 +16,7 @@ import structlog
 from protocol.digest import parse_json
 from protocol.errors import ProtocolError
 from protocol.homomorphic_messages import DecryptionRequest
-from protocol.messages import RoundTask, parse_message
+from protocol.messages import ModelReference, RoundTask, parse_message
 from protocol.signing import open_envelope
 from site_node.agent.backoff import Backoff
 from site_node.agent.downloads import fetch_blob, fetch_version, forget_old_blobs
@@ -25,10 +25,11 @@ from site_node.agent.outbox import ENVELOPE_SUFFIX, Outbox
 from site_node.agent.state import read_state, write_state
 from site_node.durable import finished_files, write_durably
 from site_node.errors import BaseUnavailableError, DiskFullError, HubRefusedError, HubUnreachableError
+from site_node.folder_watch import FolderWatch
 from site_node.settings import SiteSettings
 
 POLL_SECONDS = 25.0
-PAUSE_MILLISECONDS = 500
+PAUSE_SECONDS = 0.5
 _log = structlog.get_logger()
 
 
@@ -79,22 +80,13 @@ class Agent:
 
     def run(self, stop: threading.Event) -> None:
         """Do it until told to stop: mail in a thread of its own, because it waits at the hub."""
-        from watchfiles import watch
-
         mail = threading.Thread(target=self._poll, args=(stop,), name="mail", daemon=True)
         mail.start()
         backoff = Backoff()
-        changes = watch(
-            *(self._paths.outbox, self._paths.verdicts),
-            debounce=50,
-            step=20,
-            rust_timeout=PAUSE_MILLISECONDS,
-            yield_on_timeout=True,
-            stop_event=stop,
-        )
-        self._guarded(self.carry, backoff, stop)
-        for _ in changes:
-            self._guarded(self.carry, backoff, stop)
+        with FolderWatch((self._paths.outbox, self._paths.verdicts)) as changes:
+            while not stop.is_set():
+                self._guarded(self.carry, backoff, stop)
+                changes.wait(PAUSE_SECONDS, stop)
         mail.join(timeout=1.0)
 
     def _poll(self, stop: threading.Event) -> None:
@@ -131,8 +123,9 @@ class Agent:
 
     def _fetch_base(self, task_id: str, accepted: set[str]) -> bool:
         task = self._task(task_id)
-        if task is not None and task.base is not None:
-            fetch_version(self._hub, self._paths, task.base)
+        for reference in _weights_of(task):
+            difference = task.difference if task is not None and reference == task.base else None
+            fetch_version(self._hub, self._paths, reference, difference)
         request = self._requests.get(task_id)
         if request is not None:
             for blob in request.blobs:
@@ -143,8 +136,8 @@ class Agent:
     def _needed(self, accepted: set[str]) -> set[str]:
         tasks = [self._task(task_id) for task_id in accepted]
         requests = [self._requests[task_id] for task_id in accepted if task_id in self._requests]
-        bases = {task.base.weights_digest for task in tasks if task and task.base}
-        return bases | {blob.blob for request in requests for blob in request.blobs}
+        versions = {reference.weights_digest for task in tasks for reference in _weights_of(task)}
+        return versions | {blob.blob for request in requests for blob in request.blobs}
 
     def _deliver(self) -> int:
         waiting = self._outbox.waiting()
@@ -192,3 +185,8 @@ class Agent:
             self._tasks.setdefault(message.task_id, message)
         elif isinstance(message, DecryptionRequest):
             self._requests.setdefault(message.task_id, message)
+
+
+def _weights_of(task: RoundTask | None) -> list[ModelReference]:
+    """Return the weights that a task names: the version to start from, and SCAFFOLD's control variate."""
+    return [] if task is None else [reference for reference in (task.base, task.control) if reference is not None]

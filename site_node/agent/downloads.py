@@ -1,14 +1,24 @@
-"""Weights from the hub: resumed where they broke off, checked by digest, and only then seen by anybody else."""
+"""Weights from the hub: resumed where they broke off, checked by digest, and only then seen by anybody else.
 
+A version whose earlier one is here comes as the difference between them, if the task names one: a file of its own,
+resumed and checked in the same way, added here to the earlier version. What comes out must have the version's digest;
+if it has not, or the earlier version is gone, the whole version is fetched.
+"""
+
+import hashlib
 import os
 import shutil
 from collections.abc import Collection
 from pathlib import Path
 
+import structlog
+
+from protocol.compression.differences import later_version
 from protocol.digest import digest_of_file, hex_of
-from protocol.messages import ModelReference
+from protocol.errors import ProtocolError
+from protocol.messages import ModelReference, VersionDifference
 from site_node.agent.hub_client import HubClient
-from site_node.durable import finished_files, remove, sync_folder
+from site_node.durable import finished_files, remove, sync_folder, unfinished_beside
 from site_node.errors import BaseUnavailableError, DiskFullError, HubRefusedError, HubUnreachableError
 from site_node.settings import SitePaths
 
@@ -16,15 +26,24 @@ KEPT_BLOBS = 4
 MAXIMUM_BYTES = 16 << 30  # far above any permitted network; the policy's own limit is the gate's to apply
 SPARE_BYTES = 256 << 20  # left free on the disk, for the ledgers
 RANGE_NOT_SATISFIABLE = 416
+_log = structlog.get_logger()
 
 
-def fetch_version(hub: HubClient, paths: SitePaths, version: ModelReference) -> bool:
+def fetch_version(
+    hub: HubClient, paths: SitePaths, version: ModelReference, difference: VersionDifference | None = None
+) -> bool:
     """Have a version's weights in inbox/blobs; tell whether they had to be fetched.
 
     Raises: HubUnreachableError if they cannot be had now; what has come is kept for the next attempt.
         BaseUnavailableError if they are larger than any network; DiskFullError if the disk has no room for them.
     """
-    return fetch_blob(hub, paths, version.weights_digest, version.weights_bytes)
+    digest, size = version.weights_digest, version.weights_bytes
+    if difference is not None and _holds(paths, difference.from_digest) and not _holds(paths, digest):
+        _check_room(paths, size, size + difference.bytes)
+        if _fetched(hub, paths, difference) and _add_difference(paths, difference, digest):
+            return True
+        _log.warning("difference_not_usable", version=version.number, next="the whole version is fetched")
+    return fetch_blob(hub, paths, digest, size)
 
 
 def fetch_blob(hub: HubClient, paths: SitePaths, digest: str, size: int) -> bool:
@@ -35,8 +54,10 @@ def fetch_blob(hub: HubClient, paths: SitePaths, digest: str, size: int) -> bool
     partial = paths.partial / target.name
     if _size(partial) < size:
         _check_room(paths, size, size - _size(partial))
-        _fetch_rest(hub, partial, digest, size)
-    if _size(partial) != size or digest_of_file(partial) != digest:
+        found = _fetch_rest(hub, partial, digest, size)
+    else:
+        found = digest_of_file(partial)
+    if _size(partial) != size or found != digest:
         if _size(partial) >= size:
             remove(partial)
         raise HubUnreachableError("A version's weights came damaged or broke off.", "The agent asks again by itself.")
@@ -54,6 +75,41 @@ def forget_old_blobs(paths: SitePaths, needed: Collection[str]) -> None:
         remove(path)
 
 
+def _fetched(hub: HubClient, paths: SitePaths, difference: VersionDifference) -> bool:
+    try:
+        fetch_blob(hub, paths, difference.blob, difference.bytes)
+    except HubRefusedError:
+        return False
+    return True
+
+
+def _add_difference(paths: SitePaths, difference: VersionDifference, digest: str) -> bool:
+    base, file = paths.blobs / hex_of(difference.from_digest), paths.blobs / hex_of(difference.blob)
+    target = paths.blobs / hex_of(digest)
+    unfinished, hasher = unfinished_beside(paths.partial / target.name), hashlib.sha256()
+    try:
+        with unfinished.open("xb") as sink:
+            for data in later_version(base, file):
+                hasher.update(data)
+                sink.write(data)
+            sink.flush()
+            os.fsync(sink.fileno())
+        if "sha256:" + hasher.hexdigest() != digest:
+            return False
+        unfinished.replace(target)
+        sync_folder(target.parent)
+    except ProtocolError:
+        return False
+    finally:
+        remove(unfinished)
+        remove(file)  # it has done its work, and would drive earlier versions out
+    return True
+
+
+def _holds(paths: SitePaths, digest: str) -> bool:
+    return (paths.blobs / hex_of(digest)).exists()
+
+
 def _check_room(paths: SitePaths, whole: int, rest: int) -> None:
     if whole > MAXIMUM_BYTES:
         problem = f"The hub names a version of {whole} bytes; an agent fetches at most {MAXIMUM_BYTES}."
@@ -64,18 +120,23 @@ def _check_room(paths: SitePaths, whole: int, rest: int) -> None:
         raise DiskFullError(problem, "Make room on the site's disk; the agent tries again by itself.")
 
 
-def _fetch_rest(hub: HubClient, partial: Path, digest: str, size: int) -> None:
+def _fetch_rest(hub: HubClient, partial: Path, digest: str, size: int) -> str:
+    """Append what is missing, digested as it comes, and return the digest of the whole file."""
     try:
-        with hub.blob(digest, _size(partial)) as (starts_at, pieces), partial.open("ab") as file:
+        with hub.blob(digest, _size(partial)) as (starts_at, pieces), partial.open("a+b") as file:
             file.truncate(starts_at)
+            file.seek(0)
+            hasher = hashlib.file_digest(file, "sha256")
             left = size - starts_at
             for piece in pieces:
+                hasher.update(piece)
                 file.write(piece[: max(left, 0)])
                 left -= len(piece)
                 if left < 0:
                     raise HubUnreachableError("The hub sends more than a version's size.", "Ask its operator.")
             file.flush()
             os.fsync(file.fileno())
+            return "sha256:" + hasher.hexdigest()
     except HubRefusedError as error:
         if error.status == RANGE_NOT_SATISFIABLE:
             remove(partial)

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO
 
 import httpx
 import jwt
@@ -25,6 +25,7 @@ TOKEN_MARGIN_SECONDS = 30.0
 ANSWER_SECONDS = 30.0
 CONNECT_SECONDS = 10.0
 MAX_ANSWER_CHARACTERS = 300
+PIECE_BYTES = 256 << 10
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,23 @@ class UploadState:
     upload_id: str
     offset: int
     receipt: bytes | None
+
+
+@dataclass(frozen=True)
+class FilePart:
+    """A stretch of a file, read in pieces while it is sent; each iteration begins anew."""
+
+    file: BinaryIO
+    offset: int
+    count: int
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Yield the bytes."""
+        self.file.seek(self.offset)
+        left = self.count
+        while left and (piece := self.file.read(min(left, PIECE_BYTES))):
+            left -= len(piece)
+            yield piece
 
 
 class HubClient:
@@ -91,15 +109,20 @@ class HubClient:
         """Return how far an upload has come."""
         return _upload_state(self._authorised("GET", f"/v1/uploads/{upload_id}"))
 
-    def send_chunk(self, upload_id: str, offset: int, data: bytes) -> UploadState:
-        """Send the bytes that follow the offset."""
-        headers = {"Upload-Offset": str(offset), "Content-Type": "application/octet-stream"}
-        return _upload_state(self._authorised("PATCH", f"/v1/uploads/{upload_id}", content=data, headers=headers))
+    def send_part(self, upload_id: str, part: FilePart) -> UploadState:
+        """Send the bytes that follow the part's offset."""
+        headers = {
+            "Upload-Offset": str(part.offset),
+            "Content-Length": str(part.count),
+            "Content-Type": "application/octet-stream",
+        }
+        return _upload_state(self._authorised("PATCH", f"/v1/uploads/{upload_id}", content=part, headers=headers))
 
     @contextmanager
     def blob(self, digest: str, offset: int) -> Iterator[tuple[int, Iterator[bytes]]]:
         """Open a blob from an offset; gives where the bytes really begin, and the bytes in pieces."""
-        headers = self._with_token({"Range": f"bytes={offset}-"} if offset else {})
+        plain = {"Accept-Encoding": "identity"}  # the digest is of the bytes as they lie at the hub
+        headers = self._with_token(plain | ({"Range": f"bytes={offset}-"} if offset else {}))
         with (
             _translated(self._http.base_url),
             self._http.stream("GET", f"/v1/blobs/{hex_of(digest)}", headers=headers, timeout=_timeout()) as response,

@@ -1,5 +1,6 @@
 """What the gate put into the outbox, carried to the hub: messages whole, payloads resumed where they broke off."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,12 +8,15 @@ from protocol.digest import digest_of_bytes
 from protocol.errors import ProtocolError
 from protocol.messages import Receipt, UpdateNotice, expect, parse_message
 from protocol.signing import PublicKey, open_envelope, read_unverified
-from site_node.agent.hub_client import HubClient, UploadState
+from site_node.agent.hub_client import FilePart, HubClient, UploadState
 from site_node.durable import finished_files, write_durably
 from site_node.errors import HubRefusedError, HubUnreachableError
 from site_node.settings import SitePaths
 
-CHUNK_BYTES = 4 << 20
+PART_BYTES = 64 << 20
+"""Sent in one request: what breaks off goes on where the hub stands, and a large update shows progress."""
+PROBE_BYTES = 256 << 10
+"""Sent first where a transfer goes on: a hub that is not done with the broken request refuses it, whole."""
 CONFLICT = 409
 ENVELOPE_SUFFIX = ".dsse.json"
 
@@ -55,18 +59,18 @@ class Outbox:
     def _upload(self, path: Path, notice: bytes) -> bytes:
         payload = path.with_name(path.name.removesuffix(ENVELOPE_SUFFIX) + ".payload")
         state = self.hub.open_upload(notice)
-        with payload.open("rb") as file:
+        with payload.open("rb", buffering=0) as file:
+            size, most = os.fstat(file.fileno()).st_size, PROBE_BYTES if state.offset else PART_BYTES
             while state.receipt is None:
-                file.seek(state.offset)
-                data = file.read(CHUNK_BYTES)
-                if not data:
+                part = FilePart(file, state.offset, min(most, size - state.offset))
+                if part.count <= 0:
                     raise HubUnreachableError("The hub holds a whole upload and gave no receipt.", "It is asked again.")
-                state = self._send(state, data)
+                state, most = self._send(state, part), PART_BYTES
         return state.receipt
 
-    def _send(self, state: UploadState, data: bytes) -> UploadState:
+    def _send(self, state: UploadState, part: FilePart) -> UploadState:
         try:
-            return self.hub.send_chunk(state.upload_id, state.offset, data)
+            return self.hub.send_part(state.upload_id, part)
         except HubRefusedError as error:
             if error.status != CONFLICT:
                 raise

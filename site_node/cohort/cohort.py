@@ -10,9 +10,12 @@ positive, all positive, or more than half of them.
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from protocol.digest import digest_of
 from protocol.study import StudySpec
@@ -20,10 +23,13 @@ from protocol.study_parts import Split
 from site_node.cohort.index_database import open_index
 from site_node.cohort.labels import read_labels
 from site_node.cohort.matching import Match, matches_of
+from site_node.cohort.quality import Noticed, quality_counts
 from site_node.cohort.splits import instance_digest, pseudonym, split_of
 from site_node.errors import IndexingError, TooFewPatientsError
 
 MANIFEST_SCHEMA = "wardround.cohort/1"
+SMALLEST_SAID = 10
+"""The smallest number of files or rows that a log may hold; patients are never counted in one."""
 SEVERAL_SPLITS = "patient: labels.csv puts the patient into several splits"
 BELOW_MINIMUM = "patient: the site has fewer training patients than the study's minimum, so it does not train"
 ONE_CLASS = "patient: the site's training patients are all of one class, from which nothing is learnt, so none trains"
@@ -33,6 +39,7 @@ ONE_CLASS = "patient: the site's training patients are all of one class, from wh
 class ImageRef:
     """One image of a patient; `frame` is None for a single-frame image, `content_digest` is over the file's bytes.
 
+    Of a tabular study, one row: `path` is the table, and the content digest, over what is read of the row, its name.
     Never leaves the hospital.
     """
 
@@ -48,28 +55,51 @@ class ImageRef:
 
 @dataclass(frozen=True)
 class Patient:
-    """One patient: `key` is the site's own patient id and never leaves the hospital."""
+    """One patient: `key` is the site's own patient id and never leaves the hospital.
+
+    `time` is None but in survival studies: until the event, if the label is 1, or until the last contact.
+    """
 
     key: str
     images: tuple[ImageRef, ...]
     label: int
     split: Split
+    time: float | None = None
 
 
 @dataclass(frozen=True)
 class Cohort:
     """A study's patients, sorted by key; `dropped` counts what fell out, by reason.
 
-    Guarantee: equal `manifest_digest` means the same patients, images (to the byte), labels and splits.
+    `left_out` counts by split those who match and whose spent budget keeps them out: never told, not even in a log.
+    `values` are the rows of a tabular study, scaled, in the order of the patients and of their rows.
+    `noticed` is there when a cohort is built and is not kept with it.
+    Shapes: values (row, feature) float32.
+    Guarantee: equal `manifest_digest` means the same patients, images or rows (to the byte), labels and splits.
     """
 
     patients: tuple[Patient, ...]
     manifest_digest: str
     dropped: Mapping[str, int] = field(default_factory=dict)
+    left_out: Mapping[Split, int] = field(default_factory=dict)
+    values: NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
+    noticed: Noticed = field(default_factory=Noticed, compare=False, repr=False)
 
     def of(self, split: Split) -> tuple[Patient, ...]:
         """Return the patients of one split, sorted by key."""
         return tuple(patient for patient in self.patients if patient.split == split)
+
+    def quality_counts(self) -> tuple[int, int, int]:
+        """Return the three un-noised counts of training patients (`quality.py`); they leave through `released` alone."""
+        return quality_counts([(patient.key, patient.label) for patient in self.of("train")], self.noticed)
+
+    def public_figure(self, *splits: Split) -> int:
+        """Return how many patients of these splits match, left out or not: the figure to approve; 0 if none is in.
+
+        So a site's figures over studies of the same patients do not tell how many budgets were spent in between.
+        """
+        taking_part = sum(len(self.of(split)) for split in splits)
+        return taking_part + sum(self.left_out.get(split, 0) for split in splits) if taking_part else 0
 
 
 def everybody(_patient: Patient) -> bool:
@@ -84,7 +114,7 @@ def build_cohort(
     split_key: bytes,
     may_take_part: Callable[[Patient], bool] = everybody,
 ) -> Cohort:
-    """Build a study's cohort from the index and labels.csv; who may not take part is left out and not counted.
+    """Build a study's cohort from the index and labels.csv; who may not take part is left out.
 
     Guarantee: the same files, labels, study and key give the same cohort, wherever they lie; each image was decoded
         once. A site whose training patients are too few for the study, or all of one class, keeps its held-out ones
@@ -94,14 +124,30 @@ def build_cohort(
     if not index_path.exists():
         raise IndexingError("The images of this site are not indexed yet.", "Run: wardround site index")
     labels = read_labels(labels_path, study.label)
-    dropped = Counter(labels.dropped)
+    dropped, noticed = Counter(labels.dropped), Noticed()
     with open_index(index_path) as database:
-        matches = matches_of(database, labels, study, dropped)
-    found = _patients(matches, study, split_key, dropped)
-    allowed = [patient for patient in found if may_take_part(patient)]
+        matches = matches_of(database, labels, study, dropped, noticed)
+    cohort = chosen_cohort(_patients(matches, study, split_key, dropped), study, split_key, may_take_part, dropped)
+    return replace(cohort, noticed=noticed)
+
+
+def chosen_cohort(
+    found: Iterable[Patient],
+    study: StudySpec,
+    split_key: bytes,
+    may_take_part: Callable[[Patient], bool],
+    dropped: Counter[str],
+) -> Cohort:
+    """Make a cohort of the patients found who may take part, without training ones from whom nothing is learnt.
+
+    Raises: TooFewPatientsError if nobody is left.
+    """
+    matching = list(found)
+    allowed = [patient for patient in matching if may_take_part(patient)]
+    left_out = Counter(patient.split for patient in matching) - Counter(patient.split for patient in allowed)
     patients = _without_useless_training(allowed, study, dropped)
     reasons = {reason: number for reason, number in sorted(dropped.items()) if number}
-    return Cohort(tuple(patients), _manifest_digest(patients, split_key), reasons)
+    return Cohort(tuple(patients), _manifest_digest(patients, split_key), reasons, dict(left_out))
 
 
 def _patients(matches: Iterable[Match], study: StudySpec, split_key: bytes, dropped: Counter[str]) -> list[Patient]:
@@ -144,16 +190,25 @@ def _image(match: Match) -> ImageRef:
 def _without_useless_training(patients: list[Patient], study: StudySpec, dropped: Counter[str]) -> list[Patient]:
     labels = [patient.label for patient in patients if patient.split == "train"]
     too_few = len(labels) < study.cohort.minimum_patients
-    if labels and (too_few or len(set(labels)) == 1):
+    single = not any(labels) if study.is_survival else len(set(labels)) == 1
+    nothing_to_learn = single and study.cohort.single_class == "evaluate"
+    if labels and (too_few or nothing_to_learn):
         dropped[BELOW_MINIMUM if too_few else ONE_CLASS] = len(labels)
         patients = [patient for patient in patients if patient.split != "train"]
     if not patients:
-        reasons = "; ".join(f"{number} x {reason}" for reason, number in sorted(dropped.items()) if number)
+        least = max(study.cohort.minimum_patients, SMALLEST_SAID)
+        reasons = "; ".join(_said(reason, number, least) for reason, number in sorted(dropped.items()) if number)
         raise TooFewPatientsError(
-            f"No patient of this site is left for the study. What fell out: {reasons or 'nothing, there is no image'}.",
-            "Compare the study's criteria and label column with the images and labels.csv, then index again.",
+            f"No patient of this site is left for the study. What fell out: {reasons or 'nothing, nobody is there'}.",
+            "Compare the study's criteria and columns with the images and labels.csv, or with the table; index again.",
         )
     return patients
+
+
+def _said(reason: str, number: int, least: int) -> str:
+    if reason.startswith("patient: "):
+        return reason
+    return f"{number} x {reason}" if number >= least else f"fewer than {least} x {reason}"
 
 
 def _manifest_digest(patients: Sequence[Patient], split_key: bytes) -> str:

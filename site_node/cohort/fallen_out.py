@@ -3,13 +3,13 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from site_node.cohort.cohort import BELOW_MINIMUM, ONE_CLASS, SEVERAL_SPLITS
+from site_node.cohort import table, table_cohort
+from site_node.cohort.cohort import BELOW_MINIMUM, ONE_CLASS, SEVERAL_SPLITS, SMALLEST_SAID
 from site_node.cohort.contents import UNDECODABLE, VANISHED
 from site_node.cohort.labels import CONTRADICTION, FOREIGN_SPLIT, FOREIGN_VALUE, NO_INSTANCE, NO_VALUE
 from site_node.cohort.matching import ORPHAN, OTHER_PATIENT, SEVERAL_FRAMES, UNLABELLED
 
-SMALLEST_SAID = 10
-KINDS = {"image: ": "images", "label: ": "rows of labels.csv"}
+KINDS = {"image: ": "images", "label: ": "rows of labels.csv", "row: ": "rows of the table"}
 SAID_ELSEWHERE = {BELOW_MINIMUM, ONE_CLASS}
 OF_THE_STUDY = "This is the study's choice; nothing is to be done."
 REMEDIES = {
@@ -25,6 +25,16 @@ REMEDIES = {
     FOREIGN_SPLIT: "Use one of the three words, or leave the column empty.",
     CONTRADICTION: "Keep one row of each instance.",
     SEVERAL_SPLITS: "Put all rows of a patient into one split.",
+    table.NO_PATIENT: "Fill in the column.",
+    table.NO_LABEL: "Fill in the label column if these patients belong to this study.",
+    table.FOREIGN_LABEL: "Write a class's name as the study spells it, or its number.",
+    table.NO_TIME: "Write the time until the event or the last contact as a number.",
+    table.EMPTY_CELL: "Fill in what is known; the study says for which columns something stands in.",
+    table.NO_NUMBER: "Write numbers with a point, without a unit.",
+    table.FOREIGN_SPLIT: "Use one of the three words, or leave the column empty.",
+    table_cohort.REPEATED: "Leave one of the equal rows; they count once.",
+    table_cohort.SEVERAL_SPLITS: "Put all rows of a patient into one split.",
+    table_cohort.SEVERAL_TIMES: "Give a patient's rows the same time and event.",
 }
 
 

@@ -8,6 +8,7 @@ from protocol.study import StudySpec
 from site_node.cohort.contents import UNDECODABLE, VANISHED, contents_of
 from site_node.cohort.index_database import Content, IndexDatabase, IndexedImage
 from site_node.cohort.labels import LabelRow, Labels
+from site_node.cohort.quality import Noticed
 from site_node.cohort.query import Facts, facts_of, unmet_criterion
 
 UNLABELLED = "image: it has no row in labels.csv"
@@ -26,9 +27,11 @@ class Match:
     content: Content
 
 
-def matches_of(database: IndexDatabase, labels: Labels, study: StudySpec, dropped: Counter[str]) -> list[Match]:
+def matches_of(
+    database: IndexDatabase, labels: Labels, study: StudySpec, dropped: Counter[str], noticed: Noticed
+) -> list[Match]:
     """Return the images that take part; each other image or row is counted in `dropped` by its reason."""
-    wanted = list(_wanted(database, labels, study, dropped))
+    wanted = list(_wanted(database, labels, study, dropped, noticed))
     contents = contents_of(database, [image for image, _, _ in wanted])
     matches: list[Match] = []
     for image, row, facts in wanted:
@@ -37,17 +40,19 @@ def matches_of(database: IndexDatabase, labels: Labels, study: StudySpec, droppe
             dropped[VANISHED] += 1
         elif content.problem is not None:
             dropped[UNDECODABLE] += 1
+            noticed.unreadable.add(row.patient_id)
         else:
             matches.append(Match(image, row, facts, content))
     return matches
 
 
 def _wanted(
-    database: IndexDatabase, labels: Labels, study: StudySpec, dropped: Counter[str]
+    database: IndexDatabase, labels: Labels, study: StudySpec, dropped: Counter[str], noticed: Noticed
 ) -> Iterator[tuple[IndexedImage, LabelRow, Facts]]:
     seen: set[str] = set()
     for image in database.images():
         instance = image.header.sop_instance_uid
+        _notice(noticed, image, labels.rows.get(instance))
         if instance in seen:
             continue  # copies of an instance count once: the first by path
         seen.add(instance)
@@ -62,6 +67,13 @@ def _wanted(
         else:
             yield image, row, facts
     dropped[ORPHAN] += len(labels.rows.keys() - seen)
+    rows = labels.rows.values()
+    noticed.unreadable |= {r.patient_id for r in rows if not noticed.has_seen(r.patient_id, r.sop_instance_uid)}
+
+
+def _notice(noticed: Noticed, image: IndexedImage, row: LabelRow | None) -> None:
+    if row is not None and image.header.patient_id in (None, row.patient_id):
+        noticed.see(row.patient_id, row.sop_instance_uid)
 
 
 def _contradiction(image: IndexedImage, row: LabelRow) -> str | None:

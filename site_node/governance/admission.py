@@ -15,7 +15,9 @@ from typing import BinaryIO
 import numpy as np
 import zstandard
 
-from protocol.errors import TensorError
+from protocol.compression.coding import CodingTerms, Decoder
+from protocol.compression.terms import most_upload_bytes, norm_factor, upload_steps, upload_terms
+from protocol.errors import CodecError, TensorError
 from protocol.manifest import MAX_HEADER_BYTES, Manifest
 from protocol.messages import RoundTask, TaskKind
 from protocol.secure_aggregation.histograms import bins_of, sums_histograms
@@ -24,8 +26,8 @@ from protocol.site_level import is_adaptive
 from protocol.study import StudySpec
 from site_node.candidate import Candidate
 from site_node.errors import GateError, NotFiniteError
-from site_node.governance.masked_output import check_integers, terms_of
 from site_node.governance.masking import is_masked
+from site_node.governance.vector_file import check_integers, terms_of
 
 CHUNK_BYTES = 1 << 20
 MAX_RMS = 10.0
@@ -38,7 +40,8 @@ REMEDY = "Nothing left. See the worker's log."
 class PayloadTerms:
     """What the payload of a task may be; `manifest` is None only where the task makes the first version.
 
-    `vector` is set where the payload is a vector of integers, to be masked.
+    `vector` is set where the payload is a vector of integers, to be masked; `coding` where the study's steps choose or
+    shorten values. `longer` is how many times longer these steps may make an update.
     """
 
     steps: tuple[str, ...]
@@ -46,6 +49,8 @@ class PayloadTerms:
     maximum_bytes: int
     vector: VectorTerms | None = None
     says_uncut: bool = False
+    coding: CodingTerms | None = None
+    longer: float = 1.0
 
 
 def payload_terms(task: RoundTask, study: StudySpec, base: Manifest | None, maximum_bytes: int) -> PayloadTerms:
@@ -53,16 +58,19 @@ def payload_terms(task: RoundTask, study: StudySpec, base: Manifest | None, maxi
 
     Raises: GateError if the base version is not of the model that the task names.
     """
-    first = "weights" if task.kind is TaskKind.INITIALISE else "difference"
-    compressed = study.transport.compression == "zstandard"
+    codec = upload_steps(study)
     if task.base is not None and (base is None or base.digest != task.base.manifest_digest):
         raise GateError("The base version is not of the model that the task names.", REMEDY)
     if base is not None and is_masked(task, study):
         vector = terms_of(study, base.parameters)
         return PayloadTerms(vector.steps, base, min(maximum_bytes, vector.candidate_bytes), vector)
-    largest = maximum_bytes if base is None else min(maximum_bytes, _compressed_bound(base.payload_bytes))
+    if base is None:
+        return PayloadTerms(("weights", "zstandard") if codec.zstandard else ("weights",), None, maximum_bytes)
+    coding = upload_terms(study, base, task.round) if codec.is_coded else None
+    largest = most_upload_bytes(coding) if coding is not None else _compressed_bound(base.payload_bytes)
     says_uncut = task.kind is TaskKind.TRAIN and is_adaptive(study.privacy)
-    return PayloadTerms((first, "zstandard") if compressed else (first,), base, largest, says_uncut=says_uncut)
+    steps = ("difference", *codec.names)
+    return PayloadTerms(steps, base, min(maximum_bytes, largest), None, says_uncut, coding, norm_factor(study))
 
 
 def check_description(candidate: Candidate, task_digest: str, terms: PayloadTerms) -> tuple[str, int]:
@@ -94,21 +102,34 @@ def check_payload(path: Path, candidate: Candidate, terms: PayloadTerms, maximum
         check_integers(path, terms.vector)
         return
     with _opened(path, "zstandard" in terms.steps) as reader:
+        if terms.coding is not None:
+            _check_norm(_sum_of_coded_squares(reader, terms.coding), terms.coding.manifest, terms.longer)
+            return
         manifest = _read_manifest(reader)
         if manifest.digest != candidate.manifest_digest or (terms.manifest or manifest) != manifest:
             raise GateError("A payload is of another model than its candidate says.", REMEDY)
         if manifest.payload_bytes > maximum_bytes:
             raise GateError(f"The policy lets at most {maximum_bytes} bytes leave.", "See maximum_update_megabytes.")
         squares = _sum_of_squares(reader, 4 * manifest.parameters)
-    if not math.isfinite(squares) or squares > MAX_RMS**2 * max(1, manifest.parameters):
+    _check_norm(squares, manifest, terms.longer)
+
+
+def _check_norm(squares: float, manifest: Manifest, longer: float) -> None:
+    if not math.isfinite(squares) or squares > (longer * MAX_RMS) ** 2 * max(1, manifest.parameters):
         raise NotFiniteError("An update holds values that are not finite or far too large.", REMEDY)
 
 
 def check_evaluation(candidate: Candidate, task_digest: str, study: StudySpec, held_out_patients: int) -> None:
     """Check the histograms of an evaluation: the study's splits and bins, no more patients than were approved.
 
+    Of a survival study its pair counts, and no histogram.
     Raises: GateError if they are something else.
     """
+    if study.is_survival:
+        _check_pairs(candidate, task_digest, study, held_out_patients)
+        return
+    if candidate.pairs:
+        raise GateError("An evaluation holds counts of pairs, and the study is not one of survival.", REMEDY)
     if candidate.task_digest != task_digest or not candidate.histograms:
         raise GateError("A candidate answers another task, or holds no histogram.", REMEDY)
     if not set(candidate.histograms) <= set(study.evaluation.splits):
@@ -125,6 +146,15 @@ def check_evaluation(candidate: Candidate, task_digest: str, study: StudySpec, h
             raise GateError("An evaluation counts fewer than no patients.", REMEDY)
         patients += sum(counts)
     if not noised and patients > held_out_patients:
+        raise GateError("An evaluation counts more patients than the approved cohort holds out.", REMEDY)
+
+
+def _check_pairs(candidate: Candidate, task_digest: str, study: StudySpec, held_out_patients: int) -> None:
+    if candidate.task_digest != task_digest or not candidate.pairs or candidate.histograms:
+        raise GateError("A candidate answers another task, or holds something else than counts of pairs.", REMEDY)
+    if not set(candidate.pairs) <= set(study.evaluation.splits):
+        raise GateError("An evaluation holds a split that the study does not name.", REMEDY)
+    if sum(counts.patients for counts in candidate.pairs.values()) > held_out_patients:
         raise GateError("An evaluation counts more patients than the approved cohort holds out.", REMEDY)
 
 
@@ -168,11 +198,24 @@ def _read_manifest(reader: BinaryIO) -> Manifest:
 def _sum_of_squares(reader: BinaryIO, size: int) -> float:
     total, left = 0.0, size
     while left:
-        values = np.frombuffer(_exactly(reader, min(CHUNK_BYTES, left)), "<f4").astype(np.float64)
-        total += float(np.square(values).sum())
+        values = np.frombuffer(_exactly(reader, min(CHUNK_BYTES, left)), "<f4")
+        # In float32 a piece's sum is good to a millionth; what overflows it is far above the bound.
+        with np.errstate(over="ignore", invalid="ignore"):
+            total += float(np.dot(values, values))
         left -= 4 * values.size
     if _some(reader, 1):
         raise GateError("A payload is longer than its model.", REMEDY)
+    return total
+
+
+def _sum_of_coded_squares(reader: BinaryIO, terms: CodingTerms) -> float:
+    decoder, total = Decoder(terms), 0.0
+    try:
+        while data := _some(reader, CHUNK_BYTES):
+            total += sum(float(np.square(values, dtype=np.float64).sum()) for values in decoder.feed(data))
+        decoder.finish()
+    except CodecError as error:
+        raise GateError(f"A payload is not coded as its study says. {error}", REMEDY) from error
     return total
 
 

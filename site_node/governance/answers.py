@@ -1,33 +1,22 @@
 """Tasks and their answers: decided, ordered from the worker, and the candidate admitted as the round's one output."""
 
-from collections.abc import Mapping
-from pathlib import Path
-
 import structlog
 
 from protocol.digest import hex_of
 from protocol.errors import ProtocolError
-from protocol.homomorphic.vector_form import form_of
 from protocol.manifest import Manifest
 from protocol.message import Message
 from protocol.messages import EvaluationReport, Reason, RoundTask, TaskKind, TaskRefusal, UpdateNotice, UpdateStep
-from protocol.metrics import ScoreHistograms
-from protocol.secure_aggregation.histograms import masked_words
-from protocol.secure_aggregation.masking import SignedMask
-from protocol.secure_aggregation.vector import VectorTerms
 from protocol.secure_messages import MaskedHistograms
 from protocol.study import StudySpec
-from protocol.study_parts import HeldOutSplit
 from protocol.tensors import read_manifest
 from site_node.candidate import Candidate, candidate_folder, payload_path, read_candidate
 from site_node.durable import remove
 from site_node.errors import GateError, SettingsError, SiteError
-from site_node.governance import admission, masked_output, masking, spool
+from site_node.governance import admission, hidden_answers, high_water, masking, spool
 from site_node.governance.approval import decisions_on, standing_of
 from site_node.governance.context import GateContext
 from site_node.governance.decide import History, StudyStanding, Verdict, decide
-from site_node.governance.decrypting import is_encrypted
-from site_node.governance.encrypted_output import write_encrypted
 from site_node.governance.ledger_heads import is_behind
 from site_node.governance.masking_records import sweep_erased
 from site_node.governance.policy import objection_to, planned_events
@@ -67,7 +56,7 @@ def decide_tasks(context: GateContext) -> int:
                 )
                 _keep_base(context, task)
                 set_task(context.database, record.task_id, "accepted")
-                _begin_masks(context, task)
+                hidden_answers.begin(context, task)
             elif verdict.word == "refuse":
                 _refuse(context, record, verdict.reason or Reason.INTERNAL)
         if verdict.word == "accept":
@@ -102,6 +91,19 @@ def admit_candidates(context: GateContext) -> int:
     return done
 
 
+def account_ahead(context: GateContext) -> int:
+    """Compute what accepted trainings will have spent while they train, so that their answers need not wait for it."""
+    for record in task_records(context.database, "accepted"):
+        known = study_record(context.database, record.task.study_digest)
+        if record.task.kind is TaskKind.TRAIN and known is not None and known.noise_multiplier is not None:
+            spent_so_far(known.study, known.noise_multiplier, _tasks_counted(context, record.task))
+    return 0
+
+
+def _tasks_counted(context: GateContext, task: RoundTask) -> int:
+    return max(task.sequence, tasks_given(context.database, task.study_digest, task.kind))
+
+
 def _verdict(context: GateContext, record: TaskRecord) -> Verdict:
     task, database = record.task, context.database
     history = History(
@@ -125,7 +127,7 @@ def _keep_base(context: GateContext, task: RoundTask) -> None:
     if known is None or task.base is None:
         return
     # With a mean of the versions the hub releases other weights than it trains on; else a number is one set of weights.
-    kinds = VERSION_KINDS if known.study.strategy.averaging == 0 else (task.kind,)
+    kinds = (task.kind,) if known.study.strategy.releases_mean else VERSION_KINDS
     keep_version(context.database, known.digest, kinds, task.base.number, task.base.weights_digest)
 
 
@@ -135,7 +137,8 @@ def _standing(context: GateContext, known: StudyRecord) -> StudyStanding:
         study=study,
         state=known.state,
         standing=standing_of(decisions_on(context.database, known.digest), context.clock()),
-        objection=objection_to(context.policy(), study, known.noise_multiplier),
+        objection=high_water.objection_to(context, known.digest)
+        or objection_to(context.policy(), study, known.noise_multiplier),
         noise_multiplier=known.noise_multiplier,
         charged=is_charged(context.database, known.digest)
         or not planned_events(study, known.noise_multiplier, known.patients),
@@ -151,7 +154,7 @@ def _admit(context: GateContext, record: TaskRecord) -> int:
         if candidate is None:
             return 0
         context.checkpoint("candidate read")
-        if candidate.kind != "failure" and _masks_are_awaited(context, record.task):
+        if candidate.kind != "failure" and hidden_answers.is_awaited(context, record.task):
             return 0
         message = _checked_message(context, record, candidate)
     except SettingsError:
@@ -162,7 +165,7 @@ def _admit(context: GateContext, record: TaskRecord) -> int:
     reason = message.reason if isinstance(message, TaskRefusal) else None
     with transaction(context.database):
         _answer(context, record, message, reason)
-    if _is_hidden(message):
+    if hidden_answers.is_hidden(message):
         sweep_erased(context.database)
     context.checkpoint("output recorded")
     remove(candidate_folder(context.paths, record.task_id))
@@ -197,43 +200,20 @@ def _evaluation_report(
     context: GateContext, record: TaskRecord, candidate: Candidate, known: StudyRecord, study: StudySpec
 ) -> EvaluationReport | MaskedHistograms:
     task = record.task
-    if candidate.kind != "evaluation" or task.base is None or candidate.histograms is None:
+    if candidate.kind != "evaluation" or task.base is None:
         raise GateError("A candidate is of another kind than its task.", "See the worker's log.")
     admission.check_evaluation(candidate, record.digest, study, known.held_out_patients)
     if masking.is_masked(task, study):
-        return _masked_histograms(context, record, candidate.histograms, study)
+        return hidden_answers.masked_histograms(context, record, candidate.histograms or {}, study)
     return EvaluationReport(
         site=context.settings.name,
         task_id=task.task_id,
         task_digest=record.digest,
         study_digest=task.study_digest,
         version=task.base,
-        histograms=candidate.histograms,
+        histograms=candidate.histograms or {},
+        pairs=candidate.pairs or {},
         noise_epsilon=study.evaluation.noise_epsilon,
-    )
-
-
-def _masked_histograms(
-    context: GateContext, record: TaskRecord, histograms: Mapping[HeldOutSplit, ScoreHistograms], study: StudySpec
-) -> MaskedHistograms:
-    task, masks = record.task, _masks_of(context, record.task)
-    if masks is None:
-        raise GateError("The peers' shares have not come.", "Nothing left. The gate asks again by itself.")
-    try:
-        words = masked_words(study, histograms, masks)
-        roster_digest = masking.roster_digest_of(context, task)
-    except ProtocolError as error:
-        raise GateError(str(error), "Nothing left. See the worker's log.") from error
-    context.checkpoint("vector masked")
-    return MaskedHistograms(
-        site=context.settings.name,
-        task_id=task.task_id,
-        task_digest=record.digest,
-        study_digest=task.study_digest,
-        round=task.round,
-        roster_digest=roster_digest,
-        noise_epsilon=study.evaluation.noise_epsilon,
-        words=words,
     )
 
 
@@ -253,15 +233,13 @@ def _update_notice(
     training = task.kind is TaskKind.TRAIN
     steps: list[UpdateStep] = [*candidate.steps]
     key_id = None
-    if terms.vector is not None and is_encrypted(study):
-        digest, size, key_id = _encrypted(context, known, task, kept, terms.vector)
-        steps.append("encrypted")
-    elif terms.vector is not None:
-        digest, size = _masked(context, known, task, kept, terms.vector)
-        steps.append("masked")
-    by_patients = training and study.strategy.weighting == "patients" and terms.vector is None
+    if terms.vector is not None:
+        hidden = hidden_answers.hide(context, known, task, kept, terms.vector)
+        digest, size, key_id = hidden.digest, hidden.size, hidden.key_id
+        steps.append(hidden.step)
+    by_patients = training and study.strategy.weighting != "equal" and terms.vector is None
     noise = known.noise_multiplier if training else None
-    given = max(task.sequence, tasks_given(context.database, task.study_digest, task.kind))
+    given = _tasks_counted(context, task)
     return UpdateNotice(
         site=context.settings.name,
         task_id=task.task_id,
@@ -278,56 +256,6 @@ def _update_notice(
         uncut=candidate.uncut,
         key_id=key_id,
     )
-
-
-def _begin_masks(context: GateContext, task: RoundTask) -> None:
-    known = study_record(context.database, task.study_digest)
-    if known is not None and masking.is_masked(task, known.study):
-        masking.begin(context, task)
-
-
-def _masks_are_awaited(context: GateContext, task: RoundTask) -> bool:
-    known = study_record(context.database, task.study_digest)
-    return known is not None and masking.is_masked(task, known.study) and _masks_of(context, task) is None
-
-
-def _masks_of(context: GateContext, task: RoundTask) -> list[SignedMask] | None:
-    try:
-        return masking.delivered_masks(context, task)
-    except ProtocolError as error:
-        raise GateError(str(error), "Nothing left. Ask the hub's operator.") from error
-
-
-def _masked(
-    context: GateContext, known: StudyRecord, task: RoundTask, plain: Path, terms: VectorTerms
-) -> tuple[str, int]:
-    """Mask the integers in a file, take the file away, and return the masked vector's digest and size."""
-    masks = _masks_of(context, task)
-    if masks is None:
-        raise GateError("The peers' shares have not come.", "Nothing left. The gate asks again by itself.")
-    weight = terms.weight_of(known.training_patients)
-    digest, size = masked_output.write_masked(context.paths, plain, terms, weight, masks)
-    remove(plain)
-    context.checkpoint("vector masked")
-    return digest, size
-
-
-def _encrypted(
-    context: GateContext, known: StudyRecord, task: RoundTask, plain: Path, terms: VectorTerms
-) -> tuple[str, int, str]:
-    """Encrypt the integers in a file, take the file away; return the ciphertexts' digest and size, and their key."""
-    try:
-        cipher = masking.delivered_cipher(context, task)
-        if cipher is None:
-            raise GateError("The parts of the key have not come.", "Nothing left. The gate asks again by itself.")
-        form = form_of(terms, known.digest, task.round, cipher.key_id)
-    except ProtocolError as error:
-        raise GateError(str(error), "Nothing left. Ask the hub's operator.") from error
-    weight = terms.weight_of(known.training_patients)
-    digest, size = write_encrypted(context.paths, plain, terms, weight, form, cipher)
-    remove(plain)
-    context.checkpoint("vector encrypted")
-    return digest, size, cipher.key_id
 
 
 def _base_manifest(context: GateContext, task: RoundTask) -> Manifest | None:
@@ -351,7 +279,7 @@ def _answer(context: GateContext, record: TaskRecord, message: Message, reason: 
     """Make a message the round's one output. Call within a transaction."""
     task = record.task
     set_task(context.database, record.task_id, "answered", reason)
-    if _is_hidden(message):
+    if hidden_answers.is_hidden(message):
         masking.note_masked(context, task)
     if output_digest(context.database, task) is None:
         number = context.send(message)
@@ -359,11 +287,6 @@ def _answer(context: GateContext, record: TaskRecord, message: Message, reason: 
             "INSERT INTO outputs VALUES (?, ?, ?, ?, ?)",
             (task.study_digest, task.round, task.kind, message.digest, number),
         )
-
-
-def _is_hidden(message: Message) -> bool:
-    masked = isinstance(message, UpdateNotice) and not {"masked", "encrypted"}.isdisjoint(message.steps)
-    return masked or isinstance(message, MaskedHistograms)
 
 
 def _refusal(context: GateContext, task: RoundTask, reason: Reason) -> TaskRefusal:

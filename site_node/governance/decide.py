@@ -72,7 +72,9 @@ def decide(task: RoundTask, task_digest: str, site: str, known: StudyStanding | 
     if known.state in ("counting", "awaiting"):
         return WAIT
     reason = _approval(known) or _ledger(task, known) or _terms(task, known)
-    reason = reason or _lineage(task, known.study.privacy.spare_tasks, history) or _bounds(task, known, history)
+    was_accepted = history.accepted_digest == task_digest  # then it stood on what was the newest version
+    reason = reason or _lineage(task, known.study.privacy.spare_tasks, history, was_accepted=was_accepted)
+    reason = reason or _bounds(task, known, history)
     if reason is None and history.accepted_digest not in (None, task_digest):
         reason = Reason.ROUND_ALREADY_ANSWERED
     return ACCEPT if reason is None else Verdict("refuse", reason)
@@ -107,11 +109,15 @@ def _terms(task: RoundTask, known: StudyStanding) -> Reason | None:
     is_first = task.kind is TaskKind.INITIALISE
     if is_first != (task.base is None) or (is_first and task.round != 0):
         return Reason.BAD_TASK
+    if is_first and known.study.start.weights is not None:  # version 0 is what was approved; nobody builds it
+        return Reason.BAD_TASK
     if task.kind is TaskKind.TRAIN and task.noise_multiplier != known.noise_multiplier:
         return Reason.BAD_TASK
     if task.kind is TaskKind.TRAIN and not is_possible_norm(known.study, task.round, task.update_norm):
         return Reason.BAD_TASK
     if task.kind is not TaskKind.TRAIN and task.update_norm is not None:
+        return Reason.BAD_TASK
+    if not _is_factor_possible(task, known.study) or not _is_control_possible(task, known.study):
         return Reason.BAD_TASK
     if task.kind is TaskKind.TRAIN and known.training_patients == 0:
         return Reason.TOO_FEW_PATIENTS
@@ -120,10 +126,34 @@ def _terms(task: RoundTask, known: StudyStanding) -> Reason | None:
     return None
 
 
-def _lineage(task: RoundTask, spare_tasks: int, history: History) -> Reason | None:
+def _is_factor_possible(task: RoundTask, study: StudySpec) -> bool:
+    """Tell whether a task may name this factor of the learning rate, or none.
+
+    No factor costs privacy: the rate multiplies what is noised already. One out of bounds would cost accuracy.
+    """
+    if task.kind is not TaskKind.TRAIN:
+        return task.rate_factor is None
+    return study.site_rates.admits(task.round, task.rate_factor)
+
+
+def _is_control_possible(task: RoundTask, study: StudySpec) -> bool:
+    """Tell whether a task may name this control variate, or none: it belongs to the base version and has its form.
+
+    What is in it is the hub's to say, as what is in the version: with DP neither can undo the noise.
+    """
+    if task.control is None:
+        return True
+    if task.base is None or task.kind is not TaskKind.TRAIN or study.strategy.name != "scaffold":
+        return False
+    return task.control == task.base.model_copy(update={"weights_digest": task.control.weights_digest})
+
+
+def _lineage(task: RoundTask, spare_tasks: int, history: History, *, was_accepted: bool) -> Reason | None:
     """Check that a task stands on the newest version, and on the weights that this version is known by.
 
-    Between a round and its base lie only rounds that failed, of which a study has no more than its spare tasks.
+    Between a round and its base lie only rounds that failed, of which a study has no more than its spare tasks. Where
+    a study does not wait for a site (buffered rounds, late updates), newer versions may be known here by the time that
+    an accepted task is done.
     """
     if task.base is None:
         return None
@@ -132,7 +162,7 @@ def _lineage(task: RoundTask, spare_tasks: int, history: History) -> Reason | No
     if task.kind is not TaskKind.TRAIN:
         return None if task.base.number == task.round else Reason.BAD_TASK
     failed = task.round - 1 - task.base.number
-    is_newest = history.newest_version is None or task.base.number >= history.newest_version
+    is_newest = was_accepted or history.newest_version is None or task.base.number >= history.newest_version
     return None if is_newest and 0 <= failed <= spare_tasks else Reason.BAD_TASK
 
 

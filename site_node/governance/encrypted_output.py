@@ -4,9 +4,7 @@ Both lie in the gate's own folder, named by digest, whole or not at all; nothing
 as an output of its round. Memory is a window, however large the model.
 """
 
-import hashlib
-import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import chain
 from pathlib import Path
 
@@ -14,15 +12,13 @@ from protocol.errors import EncryptionError
 from protocol.homomorphic.ciphertexts import CiphertextForm
 from protocol.homomorphic.scheme import SecretKeyCipher
 from protocol.homomorphic.vector_form import in_pieces, lowered, raised
-from protocol.secure_aggregation.ring import Words
 from protocol.secure_aggregation.vector import VectorTerms, weight_digits
-from site_node.durable import remove, sync_folder, unfinished_beside
 from site_node.errors import GateError
 from site_node.governance import spool
 from site_node.governance.encryption import decrypted_sum, encrypted
+from site_node.governance.vector_file import integers_of
 from site_node.settings import SitePaths
 
-CHUNK_BYTES = 1 << 20
 REMEDY = "Nothing left. See the gate's log."
 
 
@@ -33,7 +29,7 @@ def write_encrypted(
 
     Raises: GateError if the integers are not of the study's vector.
     """
-    words = chain([weight_digits(weight, terms.ring)], _words(plain, terms))
+    words = chain([weight_digits(weight, terms.ring)], integers_of(plain, terms))
     pieces = in_pieces(words, form.packing.values_per_ciphertext)
     return _kept(paths, encrypted(raised(pieces, terms), form, cipher))
 
@@ -57,26 +53,7 @@ def write_decrypted(
 
 
 def _kept(paths: SitePaths, pieces: Iterable[bytes]) -> tuple[str, int]:
-    hasher, count = hashlib.sha256(), 0
-    unfinished = unfinished_beside(paths.gate_payloads / "encrypted")
     try:
-        with unfinished.open("xb") as file:
-            for piece in pieces:
-                hasher.update(piece)
-                count += file.write(piece)
-            file.flush()
-            os.fsync(file.fileno())
-        digest = "sha256:" + hasher.hexdigest()
-        unfinished.replace(spool.kept_payload(paths, digest))
-        sync_folder(paths.gate_payloads)
+        return spool.keep_stream(paths, pieces)
     except EncryptionError as error:
         raise GateError(str(error), REMEDY) from error
-    finally:
-        remove(unfinished)
-    return digest, count
-
-
-def _words(path: Path, terms: VectorTerms) -> Iterator[Words]:
-    with path.open("rb") as file:
-        while data := file.read(CHUNK_BYTES):
-            yield terms.ring.from_bytes(data)

@@ -9,7 +9,7 @@ from protocol.messages import TaskKind
 from site_node.cohort_members import SPENT_SUFFIX, write_spent
 from site_node.durable import finished_files, remove, write_durably
 from site_node.errors import GateError, SettingsError
-from site_node.governance import egress, spool
+from site_node.governance import egress, high_water, spool
 from site_node.governance.context import GateContext
 from site_node.governance.decrypting import awaited_requests
 from site_node.governance.privacy_ledger import accounts, spent_patients
@@ -50,13 +50,15 @@ def read_receipts(context: GateContext) -> int:
 
 def fill_outbox(context: GateContext) -> int:
     """Put everything recorded and not yet receipted into the outbox; return how many were missing there."""
-    missing = 0
-    for number, envelope, payload_digest in egress.unsent(context.database):
-        if not spool.numbered(context.paths.outbox, number).exists():
-            spool.place(context.paths, number, envelope, payload_digest)
-            context.checkpoint("outbox filled")
-            missing += 1
-    return missing
+    outbox = context.paths.outbox
+    missing = [entry for entry in egress.unsent(context.database) if not spool.numbered(outbox, entry[0]).exists()]
+    if missing:
+        high_water.advance(context)
+        context.checkpoint("mark advanced")
+    for number, envelope, payload_digest in missing:
+        spool.place(context.paths, number, envelope, payload_digest)
+        context.checkpoint("outbox filled")
+    return len(missing)
 
 
 def write_verdicts_and_orders(context: GateContext) -> int:
@@ -87,12 +89,26 @@ def write_verdicts_and_orders(context: GateContext) -> int:
     return changed + _write_verdicts(paths, verdicts)
 
 
-def remove_orphaned_payloads(context: GateContext) -> None:
-    """Remove payload copies that a crash left before they were recorded. Called at the start."""
-    needed = {spool.kept_payload(context.paths, digest) for _, _, digest in egress.unsent(context.database) if digest}
-    for path in context.paths.gate_payloads.iterdir():
+def remove_orphans(context: GateContext) -> None:
+    """Make folders and records agree again after a crash or a restored backup. Called at the start.
+
+    Payloads that nothing recorded needs go, and envelopes in the outbox that are not what is recorded under their
+    number. What is recorded with a payload that is gone was sent before the backup was restored: it is not sent again.
+    """
+    paths, unsent = context.paths, egress.unsent(context.database)
+    needed = {spool.kept_payload(paths, digest) for _, _, digest in unsent if digest}
+    for path in paths.gate_payloads.iterdir():
         if path not in needed:
             remove(path)
+    recorded = {number: envelope for number, envelope, _ in unsent}
+    for number, path in spool.received(paths.outbox):
+        if recorded.get(number) != path.read_bytes():
+            spool.clear(paths, number, None, payload_is_needed=True)
+    for number, _, digest in unsent:
+        if digest is not None and not spool.has_payload(paths, number, digest):
+            _log.error("payload_gone", number=number)
+            with transaction(context.database):
+                context.database.execute("DELETE FROM unsent WHERE number = ?", (number,))
 
 
 def _is_needed(context: GateContext, payload_digest: str | None) -> bool:
@@ -147,8 +163,10 @@ def _write_task_orders(context: GateContext, wanted: set[str]) -> int:
                 study_digest=task.study_digest,
                 round=task.round,
                 base_blob=None if task.base is None else task.base.weights_digest,
+                control_blob=None if task.control is None else task.control.weights_digest,
                 noise_multiplier=known.noise_multiplier if training else None,
                 update_norm=task.update_norm,
+                rate_factor=task.rate_factor,
             ),
         )
         changed += 1

@@ -19,13 +19,14 @@ import structlog
 
 from protocol.signing import SigningKey
 from site_node.errors import GateError, SettingsError
-from site_node.governance import answers, folders, mail, proposals
+from site_node.folder_watch import FolderWatch
+from site_node.governance import answers, folders, high_water, mail, proposals
 from site_node.governance.context import GateContext, fresh_nonce, nothing, read_hub_key
 from site_node.governance.progress import ProgressRelay
 from site_node.governance.records import is_paused, open_records
 from site_node.settings import SiteSettings
 
-PAUSE_MILLISECONDS = 1000
+PAUSE_SECONDS = 1.0
 _log = structlog.get_logger()
 
 
@@ -45,7 +46,8 @@ class Gate:
         self._context = GateContext(settings, database, key, hub_key, clock, checkpoint, nonce)
         self._progress = ProgressRelay()
         self._complaints: set[str] = set()
-        folders.remove_orphaned_payloads(self._context)
+        folders.remove_orphans(self._context)
+        high_water.take_in_charges(settings.paths, database, key.public, settings.name)
 
     def sweep(self) -> int:
         """Make one pass and return the number of things done; 0 means that there was nothing to do.
@@ -59,19 +61,15 @@ class Gate:
 
     def run(self, stop: threading.Event) -> None:
         """Sweep whenever a folder changes, and at least once a second, until told to stop."""
-        from watchfiles import watch
-
         paths = self._context.paths
-        watched = (paths.inbox, paths.handover, paths.receipts)
-        with self._alone():
+        watched = (paths.inbox, paths.candidates, paths.cohorts, paths.progress, paths.receipts)
+        with self._alone(), FolderWatch(watched) as changes:
             _log.info("gate_started", site=self._context.settings.name)
-            self.sweep()
-            changes = watch(
-                *watched, debounce=50, step=20, rust_timeout=PAUSE_MILLISECONDS, yield_on_timeout=True, stop_event=stop
-            )
-            for _ in changes:
+            while not stop.is_set():
                 while self.sweep() and not stop.is_set():
                     pass
+                self._attempt(answers.account_ahead, set())
+                changes.wait(PAUSE_SECONDS, stop)
 
     def close(self) -> None:
         """Close the database."""

@@ -59,7 +59,14 @@ class Gap:
 
 def tell_charge(context: GateContext, site: str, entries: Sequence[LedgerEntry]) -> None:
     """Tell the hub of a study's charge. Call within the transaction that appended the entries."""
-    _tell(context, site, entries)
+    database = context.database
+    number, chain = hash_chain.head(database, "ledger")
+    message = _message(database, site, entries, LedgerHead(number=number, chain=chain))
+    egress = context.send(message)
+    database.execute(
+        "INSERT INTO told_heads (number, chain, study, egress) VALUES (?, ?, ?, ?)",
+        (number, chain, entries[0].study_digest, egress),
+    )
 
 
 def note_head(database: sqlite3.Connection, head: LedgerHead | None) -> None:
@@ -83,17 +90,24 @@ def behind_objection(database: sqlite3.Connection) -> Objection | None:
 def keep_record(context: GateContext, record: LedgerRecord) -> str:
     """Keep the charges that the hub has sent back, if this site signed them. Call within a transaction."""
     for text in record.charges:
-        envelope = text.encode()
         try:
-            charge = own_charge(envelope, context.key.public, context.settings.name)
+            keep_charge(context.database, text.encode(), context.key.public, context.settings.name)
         except GateError as error:
             _log.error("ledger_record_refused", why=str(error))
             return "refused"
-        context.database.execute(
-            "INSERT OR IGNORE INTO hub_charges (digest, envelope) VALUES (?, ?)", (digest_of_bytes(envelope), envelope)
-        )
-        note_head(context.database, charge.head)
     return "ledger record"
+
+
+def keep_charge(database: sqlite3.Connection, envelope: bytes, key: PublicKey, site: str) -> None:
+    """Keep a charge that came back, with its head. Call within a transaction.
+
+    Raises: GateError if this site did not sign it.
+    """
+    charge = own_charge(envelope, key, site)
+    database.execute(
+        "INSERT OR IGNORE INTO hub_charges (digest, envelope) VALUES (?, ?)", (digest_of_bytes(envelope), envelope)
+    )
+    note_head(database, charge.head)
 
 
 def own_charge(envelope: bytes, key: PublicKey, site: str) -> LedgerCharge:
@@ -157,7 +171,9 @@ def restate_refused(context: GateContext) -> int:
     for study in studies:
         with transaction(context.database) as database:
             append_entry(database, RestatedEntry(study_digest=study))
-            _tell(context, context.settings.name, [e for e in ledger_entries(database) if e.study_digest == study])
+            tell_charge(
+                context, context.settings.name, [e for e in ledger_entries(database) if e.study_digest == study]
+            )
         context.checkpoint("charge restated")
         _log.info("charge_told_again", study=study)
     return len(studies)
@@ -178,17 +194,6 @@ def countersigned(database: sqlite3.Connection) -> list[dict[str, object]]:
         }
         for row in rows
     ]
-
-
-def _tell(context: GateContext, site: str, entries: Sequence[LedgerEntry]) -> None:
-    database = context.database
-    number, chain = hash_chain.head(database, "ledger")
-    message = _message(database, site, entries, LedgerHead(number=number, chain=chain))
-    egress = context.send(message)
-    database.execute(
-        "INSERT INTO told_heads (number, chain, study, egress) VALUES (?, ?, ?, ?)",
-        (number, chain, entries[0].study_digest, egress),
-    )
 
 
 def _message(database: sqlite3.Connection, site: str, entries: Sequence[LedgerEntry], head: LedgerHead) -> Message:

@@ -36,7 +36,7 @@ def checked_roster(context: GateContext, known: MaskedRound, body: bytes) -> Ros
         raise MaskingError("The study of a masked round is not known.")
     most, fewest = record.study.secure_aggregation.maximum_sites, fewest_survivors(record.study)
     if known.task_kind == "evaluate":
-        most, fewest = MOST_MEMBERS, 1  # counts are bounded for so many; the study's bounds are on who trains
+        most = MOST_MEMBERS  # counts are bounded for so many; the study's bound is on who trains
     if (roster.study_digest, roster.round, roster.task_kind) != (known.study, known.round, known.task_kind):
         raise MaskingError("The roster is of another round.")
     if most is None or len(roster.names) > most:

@@ -15,6 +15,7 @@ import structlog
 from protocol.errors import MaskingError, ProtocolError
 from protocol.homomorphic.scheme import SecretKeyCipher
 from protocol.messages import Reason, RoundTask, TaskKind, expect
+from protocol.secure_aggregation.histograms import sums_histograms
 from protocol.secure_aggregation.key_agreement import new_private_key, seal, unseal
 from protocol.secure_aggregation.masking import SignedMask, masks_of_site
 from protocol.secure_aggregation.phases import SiteEvent, SitePhase
@@ -32,6 +33,7 @@ from protocol.secure_messages import (
 )
 from protocol.shared_noise import fewest_survivors
 from protocol.study import StudySpec
+from site_node.governance import high_water
 from site_node.governance.approval import decisions_on, standing_of
 from site_node.governance.context import GateContext
 from site_node.governance.decrypting import (
@@ -73,10 +75,10 @@ _log = structlog.get_logger()
 def is_masked(task: RoundTask, study: StudySpec) -> bool:
     """Tell whether the answer to a task is a masked or encrypted vector.
 
-    In a study with masks held-out counts leave under masks or not at all: whatever the hub asks, never in clear.
+    In a study that sums held-out counts they leave under masks or not at all: whatever the hub asks, never in clear.
     """
     if task.kind is TaskKind.EVALUATE:
-        return study.secure_aggregation.method == "masking"
+        return sums_histograms(study)
     return task.kind is TaskKind.TRAIN and study.secure_aggregation.method != "none"
 
 
@@ -117,21 +119,22 @@ def advance_masking(context: GateContext, refuse: RefuseTask) -> int:
     return done
 
 
-def delivered_masks(context: GateContext, task: RoundTask) -> list[SignedMask] | None:
-    """Return the masks of a task's vector, or None while the peers' shares are not there yet.
+def is_delivered(context: GateContext, task: RoundTask) -> bool:
+    """Tell whether the peers' shares, or their parts of the key, have come. Cheap: no mask is made.
 
-    Raises: MaskingError if the delivery is not one of this round's members, or the round is over.
+    Raises: MaskingError if the round is over: then nothing is waited for.
     """
-    known = masked_round(context.database, task.study_digest, task.round, masked_kind(task))
-    if known is None or known.phase not in (SitePhase.KEYED, SitePhase.SHARED):
-        raise MaskingError("The round's masks are gone. Nothing leaves for it.")
-    body = masking_mail(context.database, known, "delivery")
-    if known.phase is SitePhase.KEYED or body is None:
-        return None
-    roster = known_roster(context, known)
+    return _delivery_of(context, task)[1] is not None
+
+
+def delivered_masks(context: GateContext, task: RoundTask) -> list[SignedMask]:
+    """Return the masks of a task's vector.
+
+    Raises: MaskingError if the delivery has not come or is not one of this round's members, or the round is over.
+    """
+    known, roster, members, _ = _delivered(context, task)
     if known.seed is None or known.mask_key is None:
         raise MaskingError("The round's secrets were erased. Nothing leaves for it.")
-    members = masked_members(context, roster, body)
     return masks_of_site(roster, members, context.settings.name, known.seed, known.mask_key)
 
 
@@ -140,19 +143,13 @@ def roster_digest_of(context: GateContext, task: RoundTask) -> str:
     return known_roster(context, _round_of(context, task)).digest
 
 
-def delivered_cipher(context: GateContext, task: RoundTask) -> SecretKeyCipher | None:
-    """Return the cipher of a task's round, or None while the peers' contributions are not there yet.
+def delivered_cipher(context: GateContext, task: RoundTask) -> SecretKeyCipher:
+    """Return the cipher of a task's round.
 
-    Raises: MaskingError or EncryptionError if they are not of this round's members, or one does not open.
+    Raises: MaskingError or EncryptionError if the parts of its key have not come, are not of this round's members, or
+        one does not open.
     """
-    known = masked_round(context.database, task.study_digest, task.round, masked_kind(task))
-    if known is None or known.phase not in (SitePhase.KEYED, SitePhase.SHARED):
-        raise MaskingError("The round's key is gone. Nothing leaves for it.")
-    body = masking_mail(context.database, known, "delivery")
-    if known.phase is SitePhase.KEYED or body is None:
-        return None
-    roster = known_roster(context, known)
-    masked_members(context, roster, body)
+    known, roster, _, body = _delivered(context, task)
     return round_cipher(context, known, roster, body)
 
 
@@ -164,6 +161,22 @@ def note_masked(context: GateContext, task: RoundTask) -> None:
     known = _round_of(context, task)
     move(context.database, known, SiteEvent.DELIVERY, delivery=masking_mail(context.database, known, "delivery"))
     erase_mask_secrets(context.database, known)
+
+
+def _delivered(context: GateContext, task: RoundTask) -> tuple[MaskedRound, Roster, list[str], bytes]:
+    """Return a round whose shares have come, with its roster, the members that masks are made with, and the letter."""
+    known, body = _delivery_of(context, task)
+    if body is None:
+        raise MaskingError("The peers' part of the round has not come. The gate asks again by itself.")
+    roster = known_roster(context, known)
+    return known, roster, masked_members(context, roster, body), body
+
+
+def _delivery_of(context: GateContext, task: RoundTask) -> tuple[MaskedRound, bytes | None]:
+    known = masked_round(context.database, task.study_digest, task.round, masked_kind(task))
+    if known is None or known.phase not in (SitePhase.KEYED, SitePhase.SHARED):
+        raise MaskingError("The round's masks or key are gone. Nothing leaves for it.")
+    return known, None if known.phase is SitePhase.KEYED else masking_mail(context.database, known, "delivery")
 
 
 def _attempt(
@@ -306,8 +319,6 @@ def _shares_held(context: GateContext, known: MaskedRound, roster: Roster) -> Ma
 
 def _fewest_survivors(context: GateContext, known: MaskedRound) -> int:
     """Return how many must survive, as the study was approved; `roster.threshold` aside."""
-    if known.task_kind == "evaluate":  # each site's own noise is in its counts; the study's bound is on who trains
-        return 1
     record = study_record(context.database, known.study)
     if record is None:
         raise MaskingError("The study of a masked round is not known.")
@@ -315,8 +326,9 @@ def _fewest_survivors(context: GateContext, known: MaskedRound) -> int:
 
 
 def _is_encrypted(context: GateContext, known: MaskedRound) -> bool:
+    """Tell whether a round's vectors are updates under encryption; held-out counts are under masks in any study."""
     record = study_record(context.database, known.study)
-    return record is not None and is_encrypted(record.study)
+    return known.task_kind == "train" and record is not None and is_encrypted(record.study)
 
 
 def _waits_for_files(context: GateContext, known: MaskedRound) -> bool:
@@ -328,12 +340,14 @@ def _waits_for_files(context: GateContext, known: MaskedRound) -> bool:
 
 
 def _may_go_on(context: GateContext, known: MaskedRound) -> bool:
-    """Tell whether the task is not refused or cancelled, and the study is still approved here."""
+    """Tell whether the task is not refused or cancelled, the study is approved here, and no backup was restored."""
     record, study = task_record(context.database, known.task_id), study_record(context.database, known.study)
     if record is None or study is None or study.state != "approved":
         return False
     awaited = "accepted" if known.phase in (SitePhase.KEYED, SitePhase.SHARED) else "answered"
     if record.state != awaited or record.reason is not None:
+        return False
+    if high_water.objection_to(context, known.study) is not None:  # may have been revealed, with another list
         return False
     return standing_of(decisions_on(context.database, known.study), context.clock()) == "approved"
 

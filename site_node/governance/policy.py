@@ -11,8 +11,9 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from protocol.messages import Reason
-from protocol.privacy_accounting import PrivacyEvent, epsilon_of, histogram_event, maximum_evaluations, training_event
+from protocol.privacy_accounting import PrivacyEvent, epsilon_of, histogram_event, maximum_evaluations, training_events
 from protocol.privacy_filter import Composition
+from protocol.secure_aggregation.histograms import sums_histograms
 from protocol.study import StudySpec
 from site_node.errors import SettingsError
 from site_node.settings import faults, read_yaml
@@ -42,6 +43,7 @@ lifetime_epsilon: 24        # the most that all studies together may spend of on
 lifetime_delta: 1.0e-3
 composition: renyi          # how studies add up: renyi (many small ones fit) | sum (a few as large as the lifetime)
 noised_evaluation: false    # refuse studies whose held-out score histograms are not noised
+summed_evaluation: false    # refuse studies in which the hub sees this hospital's held-out histograms by themselves
 
 secure_aggregation_required: false  # true: refuse studies in which the hub sees this hospital's update by itself
                             # [masking]: only this way; with homomorphic, other hospitals could open our update
@@ -74,6 +76,7 @@ class Policy(BaseModel):
     lifetime_delta: float = Field(default=1e-3, gt=0, lt=1)
     composition: Composition = "renyi"
     noised_evaluation: bool = False
+    summed_evaluation: bool = False
     secure_aggregation_required: bool | Annotated[list[SumMethod], Field(min_length=1)] = False
     maximum_update_megabytes: int = Field(default=2048, ge=1)
 
@@ -118,7 +121,8 @@ def noise_objection(study: StudySpec, noise_multiplier: float | None) -> Objecti
         return None
     if not 0 < noise_multiplier < float("inf"):
         return Objection(Reason.BAD_TASK, "The hub's noise is not a positive number.")
-    epsilon = epsilon_of([training_event(study, noise_multiplier, study.maximum_training_tasks)], study.privacy.delta)
+    events = training_events(study, noise_multiplier, study.maximum_training_tasks)
+    epsilon = epsilon_of(events, study.privacy.delta)
     if epsilon <= target * (1 + ROUNDING):
         return None
     sentence = f"The hub's noise {noise_multiplier:g} gives epsilon {epsilon:.3f}, above the study's {target:g}."
@@ -143,8 +147,8 @@ def planned_events(
     planned: list[tuple[str, PrivacyEvent | None]] = []
     if patients.training:
         tasks = study.maximum_training_tasks
-        event = None if noise_multiplier is None else training_event(study, noise_multiplier, tasks)
-        planned.append(("training", event))
+        spent = [None] if noise_multiplier is None else training_events(study, noise_multiplier, tasks)
+        planned += [("training", event) for event in spent]
     if patients.held_out and study.evaluation.noise_epsilon is not None:
         planned.append(("held-out", histogram_event(study.evaluation.noise_epsilon, maximum_evaluations(study))))
     return planned
@@ -157,7 +161,7 @@ def _network(policy: Policy, study: StudySpec) -> str | None:
 
 
 def _modality(policy: Policy, study: StudySpec) -> str | None:
-    if policy.modalities == "any":
+    if policy.modalities == "any" or study.kind == "tabular":  # no image is read
         return None
     if not study.cohort.modality:
         return "The study is open to every modality; `modalities` allows only " + ", ".join(policy.modalities) + "."
@@ -196,6 +200,8 @@ def _secure_aggregation(policy: Policy, study: StudySpec) -> str | None:
 
 
 def _evaluation(policy: Policy, study: StudySpec) -> str | None:
+    if policy.summed_evaluation and not sums_histograms(study):
+        return "The hub would see this hospital's held-out histograms alone; `summed_evaluation` refuses that."
     noise = study.evaluation.noise_epsilon
     if noise is None:
         refused = "Held-out histograms are not noised; `noised_evaluation` demands it."

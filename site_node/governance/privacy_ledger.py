@@ -14,8 +14,9 @@ from dataclasses import dataclass
 
 from protocol.digest import digest_of
 from protocol.messages import PrivacySpent, Reason
-from protocol.privacy_accounting import PrivacyEvent, epsilon_of, training_event
+from protocol.privacy_accounting import PrivacyEvent, epsilon_of, training_event, training_events
 from protocol.privacy_filter import FREE, Cost, LifetimeBudget, largest_epsilon, preset_budget
+from protocol.site_rates import quality_events
 from protocol.study import StudySpec
 from site_node.cohort_members import CohortMembers, SpentPatients
 from site_node.governance.ledger_entries import (
@@ -169,7 +170,8 @@ def what_would_fit(
     least = sorted(spent.values())[:minimum]
     epsilon = 0.0
     if len(least) == minimum and study.privacy.epsilon is not None:
-        needed = plus(held.everybody, least[-1])
+        beside = held.budget.cost(quality_events(study.site_rates), study.privacy.delta)
+        needed = plus(plus(held.everybody, least[-1]), beside)
         epsilon = largest_epsilon(
             held.budget,
             needed,
@@ -190,11 +192,11 @@ def study_charges(entries: Sequence[LedgerEntry]) -> list[StudyCharge]:
 
 def spent_so_far(study: StudySpec, noise_multiplier: float, tasks: int) -> PrivacySpent:
     """Return the site's own account of a study after so many training tasks. Never above what was charged."""
-    event = training_event(study, noise_multiplier, tasks)
+    events = training_events(study, noise_multiplier, tasks)
     return PrivacySpent(
-        epsilon=epsilon_of([event], study.privacy.delta),
+        epsilon=epsilon_of(events, study.privacy.delta),
         delta=study.privacy.delta,
-        events_digest=digest_of([event.model_dump(mode="json", by_alias=True)]),
+        events_digest=digest_of([event.model_dump(mode="json", by_alias=True) for event in events]),
     )
 
 

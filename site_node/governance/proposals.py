@@ -19,6 +19,7 @@ from site_node.candidate import CohortFigures, cohort_path, read_cohort_figures
 from site_node.cohort_members import CohortMembers, group_digest, members_path, read_members
 from site_node.durable import remove
 from site_node.errors import GateError
+from site_node.governance import high_water
 from site_node.governance.approval import (
     POLICY_PERSON,
     SECONDS_A_DAY,
@@ -40,6 +41,7 @@ from site_node.governance.privacy_ledger import (
     preset,
     what_would_fit,
 )
+from site_node.governance.quality_records import keep_quality, quality_objection, quality_of
 from site_node.governance.reasons import sentence_of
 from site_node.governance.records import (
     VERSION_KINDS,
@@ -124,7 +126,7 @@ def _preset_budget(context: GateContext) -> int:
 def _take_up_again(context: GateContext) -> int:
     """Take up the studies that were refused while the ledger was behind, once it is not."""
     refused = [known for known in study_records(context.database, "refused") if known.reason is Reason.LEDGER_BEHIND]
-    if not refused or is_behind(context.database):
+    if not refused or is_behind(context.database) or high_water.is_behind(context.paths, context.database):
         return 0
     with transaction(context.database):
         for known in refused:
@@ -146,8 +148,8 @@ def _count(context: GateContext, record: StudyRecord) -> int:
         figures = CohortFigures(study_digest=record.digest, problem=Reason.INTERNAL)
     if figures is None:
         return 0
-    training = _training_patients(figures, record.study, context.policy())
-    held_out = figures.held_out_patients
+    trains = len(members.training) >= _minimum(record.study, context.policy())
+    training, held_out = figures.training_patients if trains else 0, figures.held_out_patients
     with transaction(context.database) as database:
         set_study(
             database,
@@ -160,8 +162,10 @@ def _count(context: GateContext, record: StudyRecord) -> int:
             held_out_cohort=_keep_group(database, members.held_out) if held_out else None,
             state="awaiting",
         )
-        if figures.version_zero_digest is not None:
-            keep_version(database, record.digest, VERSION_KINDS, 0, figures.version_zero_digest)
+        version_zero = record.study.start.weights or figures.version_zero_digest
+        if version_zero is not None:
+            keep_version(database, record.digest, VERSION_KINDS, 0, version_zero)
+        keep_quality(database, record.digest, figures.quality if training else None)
         objection = _objection_to_count(context, record, figures, members, training)
         if objection is not None:
             _refuse(context, record.digest, objection)
@@ -173,7 +177,7 @@ def _objection_to_count(
     context: GateContext, record: StudyRecord, figures: CohortFigures, members: CohortMembers, training: int
 ) -> Objection | None:
     counted = (figures.training_patients, figures.held_out_patients)
-    if figures.problem is None and (len(members.training), len(members.held_out)) != counted:
+    if figures.problem is None and _public_figures(members) != counted:
         return Objection(Reason.INTERNAL, "The members of the cohort are not as many as its figures say.")
     policy, minimum = context.policy(), _minimum(record.study, context.policy())
     without_budgets = len(members.training) + len(members.withheld) + len(members.spent_training)
@@ -185,7 +189,9 @@ def _objection_to_count(
     problem = figures.problem
     if problem is None and (figures.manifest_digest is None or training + figures.held_out_patients == 0):
         problem = Reason.TOO_FEW_PATIENTS
-    return None if problem is None else Objection(problem, sentence_of(problem))
+    if problem is not None:
+        return Objection(problem, sentence_of(problem))
+    return quality_objection(record.study, figures, training)
 
 
 def _keep_group(database: sqlite3.Connection, pseudonyms: list[str]) -> str:
@@ -199,9 +205,10 @@ def _forget_count(context: GateContext, study_digest: str) -> None:
     remove(members_path(context.paths, study_digest))
 
 
-def _training_patients(figures: CohortFigures, study: StudySpec, policy: Policy) -> int:
-    """Return the figure to approve: none below the study's or the hospital's minimum. Pure."""
-    return figures.training_patients if figures.training_patients >= _minimum(study, policy) else 0
+def _public_figures(members: CohortMembers) -> tuple[int, int]:
+    """Return the figures to approve: who matches the study, also those left out; 0 if nobody else is there. Pure."""
+    training = len(members.training) + len(members.spent_training) if members.training else 0
+    return training, len(members.held_out) + len(members.spent_held_out) if members.held_out else 0
 
 
 def _minimum(study: StudySpec, policy: Policy) -> int:
@@ -209,6 +216,8 @@ def _minimum(study: StudySpec, policy: Policy) -> int:
 
 
 def _decide(context: GateContext, record: StudyRecord) -> int:
+    if record.state == "withdrawn" and record.digest in high_water.given_up(context.database):
+        return 0  # for good: the hub was told once
     policy, now = context.policy(), context.clock()
     standing = standing_of(decisions_on(context.database, record.digest), now)
     if standing == "undecided" and policy.approval == "automatic":
@@ -225,7 +234,7 @@ def _decide(context: GateContext, record: StudyRecord) -> int:
 
 def _approve(context: GateContext, record: StudyRecord, policy: Policy) -> int:
     study, noise = record.study, record.noise_multiplier
-    objection = objection_to(policy, study, noise)
+    objection = high_water.objection_to(context, record.digest) or objection_to(policy, study, noise)
     planned = planned_events(study, noise, record.patients)
     with transaction(context.database) as database:
         is_new = bool(planned) and not is_charged(database, record.digest)
@@ -262,15 +271,18 @@ def _charge_and_tell(context: GateContext, record: StudyRecord, planned: list[tu
             training_patients=record.training_patients,
             evaluates=record.held_out_patients > 0,
             expires_at=None if expires_at is None else rfc3339(expires_at),
+            quality=quality_of(database, record.digest),
         )
     )
 
 
 def _withdraw(context: GateContext, record: StudyRecord) -> int:
-    if standing_of(decisions_on(context.database, record.digest), context.clock()) != "withdrawn":
+    is_lost = record.digest in high_water.given_up(context.database)
+    if not is_lost and standing_of(decisions_on(context.database, record.digest), context.clock()) != "withdrawn":
         return 0
     with transaction(context.database) as database:
-        set_study(database, record.digest, state="withdrawn", reason=Reason.APPROVAL_WITHDRAWN)
+        detail = high_water.GIVEN_UP if is_lost else ""
+        set_study(database, record.digest, state="withdrawn", reason=Reason.APPROVAL_WITHDRAWN, detail=detail)
         database.execute(
             "UPDATE tasks SET state = 'waiting' WHERE study = ? AND state = 'accepted'", (record.digest,)
         )  # they are decided again in this pass, and refused

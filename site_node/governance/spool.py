@@ -7,10 +7,19 @@ and is then written again, byte for byte.
 import hashlib
 import os
 import stat
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from protocol.digest import hex_of
-from site_node.durable import copy_durably, finished_files, remove, sync_folder, unfinished_beside, write_durably
+from site_node.durable import (
+    GROUP_READS,
+    copy_durably,
+    finished_files,
+    remove,
+    sync_folder,
+    unfinished_beside,
+    write_durably,
+)
 from site_node.errors import GateError
 from site_node.settings import SitePaths
 
@@ -39,8 +48,8 @@ def keep_payload(paths: SitePaths, source: Path, digest: str, size: int) -> Path
     kept = kept_payload(paths, digest)
     unfinished = unfinished_beside(kept)
     try:
-        found, count = _copy_bounded(source, unfinished, size)
-        if count != size or found != hex_of(digest):
+        found, count = _write(unfinished, _pieces_of(source, size))
+        if (found, count) != (digest, size):
             raise GateError("A payload is not of the size and digest that its candidate states.", REMEDY)
         unfinished.replace(kept)
         sync_folder(kept.parent)
@@ -49,9 +58,29 @@ def keep_payload(paths: SitePaths, source: Path, digest: str, size: int) -> Path
     return kept
 
 
+def keep_stream(paths: SitePaths, pieces: Iterable[bytes | memoryview]) -> tuple[str, int]:
+    """Write what the gate makes itself as a payload in its own folder; return its digest and size.
+
+    Guarantee: memory is a piece. The file is there whole or not at all, whatever making a piece raises.
+    """
+    unfinished = unfinished_beside(paths.gate_payloads / "stream")
+    try:
+        digest, count = _write(unfinished, pieces)
+        unfinished.replace(kept_payload(paths, digest))
+        sync_folder(paths.gate_payloads)
+    finally:
+        remove(unfinished)
+    return digest, count
+
+
 def kept_payload(paths: SitePaths, digest: str) -> Path:
     """Return where the gate keeps a payload."""
     return paths.gate_payloads / hex_of(digest)
+
+
+def has_payload(paths: SitePaths, number: int, digest: str) -> bool:
+    """Tell whether a recorded message's payload is still there to be sent."""
+    return kept_payload(paths, digest).exists() or numbered(paths.outbox, number, PAYLOAD_SUFFIX).exists()
 
 
 def place(paths: SitePaths, number: int, envelope: bytes, payload_digest: str | None) -> None:
@@ -59,7 +88,7 @@ def place(paths: SitePaths, number: int, envelope: bytes, payload_digest: str | 
     target = numbered(paths.outbox, number)
     payload = numbered(paths.outbox, number, PAYLOAD_SUFFIX)
     if payload_digest is not None and not payload.exists():
-        copy_durably(kept_payload(paths, payload_digest), payload)
+        _give(kept_payload(paths, payload_digest), payload)
     if not target.exists():
         write_durably(target, envelope)
 
@@ -78,20 +107,46 @@ def received(folder: Path) -> list[tuple[int, Path]]:
     return [(number, path) for number, path in found if number is not None]
 
 
-def _copy_bounded(source: Path, target: Path, limit: int) -> tuple[str, int]:
+def _give(kept: Path, target: Path) -> None:
+    """Let the agent read the gate's own copy under the outbox's name; where that cannot be, write another copy.
+
+    A second name and not a second copy: the file stays the gate's, and its group, the outbox's, may only read it.
+    """
+    unfinished = unfinished_beside(target)
+    try:
+        os.chown(kept, -1, target.parent.stat().st_gid)
+        kept.chmod(GROUP_READS)
+        unfinished.hardlink_to(kept)
+    except OSError:  # another disk, one without links, or a group that the gate does not belong to
+        remove(unfinished)
+        copy_durably(kept, target)
+        return
+    unfinished.replace(target)
+    sync_folder(target.parent)
+
+
+def _write(target: Path, pieces: Iterable[bytes | memoryview]) -> tuple[str, int]:
+    hasher, count = hashlib.sha256(), 0
+    with target.open("xb") as file:
+        for piece in pieces:
+            hasher.update(piece)
+            count += file.write(piece)
+        file.flush()
+        os.fsync(file.fileno())
+    return "sha256:" + hasher.hexdigest(), count
+
+
+def _pieces_of(source: Path, limit: int) -> Iterator[bytes]:
+    """Yield a candidate's payload, a piece more than the limit at most."""
     # A link could name the gate's own key: only a plain file of the handover folder is read.
     try:
         descriptor = os.open(source, os.O_RDONLY | os.O_NOFOLLOW)
     except OSError as error:
         raise GateError("A candidate's payload cannot be read.", REMEDY) from error
-    hasher, count = hashlib.sha256(), 0
-    with os.fdopen(descriptor, "rb") as reader, target.open("xb") as writer:
+    count = 0
+    with os.fdopen(descriptor, "rb") as reader:
         if not stat.S_ISREG(os.fstat(reader.fileno()).st_mode):
             raise GateError("A candidate's payload is no plain file.", REMEDY)
-        while count <= limit and (chunk := reader.read(COPY_CHUNK_BYTES)):
-            hasher.update(chunk)
-            writer.write(chunk)
-            count += len(chunk)
-        writer.flush()
-        os.fsync(writer.fileno())
-    return hasher.hexdigest(), count
+        while count <= limit and (piece := reader.read(COPY_CHUNK_BYTES)):
+            count += len(piece)
+            yield piece

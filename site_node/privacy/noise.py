@@ -51,6 +51,7 @@ class Purpose(StrEnum):
     AUGMENTATION = "augmentation"
     HISTOGRAMS = "histograms"
     ROUNDING = "rounding"
+    QUALITY = "quality"
 
 
 class SecureStream:
@@ -140,6 +141,11 @@ class NoiseSource:
     def rounding(self) -> SecureStream:
         """Return the stream that rounds an update to integers."""
         return self._stream(Purpose.ROUNDING)
+
+    @cached_property
+    def quality(self) -> SecureStream:
+        """Return the stream of the noise on the quality figures."""
+        return self._stream(Purpose.QUALITY)
 
     def _stream(self, purpose: Purpose) -> SecureStream:
         info = "\n".join(("wardround.noise/1", purpose, self.task_digest, self.cohort_digest)).encode()

@@ -114,10 +114,12 @@ def audited_study(study: StudySpec, epsilon: float | None, public_patients: int)
     document["preprocessing"]["augmentation"] = "none"
     document["rounds"] = study.maximum_steps
     document["evaluation"] = {"every": study.maximum_steps}
-    for later in ("strategy", "transport", "secure_aggregation"):  # what is made of noised sums is not audited
+    # What is made of noised sums is not audited.
+    for later in ("strategy", "transport", "secure_aggregation", "personal"):
         document.pop(later, None)
     document["training"] |= {
-        "local_steps": 1, "optimizer": "sgd", "momentum": 0.0, "weight_decay": 0.0, "schedule": "constant",
+        "local_steps": 1, "local_epochs": None, "optimizer": "sgd", "momentum": 0.0, "weight_decay": 0.0,
+        "schedule": "constant", "warm_up_rounds": 0, "proximal": 0.0,
     }  # fmt: skip
     return parse_study(document)
 
@@ -143,7 +145,7 @@ def audit(
     released = Released(plain, noise_multiplier_of(plain), patients.patients + canaries)
     persons = _persons(patients, own)
     _refuse_too_many(plain, persons)
-    findings = _attacked(released, study.training.local_steps, patients, own, persons, seed, report)
+    findings = _attacked(released, study.local_steps, patients, own, persons, seed, report)
     return AuditedRun(
         claimed=epsilon,
         accounted=_accounted(released),

@@ -146,8 +146,10 @@ def with_epsilon(study: StudySpec, epsilon: float | None) -> StudySpec:
 def _one_step(study: StudySpec, *, private: bool) -> StudySpec:
     document = with_epsilon(study, 8.0 if private else None).model_dump(mode="json", by_alias=True)
     document["preprocessing"]["augmentation"] = "none"
+    document.pop("personal")
     document["training"] |= {
-        "local_steps": 1, "sampling_rate": 1.0, "optimizer": "sgd", "momentum": 0.0, "weight_decay": 0.0,
+        "local_steps": 1, "local_epochs": None, "sampling_rate": 1.0, "optimizer": "sgd", "momentum": 0.0,
+        "weight_decay": 0.0, "proximal": 0.0,
     }  # fmt: skip
     return parse_study(document)
 

@@ -5,22 +5,36 @@ holds the reading end of a pipe whose writing end only the worker has: when the 
 ends and so does the child. Its result goes into a staging folder that the worker publishes, or does not.
 """
 
+import errno
 import getpass
 import importlib
 import multiprocessing
 import os
+import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from types import ModuleType
 
 from site_node.logs import configure_logs
 from site_node.settings import SitePaths, load_settings
 
 TRAINING_JOB = "site_node.training.job:run_order"
 ORPHANED = 70
+DISK_WAS_FULL = 72
 POLL_SECONDS = 5.0
+
+
+def start_server(job: str = TRAINING_JOB) -> None:
+    """Start the server process, so that its imports are done when the first job comes."""
+    _name_this_user()
+    multiprocessing.get_context("forkserver").set_forkserver_preload([job.partition(":")[0]])
+    forkserver.ensure_running()
 
 
 class JobProcess:
@@ -30,16 +44,16 @@ class JobProcess:
     """
 
     def __init__(self, site: Path, staging: Path, task_id: str, job: str = TRAINING_JOB) -> None:
-        _name_this_user()
+        start_server(job)
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload([job.partition(":")[0]])
         reader, self._writer = context.Pipe(duplex=False)
         # Not daemonic: a job may have loader processes of its own; the pipe sees to its end.
         self._process: BaseProcess = context.Process(
             target=_run, args=(reader, str(site), str(staging), task_id, job), name=f"job {task_id}"
         )
         try:
-            self._process.start()
+            with _without_main_module():
+                self._process.start()
         except (EOFError, OSError):
             self._writer.close()
             raise
@@ -65,13 +79,29 @@ class JobProcess:
         self._process.close()
 
 
+@contextmanager
+def _without_main_module() -> Iterator[None]:
+    """Hide the worker's main module: a child would import it before anything else, and needs nothing of it."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
 def _run(leash: Connection, site: str, staging: str, task_id: str, job: str) -> None:
     threading.Thread(target=_end_with_worker, args=(leash,), daemon=True).start()
     module, _, function = job.partition(":")
     configure_logs()
     settings = load_settings(Path(site))
     staged = replace(settings, paths=SitePaths(settings.paths.root, Path(staging)))
-    getattr(importlib.import_module(module), function)(staged, task_id)
+    try:
+        getattr(importlib.import_module(module), function)(staged, task_id)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):  # not even the reason could be written down
+            raise SystemExit(DISK_WAS_FULL) from None
+        raise
 
 
 def _name_this_user() -> None:

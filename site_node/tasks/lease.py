@@ -18,6 +18,9 @@ from site_node.sqlite import connect, transaction
 
 HEARTBEAT_SECONDS = 2.0
 EXPIRY_SECONDS = 15.0
+REST_SECONDS = (5.0, 30.0)
+"""After a job failed for what may pass (memory, disk, its process killed), so long is waited before it is tried again:
+after the first time, and after every later one."""
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS leases (
     task_id TEXT PRIMARY KEY, token INTEGER NOT NULL, holder TEXT NOT NULL, beat_at REAL NOT NULL,
@@ -48,10 +51,10 @@ class Leases:
         self._clock = clock
 
     def acquire(self, task_id: str) -> Lease | None:
-        """Take the lease of a job, or return None if somebody alive has it."""
+        """Take the lease of a job, or return None if somebody alive has it, or it rests after a failure."""
         with transaction(self._database) as database:
             row = self._row(task_id)
-            if row is not None and self._is_alive(row):
+            if row is not None and (self._is_alive(row) or self._rests(row)):
                 return None
             token = 1 if row is None else row["token"] + 1
             crashes = 0 if row is None else row["crashes"]
@@ -84,17 +87,17 @@ class Leases:
             return True
 
     def release(self, lease: Lease, *, crashed: bool = False) -> None:
-        """Give the lease back without a result, noting if the job's process died by itself."""
+        """Give the lease back without a result, noting if the job failed: then it rests for a while."""
         with transaction(self._database) as database:
             database.execute(
-                "UPDATE leases SET held = 0, crashes = crashes + ? WHERE task_id = ? AND token = ?",
-                (int(crashed), lease.task_id, lease.token),
+                "UPDATE leases SET held = 0, crashes = crashes + ?, beat_at = ? WHERE task_id = ? AND token = ?",
+                (int(crashed), self._clock(), lease.task_id, lease.token),
             )
 
     def is_free(self, task_id: str) -> bool:
-        """Tell whether nobody alive holds a job."""
+        """Tell whether nobody alive holds a job, and it does not rest."""
         row = self._row(task_id)
-        return row is None or not self._is_alive(row)
+        return row is None or not (self._is_alive(row) or self._rests(row))
 
     def close(self) -> None:
         """Close the database."""
@@ -108,8 +111,16 @@ class Leases:
 
     def _is_alive(self, row: sqlite3.Row) -> bool:
         return (
-            bool(row["held"]) and self._clock() - row["beat_at"] < EXPIRY_SECONDS and not _is_dead_here(row["holder"])
+            bool(row["held"])
+            and abs(self._clock() - row["beat_at"]) < EXPIRY_SECONDS  # ahead of now: the clock was set back
+            and not _is_dead_here(row["holder"])
         )
+
+    def _rests(self, row: sqlite3.Row) -> bool:
+        if row["held"] or not row["crashes"]:
+            return False
+        rest = REST_SECONDS[min(row["crashes"], len(REST_SECONDS)) - 1]
+        return bool(0 <= self._clock() - row["beat_at"] < rest)  # a clock that was set back lengthens nothing
 
 
 def _is_dead_here(holder: str) -> bool:

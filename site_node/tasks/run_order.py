@@ -1,18 +1,22 @@
 """One order, from queue to candidate: lease, child process, heartbeat, publication. Safe to be called many times.
 
 A redelivered task never trains twice: if the candidate is there it is done, if somebody alive holds the lease it is
-theirs, and if the order was taken away there is nothing to do.
+theirs, and if the order was taken away there is nothing to do. A failure that may pass (memory, disk, a killed process)
+is tried again after a rest, twice; any other is the answer at once.
 """
 
 import shutil
+import sqlite3
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import structlog
 
+from protocol.digest import hex_of
 from protocol.messages import Reason
 from site_node.candidate import (
     Candidate,
@@ -20,22 +24,27 @@ from site_node.candidate import (
     candidate_folder,
     cohort_path,
     publish,
+    read_candidate,
+    read_cohort_figures,
     write_candidate,
     write_cohort_figures,
 )
 from site_node.cohort_members import members_path
 from site_node.durable import sync_folder
-from site_node.errors import OrderError
+from site_node.errors import DatabaseError, OrderError
 from site_node.orders import WorkOrder, order_path, read_order
 from site_node.settings import SitePaths, SiteSettings
-from site_node.tasks.child import TRAINING_JOB, JobProcess
+from site_node.tasks.child import DISK_WAS_FULL, TRAINING_JOB, JobProcess
 from site_node.tasks.lease import HEARTBEAT_SECONDS, Lease, Leases, holder_name
 
 MAX_CRASHES = 2
-KILLED = -9
 NOT_STARTED = 71
+REASON_OF_EXIT = {-9: Reason.OUT_OF_MEMORY, DISK_WAS_FULL: Reason.DISK_FULL}
+MAY_PASS = frozenset({Reason.OUT_OF_MEMORY, Reason.DISK_FULL})
+"""Failures that another attempt may not meet; a redelivered order draws the same patients and the same noise."""
 POLL_SECONDS = 0.1
 _NOT_STARTED_REMEDY = "As the worker's user run: python -c 'import site_node.training.job'. Its last line says why."
+_DISK_REMEDY = "Make room on the worker's disk, or check its rights; the worker tries again by itself."
 _log = structlog.get_logger()
 
 
@@ -61,6 +70,12 @@ def result_exists(paths: SitePaths, order: WorkOrder) -> bool:
     return candidate_folder(paths, order.task_id).exists()
 
 
+def has_versions(paths: SitePaths, order: WorkOrder) -> bool:
+    """Tell whether the versions that an order names are here: the agent fetches them once the gate has let it go."""
+    named = [digest for digest in (order.base_blob, order.control_blob) if digest is not None]
+    return all((paths.blobs / hex_of(digest)).exists() for digest in named)
+
+
 def work_on(worker: Worker, task_id: str) -> str:
     """Do what a task's order says and return how it went, in a word for the log."""
     paths = worker.settings.paths
@@ -73,14 +88,18 @@ def work_on(worker: Worker, task_id: str) -> str:
         return "no order"
     if result_exists(paths, order):
         return "done before"
-    leases = worker.leases()
+    if not has_versions(paths, order):
+        return "waits for its version"
     try:
-        lease = leases.acquire(task_id)
-        if lease is None:
-            return "held by another"
-        outcome = _work_under(worker, leases, lease, order)
-    finally:
-        leases.close()
+        with closing(worker.leases()) as leases:
+            lease = leases.acquire(task_id)
+            if lease is None:
+                return "held by another, or resting"
+            outcome = _work_under(worker, leases, lease, order)
+    except (OSError, sqlite3.OperationalError, DatabaseError) as error:
+        # Nothing can be written, so that nothing can be answered; the supervisor asks again until it can.
+        _log.error("worker_cannot_write", task=task_id, why=type(error).__name__, remedy=_DISK_REMEDY)
+        return "not written"
     _log.info("order_ended", task=task_id, outcome=outcome, token=lease.token)
     return outcome
 
@@ -88,24 +107,31 @@ def work_on(worker: Worker, task_id: str) -> str:
 def _work_under(worker: Worker, leases: Leases, lease: Lease, order: WorkOrder) -> str:
     paths = worker.settings.paths
     staging = paths.worker / "staging" / f"{order.task_id}.{lease.token}"
-    shutil.rmtree(staging, ignore_errors=True)
     staged = SitePaths(paths.root, staging)
-    for folder in (staged.candidates, staged.cohorts):
-        folder.mkdir(parents=True)
+    _make_empty(staging, staged)
     try:
         code = _watch(worker, leases, lease, order, staging)
         if code is None:
             leases.release(lease)
             return "interrupted"
-        if not result_exists(staged, order):
+        failure = _failure(staged, order, code)
+        if failure in MAY_PASS or not result_exists(staged, order):
+            _make_empty(staging, staged)  # what lies there may be what filled the disk
             if lease.crashes < MAX_CRASHES:
                 leases.release(lease, crashed=True)
+                _log.warning("order_failed", task=order.task_id, reason=failure, next="it is tried again after a rest")
                 return "crashed"
-            _give_up(staged, order, Reason.OUT_OF_MEMORY if code == KILLED else Reason.INTERNAL)
+            _give_up(staged, order, failure or Reason.INTERNAL)
         done = leases.publish(lease, lambda: _hand_over(staged, paths, order))
         return "done" if done else "lease lost"
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+def _make_empty(staging: Path, staged: SitePaths) -> None:
+    shutil.rmtree(staging, ignore_errors=True)
+    for folder in (staged.candidates, staged.cohorts):
+        folder.mkdir(parents=True)
 
 
 def _watch(worker: Worker, leases: Leases, lease: Lease, order: WorkOrder, staging: Path) -> int | None:
@@ -133,6 +159,17 @@ def _watch(worker: Worker, leases: Leases, lease: Lease, order: WorkOrder, stagi
         return code
     finally:
         child.stop()
+
+
+def _failure(staged: SitePaths, order: WorkOrder, code: int) -> Reason | None:
+    """Return why the child has failed, as it said itself or as its exit tells; None if it has not, or nobody knows."""
+    if not result_exists(staged, order):
+        return REASON_OF_EXIT.get(code)
+    if order.kind == "cohort":
+        figures = read_cohort_figures(staged, order.study_digest)
+        return None if figures is None else figures.problem
+    candidate = read_candidate(staged, order.task_id)
+    return candidate.reason if candidate is not None and candidate.kind == "failure" else None
 
 
 def _give_up(staged: SitePaths, order: WorkOrder, reason: Reason) -> None:

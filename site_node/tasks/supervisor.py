@@ -1,6 +1,7 @@
 """Finds orders that nobody works on and queues them again: a worker was killed, Redis was lost, a pause ended.
 
-Duplicates are harmless (`run_order.py`), so it asks only whether there is a result and a live lease.
+Duplicates are harmless (`run_order.py`), so it asks only whether the order's versions are here, and whether there is a
+result or a live lease.
 """
 
 import threading
@@ -11,7 +12,7 @@ import structlog
 from site_node.durable import finished_files
 from site_node.errors import OrderError, SiteError
 from site_node.orders import read_order
-from site_node.tasks.run_order import Worker, result_exists
+from site_node.tasks.run_order import Worker, has_versions, result_exists
 
 INTERVAL_SECONDS = 1.0
 AGAIN_SECONDS = 20.0
@@ -30,7 +31,9 @@ class Supervisor:
     def look(self) -> list[str]:
         """Enqueue what nobody works on; return the task ids."""
         now, waiting = self._worker.clock(), self._waiting()
-        self._next = {task_id: self._next.get(task_id, now + GRACE_SECONDS) for task_id in waiting}
+        # A clock that was set back must not make it wait for longer than it ever would.
+        known = {task_id: min(due, now + AGAIN_SECONDS) for task_id, due in self._next.items()}
+        self._next = {task_id: known.get(task_id, now + GRACE_SECONDS) for task_id in waiting}
         due = [task_id for task_id in waiting if now >= self._next[task_id]]
         for task_id in due:
             self._next[task_id] = now + AGAIN_SECONDS
@@ -61,7 +64,9 @@ class Supervisor:
                     order = read_order(paths, path.stem)
                 except OrderError:
                     continue
-                if order is not None and not result_exists(paths, order) and leases.is_free(path.stem):
+                if order is None or result_exists(paths, order) or not has_versions(paths, order):
+                    continue
+                if leases.is_free(path.stem):
                     found.append(path.stem)
             return found
         finally:

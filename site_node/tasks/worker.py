@@ -15,7 +15,7 @@ from kombu.exceptions import OperationalError
 from site_node.errors import EnrolmentError, RedisAwayError
 from site_node.settings import SiteSettings
 from site_node.tasks.app import TASK_NAME, enqueue, make_app
-from site_node.tasks.child import TRAINING_JOB
+from site_node.tasks.child import TRAINING_JOB, start_server
 from site_node.tasks.run_order import Worker, work_on
 from site_node.tasks.supervisor import Supervisor
 
@@ -43,6 +43,7 @@ def check_ready(settings: SiteSettings) -> None:
 def run_worker(settings: SiteSettings, job: str = TRAINING_JOB) -> int:
     """Work until a signal ends the process; return its exit status."""
     worker = Worker(settings, job)
+    start_server(job)
     app = make_app(settings)
 
     @app.task(name=TASK_NAME)  # type: ignore[untyped-decorator,unused-ignore]

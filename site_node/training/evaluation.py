@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from protocol.concordance import PairCounts
 from protocol.metrics import ScoreHistograms
 from protocol.secure_aggregation.histograms import bins_of, sums_histograms
 from protocol.study import StudySpec
@@ -22,6 +23,7 @@ from site_node.errors import NoHeldOutPatientsError
 from site_node.privacy.noise import NoiseSource
 from site_node.training.networks import build_network, load_into
 from site_node.training.patients import PreparedPatients
+from site_node.training.survival import events_of
 from site_node.training.trainer import chosen_device
 
 IMAGES_AT_ONCE = 256
@@ -37,9 +39,7 @@ def evaluate(
     Raises: NoHeldOutPatientsError if there is nobody to evaluate on.
     """
     if not held_out:
-        raise NoHeldOutPatientsError(
-            "This site has no held-out patient.", "Mark some as validation or test in labels.csv, or raise splits."
-        )
+        raise _nobody()
     device = chosen_device()
     network = build_network(study).to(device).eval()
     load_into(network, weights)
@@ -47,6 +47,27 @@ def evaluate(
     if sums_histograms(study):
         for split in sorted(set(study.evaluation.splits) - counted.keys()):
             counted[split] = _noised(study, ScoreHistograms(bins=bins_of(study), negative=[], positive=[]), noise)
+    return counted
+
+
+def ordered_pairs(
+    study: StudySpec, weights: Weights, held_out: Mapping[HeldOutSplit, PreparedPatients]
+) -> dict[HeldOutSplit, PairCounts]:
+    """Return a survival study's counts of ordered pairs among each split's patients.
+
+    Raises: NoHeldOutPatientsError if there is nobody to evaluate on.
+    """
+    if not held_out:
+        raise _nobody()
+    device = chosen_device()
+    network = build_network(study).to(device).eval()
+    load_into(network, weights)
+    counted: dict[HeldOutSplit, PairCounts] = {}
+    for split, patients in held_out.items():
+        hazards = _joined(study, patients, _logits(network, patients, device))
+        targets = patients.targets[patients.first_image[:-1]]
+        risks = np.where(np.isfinite(hazards), hazards, 0.0)  # nothing fails because of one patient's risk
+        counted[split] = PairCounts.of(risks, np.abs(targets).astype(np.float64), events_of(targets))
     return counted
 
 
@@ -59,19 +80,33 @@ def patient_scores(
         can be made so that one chosen patient's score alone overflows; a refusal in place of a report would then tell
         the hub about that patient, past the histograms' noise. A version that diverged for everybody has an AUC of 0.5.
     """
+    joined = _joined(study, patients, torch.sigmoid(_logits(network, patients, device)))
+    return np.where(np.isfinite(joined), joined, UNDECIDED)
+
+
+def _logits(network: nn.Module, patients: PreparedPatients, device: torch.device) -> torch.Tensor:
     parts = []
     with torch.inference_mode():
         for start in range(0, len(patients.rows), IMAGES_AT_ONCE):
             numbers = np.arange(start, min(start + IMAGES_AT_ONCE, len(patients.rows)))
-            logits = network(patients.pixels_of(numbers).to(device)).squeeze(1)
-            parts.append(torch.sigmoid(logits.to(torch.float64)).cpu().numpy())
-    scores = np.concatenate(parts)
-    starts = patients.first_image[:-1]
+            parts.append(network(patients.pixels_of(numbers).to(device)).squeeze(1).to(torch.float64))
+    return torch.cat(parts)
+
+
+def _joined(study: StudySpec, patients: PreparedPatients, of_images: torch.Tensor) -> NDArray[np.float64]:
+    values, starts = of_images.cpu().numpy(), patients.first_image[:-1]
     if study.label.patient_score == "max":
-        joined = np.maximum.reduceat(scores, starts)
-    else:
-        joined = np.add.reduceat(scores, starts) / np.diff(patients.first_image)
-    return np.where(np.isfinite(joined), joined, UNDECIDED)
+        largest: NDArray[np.float64] = np.maximum.reduceat(values, starts)
+        return largest
+    mean: NDArray[np.float64] = np.add.reduceat(values, starts) / np.diff(patients.first_image)
+    return mean
+
+
+def _nobody() -> NoHeldOutPatientsError:
+    return NoHeldOutPatientsError(
+        "This site has no held-out patient.",
+        "Mark some as validation or test in labels.csv or in the table, or raise splits.",
+    )
 
 
 def _histograms(

@@ -1,13 +1,17 @@
 """A study's cohort, frozen when it is counted, kept on the worker's own disk, the same for every task of the study.
 
 Approval and privacy ledger speak of these patients and their number. Images that arrive later, or a changed
-labels.csv, do not enter a running study; a new study sees them.
+labels.csv, do not enter a running study; a new study sees them. A tabular study's rows are kept too, in a file beside.
 """
 
+import io
 import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from protocol.digest import canonical_json, hex_of, parse_json
 from protocol.errors import DigestError
@@ -20,6 +24,8 @@ from site_node.file_names import stored
 def freeze_cohort(folder: Path, study_digest: str, cohort: Cohort) -> None:
     """Freeze a study's cohort. Only the order that counts it does, before the study is approved."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if cohort.values is not None:  # first: the cohort itself says that all is there
+        write_durably(_place_of_values(folder, study_digest), _npy_of(cohort.values), mode=0o600)
     write_durably(_place(folder, study_digest), canonical_json(_document(cohort)), mode=0o600)
 
 
@@ -33,26 +39,46 @@ def frozen_cohort(folder: Path, study_digest: str) -> Cohort:
         raise CohortError(
             "The frozen cohort of a study is missing.", "Stop the study at the hub; a new study freezes a new cohort."
         )
-    return _read(path)
+    return _read(path, _place_of_values(folder, study_digest))
 
 
 def _place(folder: Path, study_digest: str) -> Path:
     return folder / f"{hex_of(study_digest)}.json"
 
 
+def _place_of_values(folder: Path, study_digest: str) -> Path:
+    return folder / f"{hex_of(study_digest)}.npy"
+
+
+def _npy_of(values: NDArray[np.float32]) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, values, allow_pickle=False)
+    return buffer.getvalue()
+
+
 def _document(cohort: Cohort) -> dict[str, Any]:
     patients = [asdict(patient) for patient in cohort.patients]
     for patient in patients:
         patient["images"] = [{**image, "path": _written(image["path"])} for image in patient["images"]]
-    return {"manifest_digest": cohort.manifest_digest, "dropped": dict(cohort.dropped), "patients": patients}
+    rows = None if cohort.values is None else len(cohort.values)
+    return {
+        **{"manifest_digest": cohort.manifest_digest, "dropped": dict(cohort.dropped), "patients": patients},
+        **{"rows_of_table": rows, "left_out": dict(cohort.left_out)},
+    }
 
 
-def _read(path: Path) -> Cohort:
+def _read(path: Path, path_of_values: Path) -> Cohort:
     try:
         document = parse_json(path.read_bytes())
         patients = tuple(_patient(entry) for entry in document["patients"])
-        return Cohort(patients, document["manifest_digest"], document["dropped"])
-    except (DigestError, KeyError, TypeError, ValueError):
+        values = None
+        if document.get("rows_of_table") is not None:
+            values = np.load(path_of_values, mmap_mode="r", allow_pickle=False)
+            if len(values) != document["rows_of_table"]:
+                raise ValueError("other rows than were frozen")
+        left_out = document.get("left_out", {})
+        return Cohort(patients, document["manifest_digest"], document["dropped"], left_out, values)
+    except (DigestError, FileNotFoundError, KeyError, TypeError, ValueError):
         raise CohortError(
             "The frozen cohort of a study is damaged.", "Stop the study at the hub; a new study freezes a new cohort."
         ) from None

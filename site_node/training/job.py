@@ -8,7 +8,7 @@ import os
 import time
 import traceback
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,28 +17,36 @@ import torch
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from protocol.digest import canonical_json, digest_of_bytes, hex_of
-from protocol.errors import DigestError, ProtocolError, TensorError
+from protocol.digest import canonical_json, digest_of, digest_of_bytes
+from protocol.errors import DigestError, ProtocolError
 from protocol.messages import Activity, Reason
+from protocol.site_rates import QualityFigures, released
 from protocol.study import StudySpec, parse_study
 from protocol.study_parts import HeldOutSplit
-from protocol.tensors import Weights, decode_weights, encode_weights
+from protocol.tensors import Weights, encode_weights
 from site_node.candidate import Candidate, CohortFigures, write_candidate, write_cohort_figures
-from site_node.cohort.cohort import BELOW_MINIMUM, ONE_CLASS, Cohort, build_cohort
+from site_node.cohort.cohort import BELOW_MINIMUM, ONE_CLASS, Cohort, Patient, build_cohort
 from site_node.cohort.fallen_out import fallen_out
 from site_node.cohort.roll import Roll
+from site_node.cohort.table_cohort import build_table_cohort
 from site_node.cohort_members import CohortMembers, pseudonym_key, read_spent, write_members
 from site_node.durable import unfinished_beside
-from site_node.errors import BaseUnavailableError, OrderError, SettingsError, SiteError, TooFewPatientsError
+from site_node.errors import OrderError, SettingsError, SiteError, TooFewPatientsError
 from site_node.orders import WorkOrder, read_order
 from site_node.privacy.noise import KEY_BYTES, NoiseSource
 from site_node.settings import SiteSettings
-from site_node.training.evaluation import evaluate
+from site_node.training.evaluation import evaluate, ordered_pairs
 from site_node.training.frozen_cohort import freeze_cohort, frozen_cohort
+from site_node.training.local_round import Round, train_locally
+from site_node.training.local_state import LocalState
 from site_node.training.networks import initial_weights, threads_worth
 from site_node.training.patients import PreparedPatients, prepare_cohort
-from site_node.training.round_output import Round, round_output
-from site_node.update.steps import Payload, weights_payload
+from site_node.training.personal import judged_weights, kept_tensors
+from site_node.training.processes import Together, processes_for, training_together
+from site_node.training.round_output import round_output
+from site_node.update.handover import hand_over_payload
+from site_node.update.steps import weights_payload
+from site_node.update.versions import read_version
 
 PROGRESS_SECONDS = 0.5
 HELD_OUT: tuple[HeldOutSplit, ...] = ("validation", "test")
@@ -76,18 +84,20 @@ class Job:
 
         Raises: BaseUnavailableError if it is missing or damaged.
         """
-        digest = self.order.base_blob
-        if digest is None:
-            raise OrderError("The order names no version to start from.", "The gate refuses such a task.")
-        try:
-            data = (self.settings.paths.blobs / hex_of(digest)).read_bytes()
-            if digest_of_bytes(data) != digest:
-                raise TensorError("other bytes than its digest says")
-            return decode_weights(data)
-        except (FileNotFoundError, TensorError):
-            raise BaseUnavailableError(
-                "The version to start from is missing or damaged.", "The agent downloads it again; check the disk."
-            ) from None
+        return read_version(self.settings.paths, self.order.base_blob)
+
+    def control(self) -> Weights | None:
+        """Return SCAFFOLD's control variate of all sites, where the task names one.
+
+        Raises: BaseUnavailableError if it is missing or damaged.
+        """
+        digest = self.order.control_blob
+        return None if digest is None else read_version(self.settings.paths, digest)
+
+    @property
+    def state(self) -> LocalState:
+        """Return what is kept here between the study's rounds, as this task's round sees it."""
+        return LocalState(self.settings.paths.local_state, self.order.study_digest, self.order.round)
 
 
 def run_order(settings: SiteSettings, task_id: str) -> None:
@@ -131,11 +141,12 @@ def _run(job: Job) -> dict[str, int]:
 
 def _count_cohort(job: Job) -> dict[str, int]:
     version_zero = encode_weights(initial_weights(job.study))  # an unknown network is refused before anybody approves
+    kept_tensors(job.study)  # and so are tensors to keep that it does not have
     paths = job.settings.paths
     noise_key = _noise_key(paths.noise_key)
     roll = Roll(read_spent(paths, job.order.task_id, job.order.spent_digest), pseudonym_key(noise_key))
     try:
-        cohort = build_cohort(paths.index, job.settings.labels, job.study, _split_key(noise_key), roll.may_take_part)
+        cohort = _cohort_of(job, _split_key(noise_key), roll.may_take_part)
     except TooFewPatientsError:
         if not roll.has_left_out:
             raise
@@ -149,13 +160,35 @@ def _count_cohort(job: Job) -> dict[str, int]:
     _hand_over_members(
         job,
         roll.members(job.order.study_digest, cohort),
-        training_patients=len(training),
+        training_patients=cohort.public_figure("train"),
         training_images=sum(len(patient.images) for patient in training),
-        held_out_patients=len(cohort.patients) - len(training),
+        held_out_patients=cohort.public_figure(*HELD_OUT),
         manifest_digest=cohort.manifest_digest,
         version_zero_digest=digest_of_bytes(version_zero),
+        quality=_quality_of(job, cohort),
     )
     return {"patients": len(cohort.patients), "images": sum(len(p.images) for p in cohort.patients)}
+
+
+def _cohort_of(job: Job, split_key: bytes, may_take_part: Callable[[Patient], bool]) -> Cohort:
+    settings = job.settings
+    if job.study.kind == "tabular":
+        return build_table_cohort(settings.table, job.study, split_key, may_take_part)
+    return build_cohort(settings.paths.index, settings.labels, job.study, split_key, may_take_part)
+
+
+def _quality_of(job: Job, cohort: Cohort) -> QualityFigures | None:
+    """Return the figures that the study reads, noised as it says; None where it reads none or nobody trains.
+
+    Counted again, the same figures have the same noise, so nothing can be averaged out; others have noise of their own.
+    """
+    terms, training = job.study.site_rates, cohort.public_figure("train")
+    if not terms.reads_quality or not training:
+        return None
+    exact = cohort.quality_counts()
+    counted = digest_of({"cohort": cohort.manifest_digest, "counts": list(exact)})
+    source = NoiseSource(_noise_key(job.settings.paths.noise_key), job.order.task_digest, counted)
+    return released(exact, training, terms.quality_epsilon, source.quality.two_sided_geometric)
 
 
 def _hand_over_members(job: Job, members: CohortMembers, **figures: Any) -> None:
@@ -180,7 +213,8 @@ def _tell_what_fell_out(job: Job, cohort: Cohort) -> None:
 
 
 def _initialise(job: Job) -> dict[str, int]:
-    _hand_over_payload(job, weights_payload(job.study, initial_weights(job.study)))
+    payload = weights_payload(job.study, initial_weights(job.study))
+    hand_over_payload(job.settings.paths, job.order, payload)
     return {"patients": 0, "images": 0}
 
 
@@ -189,23 +223,39 @@ def _train(job: Job) -> dict[str, int]:
     patients = prepare_cohort(job.study, cohort, ["train"], job.settings.paths.cache).get("train")
     if patients is None:
         raise TooFewPatientsError("This site has no patient to train on.", "It can still evaluate.")
-    training = Round(job.study, base, patients, job.noise(cohort), job.order, _reporter(job, Activity.TRAINING))
-    payload, uncut = round_output(training)
-    _hand_over_payload(job, payload, uncut)
+    report = _reporter(job, Activity.TRAINING)
+    training = Round(job.study, base, patients, job.noise(cohort), job.order, report, job.state, job.control())
+    size = processes_for(job.study, job.settings.processes)
+    values = sum(array.size for array in base.values())
+    with training_together(size, values, help_with_round, [job.settings, job.order]) as together:
+        payload, uncut = round_output(replace(training, together=together))
+    hand_over_payload(job.settings.paths, job.order, payload, uncut)
     return _used([patients])
 
 
+def help_with_round(together: Together, settings: SiteSettings, order: WorkOrder) -> None:
+    """Train a round with others, as one that is not the first: nothing is kept, reported or handed over."""
+    job = Job(settings, order, _study_of(order))
+    cohort = job.cohort()
+    patients = prepare_cohort(job.study, cohort, ["train"], settings.paths.cache)["train"]
+    state = replace(job.state, keeps=False)
+    noise, control = job.noise(cohort), job.control()
+    train_locally(Round(job.study, job.base(), patients, noise, order, lambda _: None, state, control, together))
+
+
 def _evaluate(job: Job) -> dict[str, int]:
-    cohort, base = job.cohort(), job.base()
+    cohort, judged = job.cohort(), judged_weights(job.study, job.base(), job.state)
     report = _reporter(job, Activity.EVALUATING)
     prepared = prepare_cohort(job.study, cohort, job.study.evaluation.splits, job.settings.paths.cache)
     held_out = {split: prepared[split] for split in HELD_OUT if split in prepared}
-    histograms = evaluate(job.study, base, held_out, job.noise(cohort))
+    counts: dict[str, Any]
+    if job.study.is_survival:
+        counts = {"pairs": ordered_pairs(job.study, judged, held_out)}
+    else:
+        counts = {"histograms": evaluate(job.study, judged, held_out, job.noise(cohort))}
     report(1.0)
     order = job.order
-    candidate = Candidate(
-        task_id=order.task_id, task_digest=order.task_digest, kind="evaluation", histograms=histograms
-    )
+    candidate = Candidate(task_id=order.task_id, task_digest=order.task_digest, kind="evaluation", **counts)
     write_candidate(job.settings.paths, candidate)
     return _used(held_out.values())
 
@@ -220,20 +270,6 @@ def _study_of(order: WorkOrder) -> StudySpec:
 def _used(prepared: Iterable[PreparedPatients]) -> dict[str, int]:
     counts = [(patients.patients, len(patients.rows)) for patients in prepared]
     return {"patients": sum(patients for patients, _ in counts), "images": sum(images for _, images in counts)}
-
-
-def _hand_over_payload(job: Job, payload: Payload, uncut: float | None = None) -> None:
-    candidate = Candidate(
-        task_id=job.order.task_id,
-        task_digest=job.order.task_digest,
-        kind="update",
-        payload_digest=digest_of_bytes(payload.data),
-        payload_bytes=len(payload.data),
-        manifest_digest=payload.manifest_digest,
-        steps=list(payload.steps),
-        uncut=uncut,
-    )
-    write_candidate(job.settings.paths, candidate, payload.data)
 
 
 def _hand_over_failure(settings: SiteSettings, order: WorkOrder, reason: Reason) -> None:

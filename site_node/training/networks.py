@@ -8,20 +8,20 @@ Every network is built with BatchNorm and converted, because MONAI does not hand
 `ResNet._make_layer` always makes BatchNorm blocks, whatever the constructor was told). In-place activations are turned
 off for torch.func.
 
-All networks map (image, 1, *size) to one logit (image, 1), in two and three dimensions. Sizes are arguments of the
-study; see each `...Sizes` class, or `wardround site networks`.
+All networks map (image, 1, *size) to one logit (image, 1), in two and three dimensions; those of tabular studies map
+(row, feature) to (row, 1). Sizes are arguments of the study; see `network_sizes.py`, or `wardround site networks`.
 """
 
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 from monai.networks.blocks import Convolution
 from monai.networks.nets import DenseNet, ResNet
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import ValidationError
 from torch import nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -30,60 +30,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from protocol.study import StudySpec
 from protocol.tensors import Weights
 from site_node.errors import BaseUnavailableError, UnknownNetworkError
+from site_node.training.network_sizes import ConvnetSizes, DensenetSizes, LinearSizes, MlpSizes, ResnetSizes, Sizes
 
-Channels = Annotated[int, Field(ge=1, le=2048)]
-Stride = Annotated[int, Field(ge=1, le=8)]
-Kernel = Annotated[int, Field(ge=1, le=15)]
 MAX_PARAMETERS = 200_000_000
 VOXELS_AT_ONCE = 1 << 19
 """Of volumes in a private step; see `Permitted`."""
 OPERATIONS_A_THREAD = 20_000_000
 """Of one image's forward pass."""
-
-
-class Sizes(BaseModel):
-    """Sizes that all networks have."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-    groups: int = Field(default=8, ge=1, le=256, description="groups of a GroupNorm, lowered where they do not divide")
-
-
-class ConvnetSizes(Sizes):
-    """Convolutions, then a linear layer on a grid of `head` x `head` averages, which knows where things are."""
-
-    channels: list[Channels] = Field(default=[16, 32, 32], min_length=1, max_length=12)
-    strides: list[Stride] = Field(default=[2, 2, 2], min_length=1, max_length=12)
-    kernels: list[Kernel] = Field(default=[5, 3, 3], min_length=1, max_length=12)
-    head: int = Field(default=4, ge=1, le=32)
-
-    @model_validator(mode="after")
-    def _same_length(self) -> "ConvnetSizes":
-        if not len(self.channels) == len(self.strides) == len(self.kernels):
-            raise ValueError("channels, strides and kernels must be equally long, one entry a layer")
-        if any(kernel % 2 == 0 for kernel in self.kernels):
-            raise ValueError("kernels must be odd")
-        return self
-
-
-class DensenetSizes(Sizes):
-    """monai.networks.nets.DenseNet; the defaults are a small one."""
-
-    init_features: Channels = 16
-    growth_rate: Channels = 8
-    block_config: list[Annotated[int, Field(ge=1, le=64)]] = Field(default=[2, 2, 2], min_length=1, max_length=6)
-    bn_size: int = Field(default=2, ge=1, le=8)
-
-
-class ResnetSizes(Sizes):
-    """monai.networks.nets.ResNet of four stages; layers [2, 2, 2, 2] with 64 to 512 planes are a ResNet-18."""
-
-    block: Literal["basic", "bottleneck"] = "basic"
-    layers: list[Annotated[int, Field(ge=1, le=64)]] = Field(default=[1, 1, 1, 1], min_length=4, max_length=4)
-    planes: list[Channels] = Field(default=[16, 32, 64, 64], min_length=4, max_length=4)
-    first_kernel: Kernel = 7
-    first_stride: Stride = 2
-    max_pool: bool = True
 
 
 class GridAverage(nn.Module):
@@ -136,35 +89,50 @@ def _resnet(sizes: ResnetSizes, dimensions: int) -> nn.Module:
     return network
 
 
+def _linear(sizes: LinearSizes, columns: int) -> nn.Module:
+    return nn.Linear(columns, 1)
+
+
+def _mlp(sizes: MlpSizes, columns: int) -> nn.Module:
+    layers: list[nn.Module] = []
+    for width, before in zip(sizes.hidden, [columns, *sizes.hidden], strict=False):
+        layers += [nn.Linear(before, width), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Linear(sizes.hidden[-1], 1))
+
+
 @dataclass(frozen=True)
 class Permitted:
     """A network that a study may name.
 
-    `pixels_at_once`: how many pixels of flat images a private step takes forward and back together. More is faster for
-    small ones; for resnet, whose large sizes lose nothing by it, fewer keep the memory at that of a plain step.
-    Measured in docs/decisions/0015.
+    `reads`: images, or the rows of a table. `build` is given the sizes, and how many axes an image has or how many
+    columns a table. `pixels_at_once`: how many pixels of flat images (values of rows) a private step takes forward and
+    back together. More is faster for small ones; for resnet, whose large sizes lose nothing by it, fewer keep the
+    memory at that of a plain step. Measured in docs/decisions/0015.
     """
 
     sizes: type[Sizes]
     build: Callable[..., nn.Module]
     pixels_at_once: int
+    reads: Literal["images", "rows"] = "images"
 
 
 PERMITTED: Mapping[str, Permitted] = {
     "convnet": Permitted(ConvnetSizes, _convnet, pixels_at_once=1 << 19),
     "densenet": Permitted(DensenetSizes, _densenet, pixels_at_once=1 << 19),
     "resnet": Permitted(ResnetSizes, _resnet, pixels_at_once=1 << 17),
+    "linear": Permitted(LinearSizes, _linear, pixels_at_once=1 << 19, reads="rows"),
+    "mlp": Permitted(MlpSizes, _mlp, pixels_at_once=1 << 19, reads="rows"),
 }
 
 
 def build_network(study: StudySpec) -> nn.Module:
     """Build a study's network; its values are those of the seed (`initial_weights`).
 
-    Shapes: (image, 1, *study.preprocessing.size) -> (image, 1), the logit of the second class.
+    Shapes: (image, *input_shape) -> (image, 1), the logit of the second class; of a survival study, the log-hazard.
     Guarantee: the same study gives the same values. Under DP no layer mixes the images of a batch.
     Raises: UnknownNetworkError if the name or an argument is not permitted, or the images are too small for it.
     """
-    permitted = _permitted(study.network.name)
+    permitted = _permitted(study)
     sizes = _sizes(study, permitted)
     with torch.device("meta"):  # shapes without values: what is too large never takes memory
         _refuse(study, _assembled(study, permitted, sizes))
@@ -175,9 +143,16 @@ def build_network(study: StudySpec) -> nn.Module:
 
 def images_at_once(study: StudySpec) -> int:
     """Return how many images a private step takes forward and back together; a patient's are never parted."""
-    size = study.preprocessing.size
-    at_once = VOXELS_AT_ONCE if len(size) == 3 else _permitted(study.network.name).pixels_at_once
-    return max(1, at_once // math.prod(size))
+    shape = input_shape(study)
+    at_once = VOXELS_AT_ONCE if len(shape) == 4 else _permitted(study).pixels_at_once
+    return max(1, at_once // math.prod(shape))
+
+
+def input_shape(study: StudySpec) -> tuple[int, ...]:
+    """Return what a network sees of one image, (1, *size), or of one row of a table: (feature,)."""
+    if study.kind == "tabular":
+        return (len(study.table.features),)
+    return (1, *study.preprocessing.size)
 
 
 def threads_worth(study: StudySpec, at_most: int) -> int:
@@ -188,9 +163,9 @@ def threads_worth(study: StudySpec, at_most: int) -> int:
 
     Raises: UnknownNetworkError as `build_network`.
     """
-    permitted = _permitted(study.network.name)
+    permitted = _permitted(study)
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
-        _assembled(study, permitted, _sizes(study, permitted))(torch.empty(1, 1, *study.preprocessing.size))
+        _assembled(study, permitted, _sizes(study, permitted))(torch.empty(1, *input_shape(study)))
     return max(1, min(at_most, round(int(counter.get_total_flops()) / OPERATIONS_A_THREAD)))
 
 
@@ -227,10 +202,16 @@ def load_into(network: nn.Module, weights: Weights) -> None:
     network.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in weights.items()}, strict=False)
 
 
-def _permitted(name: str) -> Permitted:
+def _permitted(study: StudySpec) -> Permitted:
+    name, reads = study.network.name, "rows" if study.kind == "tabular" else "images"
     permitted = PERMITTED.get(name)
+    fitting = ", ".join(known for known, network in PERMITTED.items() if network.reads == reads)
     if permitted is None:
-        raise UnknownNetworkError(f"The network {name!r} is not permitted.", f"Choose one of: {', '.join(PERMITTED)}.")
+        raise UnknownNetworkError(f"The network {name!r} is not permitted.", f"Choose one of: {fitting}.")
+    if permitted.reads != reads:
+        raise UnknownNetworkError(
+            f"The network {name!r} reads {permitted.reads}, and the study has {reads}.", f"Choose one of: {fitting}."
+        )
     return permitted
 
 
@@ -249,7 +230,8 @@ def _sizes(study: StudySpec, permitted: Permitted) -> Sizes:
 
 
 def _assembled(study: StudySpec, permitted: Permitted, sizes: Sizes) -> nn.Module:
-    network = permitted.build(sizes, len(study.preprocessing.size))
+    axes = len(study.preprocessing.size) if permitted.reads == "images" else len(study.table.features)
+    network = permitted.build(sizes, axes)
     _normalise(network, study.network.normalisation, sizes.groups)
     for module in network.modules():
         if hasattr(module, "inplace"):
@@ -285,7 +267,7 @@ def _refuse(study: StudySpec, network: nn.Module) -> None:
             f"The network has {parameters} parameters; at most {MAX_PARAMETERS} are permitted.", "Choose smaller sizes."
         )
     try:
-        network.eval()(torch.empty(2, 1, *study.preprocessing.size, device="meta"))
+        network.eval()(torch.empty(2, *input_shape(study), device="meta"))
     except (RuntimeError, ValueError):
         raise UnknownNetworkError(
             f"Images of {study.preprocessing.size} are too small for this {study.network.name!r}.",

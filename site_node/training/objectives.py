@@ -5,14 +5,15 @@ from torch import Tensor
 
 from protocol.study import StudySpec
 from site_node.privacy.clipping import Loss
+from site_node.training.survival import cox_loss
 
 
 def loss_of(study: StudySpec) -> Loss:
     """Return the loss of a study: logits (image,), targets (image,) -> losses (image,), not reduced.
 
-    Raises: KeyError for a kind of study that has no loss, which `StudySpec` does not let through.
+    That of a survival study compares patients: it is of a batch as a whole (`survival.py`).
     """
-    return {"classification": cross_entropy}[study.kind]
+    return cox_loss if study.is_survival else cross_entropy
 
 
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""A cohort's images as tensors, grouped by patient, and the patients that a step draws.
+"""A cohort's images, or a tabular study's rows, as tensors, grouped by patient, and the patients that a step draws.
 
 Each image is decoded and prepared once for a cohort and kept on the site's own disk under the digest of the cohort's
 manifest and of the preprocessing; later tasks map the file into memory. Half precision: images were standardised, and
@@ -17,12 +17,14 @@ from torch import Tensor
 from protocol.digest import digest_of, hex_of
 from protocol.study import StudySpec
 from protocol.study_parts import Split
-from site_node.cohort.cohort import Cohort, ImageRef
+from site_node.cohort.cohort import Cohort, ImageRef, Patient
 from site_node.dicom.pixels import read_pixels
 from site_node.durable import unfinished_beside
+from site_node.errors import CohortError
 from site_node.privacy.clipping import PatientBatch
 from site_node.privacy.noise import NoiseSource
 from site_node.privacy.sampling import draw_images, draw_patients
+from site_node.training.survival import survival_target
 from site_node.training.transforms import VERSION, Picture, augment, preparation
 
 Read = Callable[[ImageRef], Picture]
@@ -32,21 +34,29 @@ Read = Callable[[ImageRef], Picture]
 class PreparedPatients:
     """Patients of one split. Never leaves the worker.
 
-    Shapes: images (row, 1, *size) float16, of the whole cohort, usually mapped from disk; rows (image,) which of them
-        are this split's, those of one patient side by side; targets (image,) float32, the images' own labels;
-        first_image (patient + 1,) where each patient's images begin; labels (patient,) the patients' own.
+    Shapes: images (row, 1, *size) float16, of the whole cohort, usually mapped from disk, or of a tabular study its
+        rows (row, feature) float32; rows (image,) which of them are this split's, those of one patient side by side;
+        targets (image,) float32, the images' own labels, or in survival the patient's signed time; first_image
+        (patient + 1,) where each patient's images begin; labels (patient,) the patients' own.
+        `left_out` is how many more of the split match the study and are kept out by their spent budget.
     """
 
-    images: NDArray[np.float16]
+    images: NDArray[np.float16] | NDArray[np.float32]
     rows: NDArray[np.int64]
     targets: NDArray[np.float32]
     first_image: NDArray[np.int64]
     labels: NDArray[np.int64]
+    left_out: int = 0
 
     @property
     def patients(self) -> int:
         """Return the number of patients."""
         return len(self.labels)
+
+    @property
+    def public_figure(self) -> int:
+        """Return the number that the site tells: what it trains with is divided and weighted by this one."""
+        return self.patients + self.left_out
 
     def images_of(self, patient: int) -> NDArray[np.int64]:
         """Return the numbers of a patient's images."""
@@ -55,7 +65,7 @@ class PreparedPatients:
     def pixels_of(self, numbers: NDArray[np.int64]) -> Tensor:
         """Return images by their numbers.
 
-        Shapes: numbers (image,); result (image, 1, *size) float32.
+        Shapes: numbers (image,); result (image, 1, *size) or (image, feature) float32.
         """
         return torch.from_numpy(self.images[self.rows[numbers]].astype(np.float32))
 
@@ -70,7 +80,7 @@ class PreparedPatients:
 
 
 def draw_batch(study: StudySpec, patients: PreparedPatients, noise: NoiseSource, device: torch.device) -> PatientBatch:
-    """Draw a step's patients and their images, and vary the images. The batch may be empty.
+    """Draw a step's patients and their images, and vary the images (never a table's rows). The batch may be empty.
 
     Guarantee: each patient is drawn independently with the study's rate; of a drawn patient at most
         `images_per_patient` images, at random.
@@ -81,6 +91,8 @@ def draw_batch(study: StudySpec, patients: PreparedPatients, noise: NoiseSource,
         own = patients.images_of(int(patient))
         chosen.append(own[draw_images(noise.images, len(own), study.training.images_per_patient)])
     batch = patients.batch(chosen, device)
+    if study.kind == "tabular":
+        return batch
     return PatientBatch(
         augment(batch.images, study.preprocessing.augmentation, noise.augmentation), batch.targets, batch.counts
     )
@@ -94,7 +106,7 @@ def prepare_cohort(
     `read` decodes one image (by default its DICOM file). With a cache folder the pixels are kept there.
     Raises: PixelsError if an image of the cohort cannot be read any more.
     """
-    images = _cached_images(study, cohort, cache, read or _read)
+    images = _values(cohort) if study.kind == "tabular" else _cached_images(study, cohort, cache, read or _read)
     prepared: dict[Split, PreparedPatients] = {}
     start = 0
     rows: dict[str, list[int]] = {patient.key: [] for patient in cohort.patients}
@@ -106,15 +118,28 @@ def prepare_cohort(
         if not patients:
             continue
         numbers = [number for patient in patients for number in rows[patient.key]]
-        targets = [patient.label if i.label is None else i.label for patient in patients for i in patient.images]
+        targets = [_target(patient, image) for patient in patients for image in patient.images]
         prepared[split] = PreparedPatients(
             images=images,
             rows=np.array(numbers, np.int64),
             targets=np.array(targets, np.float32),
             first_image=np.cumsum([0, *(len(patient.images) for patient in patients)]),
             labels=np.array([patient.label for patient in patients], np.int64),
+            left_out=cohort.left_out.get(split, 0),
         )
     return prepared
+
+
+def _target(patient: Patient, image: ImageRef) -> float:
+    if patient.time is not None:
+        return survival_target(patient.time, event=patient.label == 1)
+    return patient.label if image.label is None else image.label
+
+
+def _values(cohort: Cohort) -> NDArray[np.float32]:
+    if cohort.values is None:
+        raise CohortError("The cohort of a tabular study has no rows.", "A new study freezes a new cohort.")
+    return cohort.values
 
 
 def _cached_images(study: StudySpec, cohort: Cohort, cache: Path | None, read: Read) -> NDArray[np.float16]:

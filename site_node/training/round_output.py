@@ -8,29 +8,11 @@ Each is a line of the table at the end; the job does not ask which.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
-from protocol.study import StudySpec
-from protocol.tensors import Weights
-from site_node.orders import WorkOrder
-from site_node.privacy.noise import NoiseSource
-from site_node.training.patients import PreparedPatients
+from site_node.training.local_round import Round, train_locally
 from site_node.training.shared_noise import noised_step
 from site_node.training.site_level import train_and_release
-from site_node.training.trainer import Report, train
-from site_node.update.steps import Payload, Rounding, difference_payload, integers_payload, update_payload
-
-
-@dataclass(frozen=True)
-class Round:
-    """All that a round's training works with."""
-
-    study: StudySpec
-    base: Weights
-    patients: PreparedPatients
-    noise: NoiseSource
-    order: WorkOrder
-    report: Report
+from site_node.update.steps import Payload, Rounding, difference_payload, integers_payload
 
 
 def round_output(training: Round) -> tuple[Payload, float | None]:
@@ -39,17 +21,7 @@ def round_output(training: Round) -> tuple[Payload, float | None]:
 
 
 def _local(training: Round) -> tuple[Payload, float | None]:
-    study, base, noise = training.study, training.base, training.noise
-    trained = train(
-        study,
-        base,
-        training.patients,
-        noise,
-        noise_multiplier=training.order.noise_multiplier,
-        round_number=training.order.round,
-        report=training.report,
-    )
-    return update_payload(study, base, trained, Rounding(training.patients.patients, noise.rounding.halves)), None
+    return difference_payload(training.study, train_locally(training), _rounding(training)), None
 
 
 def _site_level(training: Round) -> tuple[Payload, float | None]:
@@ -63,7 +35,7 @@ def _site_level(training: Round) -> tuple[Payload, float | None]:
         round_number=training.order.round,
         report=training.report,
     )
-    return difference_payload(training.study, released.update), released.uncut
+    return difference_payload(training.study, released.update, _rounding(training)), released.uncut
 
 
 def _shared_noise(training: Round) -> tuple[Payload, float | None]:
@@ -76,6 +48,11 @@ def _shared_noise(training: Round) -> tuple[Payload, float | None]:
     )
     training.report(1.0)
     return integers_payload(training.base, integers), None
+
+
+def _rounding(training: Round) -> Rounding:
+    patients, draws = training.patients.public_figure, training.noise.rounding.halves
+    return Rounding(patients, draws, training.order.round, training.state)
 
 
 _OUTPUTS: dict[str, Callable[[Round], tuple[Payload, float | None]]] = {

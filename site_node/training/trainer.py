@@ -5,7 +5,8 @@ divide by the expected number of patients, and let the optimiser follow. An empt
 alone. What depends on patients is touched by the noised sum only; everything after it is post-processing.
 Without DP the same draws make an ordinary minibatch step; the batch's mean gradient is bounded to `clip_norm`, the
 usual remedy against divergence, so that one learning rate serves a study with and without DP.
-The optimiser's state begins anew each round; the learning rate may fall over the rounds (cosine).
+What the algorithm adds to the gradient (FedProx, SCAFFOLD) holds no patient and comes after (`corrections.py`).
+The optimiser's state begins anew each round; the learning rate may change over the rounds (`protocol/schedule.py`).
 
 Source: Abadi et al. 2016, arXiv:1607.00133, Algorithm 1, with the patient as the unit; McMahan et al. 2017 (FedAvg).
 """
@@ -23,9 +24,11 @@ from protocol.tensors import Weights
 from site_node.errors import NotFiniteError, OrderError, TooFewPatientsError
 from site_node.privacy.clipping import PatientBatch, clipped_sum_of_batch
 from site_node.privacy.noise import NoiseSource, add_gaussian_noise, clipping_reserve
+from site_node.training.corrections import Correction, proximal
 from site_node.training.networks import build_network, images_at_once, load_into, weights_of
 from site_node.training.objectives import loss_of
 from site_node.training.patients import PreparedPatients, draw_batch
+from site_node.training.processes import ALONE, Together
 
 PLAIN_IMAGES_AT_ONCE = 256
 Report = Callable[[float], None]
@@ -40,13 +43,19 @@ def train(
     *,
     noise_multiplier: float | None,
     round_number: int,
+    rate_factor: float | None = None,
+    correction: Correction | None = None,
+    together: Together = ALONE,
     report: Report = lambda fraction: None,
 ) -> Weights:
     """Take a round's steps from the base version and return the new weights.
 
+    `rate_factor` is what the round's learning rate is multiplied by at this site (`site_rates`); None: by nothing.
+    `correction` is what is added to each gradient; None: what the study's own terms ask for (FedProx or nothing).
+    `together` is this process's place among those that train the round, all with the same arguments.
     Guarantee: with DP, each of exactly `local_steps` steps is a Poisson-sampled Gaussian mechanism with the study's
         sampling rate and this noise multiplier, whatever the drawn patients are. Deterministic for the noise source on
-        one machine with one number of threads.
+        one machine with one number of threads and processes.
     Raises: OrderError if study and order disagree about noise; TooFewPatientsError without patients; NotFiniteError
         if training diverged; BaseUnavailableError if the base does not fit.
     """
@@ -54,16 +63,18 @@ def train(
     device = chosen_device()
     network = build_network(study).to(device).train()
     load_into(network, base)
-    optimizer = _optimizer(study, network, round_number)
-    expected = study.training.sampling_rate * patients.patients
-    for step in range(study.training.local_steps):
-        batch = draw_batch(study, patients, noise, device)
+    rate = learning_rate_of(study, round_number) * (1.0 if rate_factor is None else rate_factor)
+    optimizer = _optimizer(study, network, rate)
+    added = (proximal(study, base) if correction is None else correction).on(network)
+    expected = study.training.sampling_rate * patients.public_figure
+    for step in range(study.local_steps):
+        batch = together.share_of(draw_batch(study, patients, noise, device))
         if noise_multiplier is None:
-            gradient = _plain_gradient(study, network, batch, expected)
+            gradient = _plain_gradient(study, network, batch, expected, together)
         else:
-            gradient = _private_gradient(study, network, batch, noise, noise_multiplier).div_(expected)
-        _follow(network, optimizer, gradient)
-        report((step + 1) / study.training.local_steps)
+            gradient = _private_gradient(study, network, batch, noise, noise_multiplier, together).div_(expected)
+        _follow(network, optimizer, added.added_to(gradient, network))
+        report((step + 1) / study.local_steps)
     trained = weights_of(network)
     if not all(np.isfinite(array).all() for array in trained.values()):
         raise NotFiniteError("Training diverged: the weights are not finite.", "Lower training.learning_rate.")
@@ -88,39 +99,56 @@ def _noises_steps(study: StudySpec) -> bool:
     return study.privacy.epsilon is not None and study.privacy.mechanism == "dp-sgd"
 
 
-def _optimizer(study: StudySpec, network: nn.Module, round_number: int) -> torch.optim.Optimizer:
+def _optimizer(study: StudySpec, network: nn.Module, rate: float) -> torch.optim.Optimizer:
     terms = study.training
-    rate = learning_rate_of(study, round_number)
     if terms.optimizer == "adam":
         return torch.optim.Adam(network.parameters(), lr=rate, weight_decay=terms.weight_decay)
     return torch.optim.SGD(network.parameters(), lr=rate, momentum=terms.momentum, weight_decay=terms.weight_decay)
 
 
 def _private_gradient(
-    study: StudySpec, network: nn.Module, batch: PatientBatch, noise: NoiseSource, noise_multiplier: float
+    study: StudySpec,
+    network: nn.Module,
+    batch: PatientBatch,
+    noise: NoiseSource,
+    noise_multiplier: float,
+    together: Together,
 ) -> Tensor:
     """Return the noised sum of clipped patient gradients: the only thing that training learns about patients."""
     clip_norm, at_once = study.privacy.clip_norm, images_at_once(study)
     deviation = noise_multiplier * clip_norm
     parameters = sum(parameter.numel() for parameter in network.parameters())
     bound = clip_norm - clipping_reserve(deviation, parameters)
-    total = clipped_sum_of_batch(network, loss_of(study), batch, bound, images_at_once=at_once)
-    values = total.cpu().numpy()
-    add_gaussian_noise(values, deviation, noise.gradients, out=values)
-    return torch.from_numpy(values).to(total.device, torch.float32)
+    part = clipped_sum_of_batch(network, loss_of(study), batch, bound, images_at_once=at_once)
+    total = together.summed(part)
+
+    def noised() -> Tensor:
+        values = total.cpu().numpy()
+        add_gaussian_noise(values, deviation, noise.gradients, out=values)
+        return torch.from_numpy(values).to(total.device, torch.float32)
+
+    return together.told(noised, like=total)
 
 
-def _plain_gradient(study: StudySpec, network: nn.Module, batch: PatientBatch, expected: float) -> Tensor:
+def _plain_gradient(
+    study: StudySpec, network: nn.Module, batch: PatientBatch, expected: float, together: Together
+) -> Tensor:
     parameters = list(network.parameters())
     total = torch.zeros(sum(p.numel() for p in parameters), device=parameters[0].device)
     loss = loss_of(study)
-    for chunk in batch.chunks(PLAIN_IMAGES_AT_ONCE):
+    # Cox's loss compares all patients of a step with each other, so that its batch stays whole.
+    at_once = max(1, len(batch.images)) if study.is_survival else PLAIN_IMAGES_AT_ONCE
+    for chunk in batch.chunks(at_once):
         weights = torch.repeat_interleave(1.0 / chunk.counts, chunk.counts)
         objective = (loss(network(chunk.images).squeeze(1), chunk.targets) * weights).sum()
         total += torch.cat([g.flatten() for g in torch.autograd.grad(objective, parameters)])
-    mean = total / expected
-    norm = float(torch.linalg.vector_norm(mean))
-    return mean * min(1.0, study.privacy.clip_norm / norm) if norm > 0 else mean
+    mean = together.summed(total) / expected
+
+    def bounded() -> Tensor:
+        norm = float(torch.linalg.vector_norm(mean))
+        return mean * min(1.0, study.privacy.clip_norm / norm) if norm > 0 else mean
+
+    return together.told(bounded, like=mean)
 
 
 def _follow(network: nn.Module, optimizer: torch.optim.Optimizer, gradient: Tensor) -> None:

@@ -1,33 +1,44 @@
 """The steps that an update takes before it is handed over, as one list; the hub undoes them in reverse.
 
     difference   new weights - base weights (an update); for version 0 there is no base: `weights`
-    zstandard    lossless compression, if the study says so
-    quantised    bounded integers instead of floats, if the sum is to be made under masks (`quantised.py`)
-    gradient     the clipped sum of one step over the drawn patients, instead of a difference, and
-    skellam      its integers with this site's share of the noise, if the sum is to carry the noise (`shared-noise`)
+    gradient     the clipped sum of one step over the drawn patients, instead of a difference
+    top-k, random-k, quantise, half   fewer values, or fewer bits for each (`protocol/compression/`)
+    zstandard    lossless compression
+    quantised    bounded integers, if the sum is to be made under masks (`quantised.py`), or
+    skellam      integers with this site's share of the noise, if the sum is to carry the noise (`shared-noise`)
 
-The gate adds `masked` to the list when it masks the integers; the worker knows no mask.
+The study's `transport.upload` names those of the middle. Before them what earlier updates lost is added, if the study
+keeps it, and after them what is lost now is kept, at this site (error feedback): the *residual*. The gate adds `masked`
+to the list when it masks the integers; the worker knows no mask.
 
-Noise is no step: it came in training, before anything here. The names of the steps taken travel with the update.
+Noise is no step: it came in training, before anything here. So whatever is done here to a noised difference is
+post-processing, the residual too: it is made of differences that were ready to leave, and of nothing else.
+The names of the steps taken travel with the update.
+Source of error feedback: Stich et al. 2018, arXiv:1809.07599; Karimireddy et al. 2019, arXiv:1901.09847.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 import zstandard
 from numpy.typing import NDArray
 
-from protocol.errors import MaskingError, TensorError
-from protocol.manifest import manifest_of
+from protocol.compression.coding import decoded, encoded
+from protocol.compression.terms import keeps_residual, upload_steps, upload_terms
+from protocol.errors import CodecError, MaskingError
+from protocol.manifest import Manifest, manifest_of
 from protocol.shared_noise import RING
 from protocol.study import StudySpec
-from protocol.tensors import Weights, encode_weights
-from site_node.errors import BaseUnavailableError
-from site_node.update.quantised import Draws, quantised_bytes
+from protocol.tensors import Vector, Weights, encode_weights, flatten, unflatten
+from site_node.errors import BaseUnavailableError, NotFiniteError
+from site_node.training.local_state import LocalState
+from site_node.update.quantised import Draws, quantised
 
-Step = Literal["difference", "weights", "gradient", "zstandard", "quantised", "skellam"]
+Step = Literal[
+    "difference", "weights", "gradient", "top-k", "random-k", "quantise", "half", "zstandard", "quantised", "skellam"
+]
+RESIDUAL = "residual"
 ZSTANDARD_LEVEL = 1
 """Float noise hardly compresses; higher levels cost time and win nothing."""
 
@@ -41,39 +52,47 @@ class Payload:
     manifest_digest: str
 
 
-BytesStep = Callable[[bytes], bytes]
-BYTES_STEPS: dict[str, tuple[tuple[Step, BytesStep], ...]] = {
-    "none": (),
-    "zstandard": (("zstandard", lambda data: zstandard.ZstdCompressor(level=ZSTANDARD_LEVEL).compress(data)),),
-}
-
-
 @dataclass(frozen=True)
 class Rounding:
-    """What rounding needs beside the values: the site's public figure, and secret draws."""
+    """What the steps need beside the values: the site's public figure, secret draws, the round and the site's state."""
 
     training_patients: int
     draws: Draws
+    round: int = 0
+    state: LocalState | None = None
 
 
 def update_payload(study: StudySpec, base: Weights, trained: Weights, rounding: Rounding | None = None) -> Payload:
     """Return what a site hands over after training; `rounding` is needed where the study adds under masks.
 
-    Raises: BaseUnavailableError if base and trained weights are not of one model; TensorError if the update is not
-        finite; MaskingError if the study needs a rounding that was not given.
+    Raises: BaseUnavailableError if base and trained weights are not of one model; NotFiniteError if the update
+        is not finite; MaskingError if the study needs a rounding that was not given.
     """
     return difference_payload(study, difference(base, trained), rounding)
 
 
 def difference_payload(study: StudySpec, update: Weights, rounding: Rounding | None = None) -> Payload:
     """Return a difference of weights as it is handed over; see `update_payload`."""
-    if study.secure_aggregation.method == "none":
+    masked, steps = study.secure_aggregation.method != "none", upload_steps(study)
+    if not masked and not steps.is_coded:
         return _payload(study, update, "difference")
     _check_finite(update)
     if rounding is None:
-        raise MaskingError("An update that is added under masks is rounded first.")
-    data = quantised_bytes(study, update, rounding.training_patients, rounding.draws)
-    return Payload(data, ("difference", "quantised"), manifest_of(update).digest)
+        raise MaskingError("An update of this study is rounded first: that needs secret draws and its round.")
+    manifest = manifest_of(update)
+    vector = _with_residual(study, flatten(update, manifest), rounding)
+    if masked:
+        figures = (rounding.round, rounding.training_patients, rounding.draws)
+        data, said = quantised(study, vector, manifest, *figures)
+    else:
+        terms = upload_terms(study, manifest, rounding.round)
+        data = b"".join(encoded([vector], terms, rounding.draws))
+        said = decoded(data, terms)
+    _keep_residual(study, vector - said, manifest, rounding)
+    names = cast("tuple[Step, ...]", steps.names)
+    if masked:
+        return Payload(data, ("difference", *names, "quantised"), manifest.digest)
+    return Payload(_zstandard(data) if steps.zstandard else data, ("difference", *names), manifest.digest)
 
 
 def integers_payload(base: Weights, integers: NDArray[np.int64]) -> Payload:
@@ -98,14 +117,30 @@ def difference(base: Weights, trained: Weights) -> Weights:
 
 def _payload(study: StudySpec, tensors: Weights, first: Step) -> Payload:
     _check_finite(tensors)
-    data = encode_weights(tensors)
-    steps: list[Step] = [first]
-    for name, step in BYTES_STEPS[study.transport.compression]:
-        data = step(data)
-        steps.append(name)
-    return Payload(data, tuple(steps), manifest_of(tensors).digest)
+    data, digest = encode_weights(tensors), manifest_of(tensors).digest
+    if upload_steps(study).zstandard:
+        return Payload(_zstandard(data), (first, "zstandard"), digest)
+    return Payload(data, (first,), digest)
+
+
+def _zstandard(data: bytes) -> bytes:
+    return zstandard.ZstdCompressor(level=ZSTANDARD_LEVEL).compress(data)
+
+
+def _with_residual(study: StudySpec, vector: Vector, rounding: Rounding) -> Vector:
+    if not keeps_residual(study):
+        return vector
+    if rounding.state is None:
+        raise CodecError("Error feedback needs the site's state of the study.")
+    kept = rounding.state.before(RESIDUAL)
+    return vector if kept is None else vector + flatten(kept, manifest_of(kept))
+
+
+def _keep_residual(study: StudySpec, residual: Vector, manifest: Manifest, rounding: Rounding) -> None:
+    if keeps_residual(study) and rounding.state is not None:
+        rounding.state.keep(RESIDUAL, unflatten(residual, manifest))
 
 
 def _check_finite(tensors: Weights) -> None:
     if not all(np.isfinite(array).all() for array in tensors.values()):
-        raise TensorError("An update must be finite.")
+        raise NotFiniteError("An update must be finite.", "The study should lower its learning rate.")

@@ -27,7 +27,6 @@ from protocol.homomorphic.scheme import KeySecret, SecretKeyCipher
 from site_node.governance.encryption import decrypted_sum, encrypted
 
 FLOAT32_BYTES = 4
-WINDOW_VALUES = 1 << 20
 
 
 def plain_values(site: int, form: CiphertextForm) -> Values:

@@ -65,7 +65,7 @@ def study_of(sites: int, rounds: int) -> StudySpec:
             "strategy": {"weighting": "equal"},
             "participants": {"minimum_sites": sites, "quorum": 1.0},
             "privacy": {"epsilon": None},
-            "transport": {"compression": "none"},
+            "transport": {"upload": []},
             "evaluation": {"splits": ["test"], "every": rounds},
         }
     )

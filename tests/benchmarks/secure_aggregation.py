@@ -39,17 +39,18 @@ from hub.services import Services, open_services
 from hub.settings import Settings, write_settings
 from hub.storage import round_stores, stores
 from hub.storage.migrate import upgrade
+from protocol.manifest import manifest_of
 from protocol.messages import Reason
 from protocol.secure_aggregation.fixed_point import dequantise
 from protocol.secure_aggregation.vector import vector_terms
 from protocol.study import StudySpec
-from protocol.tensors import Weights, decode_weights
+from protocol.tensors import Weights, decode_weights, flatten
 from site_node.candidate import Candidate, write_candidate
 from site_node.governance.masking_records import masked_round, masking_mail
 from site_node.governance.records import open_records
 from site_node.orders import read_order
 from site_node.privacy.noise import NoiseSource
-from site_node.update.quantised import quantised_bytes
+from site_node.update.quantised import quantised
 from tests.fakes.handing_site import ROUNDING_KEY, HandingSite, masked_study, random_weights
 
 ROOT = Path(__file__).parents[2]
@@ -216,7 +217,8 @@ def masked_facts(run: Run, services: Services, study: StudySpec) -> tuple[float,
                 draws = NoiseSource(ROUNDING_KEY, task.digest, task.site).rounding.halves
                 base = base_of(run.params)["w"]
                 difference = {"w": (base + update_of(place, run.params)["w"]) - base}
-                words = quantised_bytes(study, difference, patients_at(place), draws)
+                manifest = manifest_of(difference)
+                words, _ = quantised(study, flatten(difference, manifest), manifest, number, patients_at(place), draws)
                 total += terms.ring.decode(terms.ring.from_bytes(words))
                 weights += terms.weight_of(patients_at(place))
             before, after = (_version(services, session, study, n) for n in (number - 1, number))

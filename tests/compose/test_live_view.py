@@ -19,6 +19,7 @@ def site(name: str, state: str = "accepted", **more: Any) -> dict[str, Any]:
         "reason": None,
         "patients": 100,
         "epsilon": 2.5,
+        "update_bytes": 1_400_000,
         "bytes_up": 1_500_000,
         "bytes_down": 2_000,
         "metrics": metrics(0.75),

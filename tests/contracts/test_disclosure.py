@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import pytest
 from pydantic import BaseModel, Field
 
+from protocol.concordance import PairCounts
 from protocol.disclosure import DISCLOSURES, NOT_COVERED, REMARKS, Cover, cover_of
 from protocol.message import Message
 from protocol.messages import HUB_TO_SITE, SITE_TO_HUB, Enrolment
@@ -97,7 +98,10 @@ def test_only_scores_of_held_out_patients_are_counts_of_patients() -> None:
         (kind, path) for kind, fields in DISCLOSURES.items() for path, c in fields.items() if c is Cover.HELD_OUT
     }
     assert {kind for kind, _ in measured} == {"EvaluationReport"}
-    assert {path.split(".")[-1] for _, path in measured} <= set(ScoreHistograms.model_fields)
+    assert {path.split(".")[-1] for _, path in measured} <= {
+        *ScoreHistograms.model_fields,
+        *PairCounts.model_fields,
+    }
 
 
 def test_the_walk_finds_what_lies_deep_and_the_table_would_miss_it() -> None:

@@ -37,6 +37,10 @@ class FakeHub:
     now: float = field(default_factory=time.time)
     url: str = ""
     empty: bool = False
+    unit: str = "patient"
+    failed_round: str = ""
+    """Why the newest round of each study failed, for all hospitals alike."""
+    terms: dict[str, Any] = field(default_factory=dict)
     audit_problem: str | None = None
     revoked: set[str] = field(default_factory=set)
     decisions: list[dict[str, Any]] = field(default_factory=list)
@@ -46,7 +50,10 @@ class FakeHub:
     people: list[dict[str, Any]] = field(default_factory=list)
 
     def studies(self) -> list[dict[str, Any]]:
-        return [] if self.empty else [*data.studies(self.now), *self.proposed]
+        known = [] if self.empty else [*data.studies(self.now), *self.proposed]
+        privacy = [{**study["privacy"], "unit": self.unit} for study in known]
+        terms = [{**study["study"], **self.terms} for study in known]
+        return [{**s, "privacy": p, "study": t} for s, p, t in zip(known, privacy, terms, strict=True)]
 
     def study(self, digest: str) -> dict[str, Any]:
         for study in self.studies():
@@ -206,7 +213,11 @@ def _add_models(app: FastAPI, hub: FakeHub) -> None:
     @app.get("/v1/studies/{digest}/rounds")
     async def rounds(request: Request, digest: str) -> list[dict[str, Any]]:
         _person(request, hub)
-        return data.rounds(hub.study(digest), hub.now)
+        found = data.rounds(hub.study(digest), hub.now)
+        if hub.failed_round and found:
+            sites = [{**site, "train_state": "cancelled", "reason": hub.failed_round} for site in found[-1]["sites"]]
+            found[-1] |= {"state": "failed", "reason": hub.failed_round, "ended_at": hub.now, "sites": sites}
+        return found
 
     @app.get("/v1/studies/{digest}/versions")
     async def versions(request: Request, digest: str) -> list[dict[str, Any]]:

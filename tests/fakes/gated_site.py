@@ -73,6 +73,14 @@ BASE = encode_weights(weights(0.0))
 BASE_MANIFEST = manifest_of(weights(0.0))
 
 
+@dataclass(frozen=True)
+class Backup:
+    """What was copied of a site: the gate's database, and the files of the high-water mark."""
+
+    database: bytes
+    mark: dict[Path, bytes]
+
+
 @dataclass
 class GatedSite:
     """Drives one gate by the files that its neighbours would write and read."""
@@ -148,9 +156,9 @@ class GatedSite:
         )
         figures = CohortFigures(
             study_digest=study.digest,
-            training_patients=len(members.training),
+            training_patients=training if members.training else 0,
             training_images=2 * len(members.training),
-            held_out_patients=len(members.held_out),
+            held_out_patients=held_out if members.held_out else 0,
             manifest_digest=digest_of_bytes(b"cohort"),
             version_zero_digest=digest_of_bytes(BASE),
             members_digest=write_members(self.paths, members),
@@ -219,21 +227,29 @@ class GatedSite:
         )
         write_candidate(self.paths, candidate)
 
-    def back_up(self) -> bytes:
-        """Return a copy of the gate's database."""
+    def back_up(self) -> Backup:
+        """Return a copy of the gate's database and of the high-water mark."""
         copy = self.paths.root / "backup.sqlite"
         with closing(sqlite3.connect(copy)) as target, closing(sqlite3.connect(self.paths.gate_database)) as source:
             source.backup(target)
         data = copy.read_bytes()
         copy.unlink()
-        return data
+        return Backup(data, {path: path.read_bytes() for path in self.paths.mark.rglob("*.json")})
 
-    def restore(self, backup: bytes) -> None:
-        """Put an old copy of the gate's database back, as after a broken disk; letters in between are gone too."""
+    def restore(self, backup: Backup, *, with_mark: bool = True) -> None:
+        """Put an old copy back, as after a broken disk: of the whole site, or without the mark of the gate alone.
+
+        Letters in between are gone too.
+        """
         self.gate.close()
         for path in self.paths.gate.glob("gate.sqlite*"):
             path.unlink()
-        self.paths.gate_database.write_bytes(backup)
+        self.paths.gate_database.write_bytes(backup.database)
+        if with_mark:
+            for path in self.paths.mark.rglob("*.json"):
+                path.unlink()
+            for path, data in backup.mark.items():
+                path.write_bytes(data)
         for folder in (self.paths.inbox, self.paths.outbox, self.paths.receipts, self.paths.cohorts):
             for path in folder.iterdir():
                 if path.is_file():

@@ -30,6 +30,7 @@ from site_node.orders import WorkOrder, read_order
 from site_node.privacy.noise import NoiseSource
 from site_node.privacy.skellam import skellam_noise
 from site_node.settings import SiteSettings
+from site_node.training.local_state import LocalState
 from site_node.update.steps import Payload, Rounding, integers_payload, update_payload, weights_payload
 from tests.fakes.gated_site import HELD_OUT, patients_of
 
@@ -47,7 +48,7 @@ def masked_study(sites: int, **changes: Any) -> StudySpec:
         "rounds": 1,
         "participants": {"minimum_sites": 4, "quorum": 0.5},
         "privacy": {"epsilon": None},
-        "transport": {"compression": "none"},
+        "transport": {"upload": []},
         "secure_aggregation": {"method": "masking", "maximum_sites": max(4, sites), "maximum_weight": 100},
     }
     return parse_study({**data, **changes})
@@ -127,7 +128,8 @@ class HandingSite:
         else:
             draws = NoiseSource(ROUNDING_KEY, order.task_digest, self.name).rounding.halves
             trained = self.trained(order.round)
-            payload = update_payload(study, self.base, trained, Rounding(self.patients, draws))
+            state = LocalState(self.settings.paths.local_state, study.digest, order.round)
+            payload = update_payload(study, self.base, trained, Rounding(self.patients, draws, order.round, state))
         self.handed[order.round] = payload
         candidate = Candidate(
             task_id=task_id,

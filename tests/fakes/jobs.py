@@ -1,8 +1,11 @@
 """Jobs in place of training, for tests of what runs them. Each start leaves a mark in worker/starts."""
 
+import errno
 import os
+import signal
 import time
 
+from protocol.messages import Reason
 from site_node.candidate import Candidate, CohortFigures, write_candidate, write_cohort_figures
 from site_node.orders import read_order
 from site_node.settings import SiteSettings
@@ -38,3 +41,50 @@ def crashing(settings: SiteSettings, task_id: str) -> None:
     """End without a result."""
     _start(settings, task_id)
     os._exit(3)
+
+
+def killed(settings: SiteSettings, task_id: str) -> None:
+    """End as by the kernel, when the memory of the machine is spent."""
+    _start(settings, task_id)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def without_memory(settings: SiteSettings, task_id: str) -> None:
+    """Fail, and say that the memory was not enough."""
+    _fail(settings, task_id, Reason.OUT_OF_MEMORY)
+
+
+def without_disk(settings: SiteSettings, task_id: str) -> None:
+    """Fail, and say that the disk was full."""
+    _fail(settings, task_id, Reason.DISK_FULL)
+
+
+def without_disk_for_its_reason(settings: SiteSettings, task_id: str) -> None:
+    """Fail on a disk that has no room for a reason either."""
+    _start(settings, task_id)
+    raise OSError(errno.ENOSPC, "the disk is full")
+
+
+def diverging(settings: SiteSettings, task_id: str) -> None:
+    """Fail, and say that training diverged."""
+    _fail(settings, task_id, Reason.NOT_FINITE)
+
+
+def writing_two_megabytes(settings: SiteSettings, task_id: str) -> None:
+    """Hand over a result of two megabytes."""
+    _start(settings, task_id)
+    order = read_order(settings.paths, task_id)
+    assert order is not None
+    candidate = Candidate(task_id=task_id, task_digest=order.task_digest, kind="update", steps=["difference"])
+    write_candidate(settings.paths, candidate, bytes(2 << 20))
+
+
+def _fail(settings: SiteSettings, task_id: str, reason: Reason) -> None:
+    _start(settings, task_id)
+    order = read_order(settings.paths, task_id)
+    assert order is not None
+    if order.kind == "cohort":
+        write_cohort_figures(settings.paths, CohortFigures(study_digest=order.study_digest, problem=reason))
+        return
+    candidate = Candidate(task_id=task_id, task_digest=order.task_digest, kind="failure", reason=reason)
+    write_candidate(settings.paths, candidate)

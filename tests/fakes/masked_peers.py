@@ -30,7 +30,9 @@ from protocol.signing import SigningKey, sign
 from protocol.study import StudySpec
 from protocol.study_parts import HeldOutSplit
 from site_node.candidate import Candidate, write_candidate
+from site_node.governance.masking_records import masked_round
 from site_node.governance.peers import write_peers
+from site_node.governance.records import open_records
 from tests.fakes.gated_site import BASE_MANIFEST, GatedSite, study_of
 from tests.protocol.secure_aggregation.members import Member
 
@@ -43,7 +45,7 @@ VALUES = tuple(range(-4, 5))
 def masked_study() -> StudySpec:
     return study_of(
         participants={"minimum_sites": 4, "training_patients": 100},
-        transport={"compression": "none"},
+        transport={"upload": []},
         secure_aggregation={"method": "masking", "maximum_sites": 5, "maximum_weight": 100},
     )
 
@@ -85,6 +87,16 @@ class MaskedPeers:
     def own(self, kind: type[Message]) -> list[Any]:
         """Return what the gate sent of a kind."""
         return [message for message in self.site.sent() if isinstance(message, kind)]
+
+    def kinds_sent(self) -> list[str]:
+        """Return the kinds of all that the gate sent in the round, in order."""
+        return [kind for message in self.site.sent() if (kind := type(message).__name__) != "Approval"]
+
+    def secrets(self) -> tuple[bytes | None, bytes | None, bytes | None]:
+        """Return the gate's channel key, mask key and seed of the round; None once they are erased."""
+        known = masked_round(open_records(self.site.paths), self.study.digest, self.number, self.task_kind)
+        assert known is not None
+        return known.channel_key, known.mask_key, known.seed
 
     def keys(self, name: str) -> MaskingKeys:
         if name == OWN:

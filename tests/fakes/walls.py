@@ -78,11 +78,11 @@ def connect(one: Zone, its_address: str, other: Zone, other_address: str) -> Non
         zone.ip(f"link set {name} up")
 
 
-def missing() -> str | None:
-    """Return what keeps this process from building walls, and the remedy; None if nothing does."""
+def missing(*more: str) -> str | None:
+    """Return what keeps this process from building walls (with more programs), and the remedy; None if nothing does."""
     if os.getuid() != 0:
         return "Only root can make users and network namespaces: run `make test-all` as root, in a throw-away machine."
-    lacking = [program for program in PROGRAMS if shutil.which(program) is None]
+    lacking = [program for program in (*PROGRAMS, *more) if shutil.which(program) is None]
     if lacking:
         return f"{', '.join(lacking)} cannot be found. Run `make walls` (apt-get install iproute2 util-linux mount)."
     probe = subprocess.run(["unshare", "--net", "--mount", "true"], capture_output=True, text=True, check=False)

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from hub.aggregation.ciphertexts import summed
@@ -21,10 +20,16 @@ from site_node.errors import HubRefusedError
 from site_node.governance import decrypting, encrypted_output, masking
 from site_node.governance.spool import kept_payload
 from site_node.settings import SitePaths
-from tests.federation.masked_federation import NAMES, MaskedFederation, masked_federation
+from tests.federation.masked_federation import (
+    ALL,
+    HOUR,
+    LEFT_AFTER_LOSS,
+    PHASE_IS_OVER,
+    MaskedFederation,
+    assert_exact,
+    masked_federation,
+)
 
-HOUR = 3600.0
-ALL = NAMES[:5]
 ENCRYPTED: dict[str, Any] = {
     "secure_aggregation": {"method": "homomorphic", "maximum_sites": 5, "maximum_weight": 100, "value_bits": 8}
 }
@@ -35,11 +40,6 @@ def federation(tmp_path: Path) -> Iterator[MaskedFederation]:
     with masked_federation(tmp_path, **ENCRYPTED) as opened:
         opened.propose()
         yield opened
-
-
-def assert_exact(federation: MaskedFederation, names: tuple[str, ...]) -> None:
-    assert federation.state()[0] == "completed", federation.state()
-    assert np.array_equal(federation.weights(1)["w"], federation.expected(names)["w"])
 
 
 def test_the_version_is_the_plain_sum_of_the_sites_integers_to_the_bit(federation: MaskedFederation) -> None:
@@ -84,32 +84,22 @@ def test_the_sum_is_of_weights_too_and_no_weight_is_told(federation: MaskedFeder
         assert {update.norm for update in updates} == {0.0}
 
 
-@pytest.mark.parametrize(
-    ("phase", "survivors"),
-    [
-        ("shares", ("anna", "bela", "dora", "emil")),
-        ("uploads", ("anna", "bela", "dora", "emil")),
-        ("seen", ALL),
-    ],
-)
+@pytest.mark.parametrize(("phase", "survivors"), LEFT_AFTER_LOSS.items())
 def test_a_site_lost_in_a_phase_costs_the_others_nothing_but_its_part(
     federation: MaskedFederation, phase: str, survivors: tuple[str, ...]
 ) -> None:
     federation.until(phase)
-    federation.site("clara").mute = True
-    federation.rest()
-    federation.pass_time(700.0)
-    federation.pass_time(2 * HOUR)
+    federation.lose("clara")
+    federation.outlast()
     assert_exact(federation, survivors)
 
 
 def test_a_site_that_was_to_decrypt_and_is_lost_is_made_up_for_by_the_others(federation: MaskedFederation) -> None:
     federation.until("reveals")
-    federation.site("anna").mute = True
-    federation.rest()
+    federation.lose("anna")
     assert federation.state()[0] == "running"
     assert decryptions(federation)["bela"] == "accepted"
-    federation.pass_time(700.0)
+    federation.pass_time(PHASE_IS_OVER)
     assert_exact(federation, ALL)
     found = decryptions(federation)
     assert sorted(found) == list(ALL)
@@ -118,11 +108,9 @@ def test_a_site_that_was_to_decrypt_and_is_lost_is_made_up_for_by_the_others(fed
 
 def test_with_fewer_than_two_sites_to_decrypt_the_round_fails_closed(federation: MaskedFederation) -> None:
     federation.until("reveals")
-    for name in ALL[1:]:
-        federation.site(name).mute = True
-    federation.rest()
-    federation.pass_time(700.0)
-    federation.pass_time(700.0)
+    federation.lose(*ALL[1:])
+    federation.pass_time(PHASE_IS_OVER)
+    federation.pass_time(PHASE_IS_OVER)
     state, reason = federation.state()
     assert state == "failed"
     assert "1 sites decrypted the sum; 2 are needed" in reason
@@ -152,8 +140,7 @@ def test_ciphertexts_are_given_to_nobody_but_the_sites_that_are_asked_to_decrypt
     federation: MaskedFederation,
 ) -> None:
     federation.until("reveals")
-    federation.site("anna").mute = True
-    federation.rest()
+    federation.lose("anna")
     with federation.services.reading() as session:
         updates = round_stores.updates_of_round(session, federation.study.digest, 1)
     ciphertext = updates[2].blob
@@ -198,8 +185,8 @@ def test_a_hub_that_asks_for_anything_but_the_agreed_sum_gets_nothing(
     monkeypatch.setattr(hub_decrypting, "DecryptionRequest", lying)
     federation.until("reveals")
     federation.rest()
-    federation.pass_time(700.0)
-    federation.pass_time(700.0)
+    federation.pass_time(PHASE_IS_OVER)
+    federation.pass_time(PHASE_IS_OVER)
     assert federation.state()[0] == "failed"
     assert "accepted" not in decryptions(federation).values()
     blobs = [path.stat().st_size for path in (federation.folder / "hub" / "blobs").rglob("*") if path.is_file()]
@@ -216,8 +203,8 @@ def test_a_hub_that_adds_wrongly_is_noticed_by_every_site(
 
     monkeypatch.setattr(hub_decrypting, "summed", without_the_last)
     federation.rest()
-    federation.pass_time(700.0)
-    federation.pass_time(700.0)
+    federation.pass_time(PHASE_IS_OVER)
+    federation.pass_time(PHASE_IS_OVER)
     assert federation.state()[0] == "failed"
     assert "accepted" not in decryptions(federation).values()
 
@@ -257,17 +244,17 @@ def test_a_hub_that_is_ended_in_any_phase_goes_on_where_it_was(federation: Maske
         federation.until(phase)
         federation.restart_hub()
     federation.rest()
-    federation.pass_time(700.0)
+    federation.pass_time(PHASE_IS_OVER)
     assert_exact(federation, ALL)
 
 
 def test_a_lost_order_to_add_is_given_again(federation: MaskedFederation, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as lost:  # the worker is killed before it takes the order
-        lost.setattr("hub.rounds.decrypting.enqueue_after_commit", lambda *_: None)
+        lost.setattr("hub.rounds.decrypting.order_work", lambda *_: None)
         federation.rest()
     assert federation.phase() == "reveals"
     assert decryptions(federation) == {}
-    federation.pass_time(700.0)
+    federation.pass_time(PHASE_IS_OVER)
     assert_exact(federation, ALL)
 
 

@@ -3,29 +3,32 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from hub.registry.lineage import read_lineage
-from hub.rounds.judgements import judgements_of_version
-from hub.rounds.scoring import PooledReport
 from hub.rounds.views import version_validation
-from hub.storage import round_stores, stores
+from hub.storage import stores
 from hub.storage.masking_stores import masking_messages, masking_round
-from protocol.message import Message
-from protocol.messages import EvaluationReport, parse_message
-from protocol.metrics import ScoreHistograms, geometric_variance, merge, summarise
+from protocol.messages import EvaluationReport
+from protocol.metrics import geometric_variance, merge, summarise
 from protocol.secure_aggregation.histograms import RING
 from protocol.secure_messages import MaskedHistograms, MaskingKeys
-from protocol.signing import read_unverified
-from protocol.study_parts import HeldOutSplit
-from tests.fakes.handing_site import HandingSite
-from tests.federation.masked_federation import NAMES, MaskedFederation, masked_federation
-
-HOUR = 3600.0
-ALL = NAMES[:5]
-SPLITS: tuple[HeldOutSplit, ...] = ("test", "validation")
+from tests.federation.masked_federation import (
+    ALL,
+    HOUR,
+    LEFT_AFTER_LOSS,
+    PHASE_IS_OVER,
+    SPLITS,
+    MaskedFederation,
+    assert_pooled,
+    masked_federation,
+    opened_on,
+    plain_sum,
+    said_by,
+)
 
 
 @pytest.fixture
@@ -33,35 +36,6 @@ def federation(tmp_path: Path) -> Iterator[MaskedFederation]:
     with masked_federation(tmp_path, held_out=60) as opened:
         opened.propose()
         yield opened
-
-
-def opened_on(federation: MaskedFederation, version: int) -> PooledReport | None:
-    with federation.services.reading() as session:
-        found = judgements_of_version(session, federation.study.digest, version)
-        assert round_stores.evaluations_of_study(session, federation.study.digest) == []
-    assert all(isinstance(report, PooledReport) for report in found)
-    return next((report for report in found if isinstance(report, PooledReport)), None)
-
-
-def plain_sum(
-    federation: MaskedFederation, names: tuple[str, ...], version: int, split: HeldOutSplit
-) -> ScoreHistograms:
-    return merge([federation.site(name).counted[version][split] for name in names])
-
-
-def assert_pooled(federation: MaskedFederation, names: tuple[str, ...], version: int) -> None:
-    report = opened_on(federation, version)
-    assert report is not None, federation.rounds()[version]["reason"]
-    assert report.sites == names
-    for split in SPLITS:
-        found, expected = report.histograms[split], plain_sum(federation, names, version, split)
-        assert (found.negative, found.positive) == (expected.negative, expected.positive)
-        assert found.noise_variance == pytest.approx(expected.noise_variance)
-
-
-def said_by(site: HandingSite) -> list[Message]:
-    rows = site.gate._context.database.execute("SELECT envelope FROM envelopes ORDER BY number").fetchall()
-    return [parse_message(read_unverified(row["envelope"])) for row in rows]
 
 
 def test_every_version_is_judged_by_the_sum_of_the_sites_counts(federation: MaskedFederation) -> None:
@@ -111,24 +85,13 @@ def test_training_and_judging_of_one_round_have_keys_of_their_own(federation: Ma
         }
 
 
-@pytest.mark.parametrize(
-    ("phase", "survivors"),
-    [
-        ("keys", ("anna", "bela", "dora", "emil")),
-        ("shares", ("anna", "bela", "dora", "emil")),
-        ("uploads", ("anna", "bela", "dora", "emil")),
-        ("seen", ALL),
-        ("reveals", ALL),
-    ],
-)
+@pytest.mark.parametrize(("phase", "survivors"), LEFT_AFTER_LOSS.items())
 def test_a_site_lost_while_a_version_is_judged_leaves_the_others_sum(
     federation: MaskedFederation, phase: str, survivors: tuple[str, ...]
 ) -> None:
     federation.until_judging(1, phase)
-    federation.site("clara").mute = True
-    federation.rest()
-    federation.pass_time(700.0)
-    federation.pass_time(2 * HOUR)
+    federation.lose("clara")
+    federation.outlast()
     assert federation.state()[0] == "completed", federation.state()
     assert_pooled(federation, survivors, 1)
 
@@ -138,17 +101,13 @@ def test_below_the_threshold_the_version_stays_unjudged_and_the_study_goes_on(tm
     with masked_federation(tmp_path, held_out=60, rounds=2) as federation:
         federation.propose()
         federation.until_judging(1, phase)
-        for name in ("bela", "clara"):
-            federation.site(name).mute = True
-        federation.rest()
-        federation.pass_time(2 * HOUR if phase == "uploads" else 700.0)
+        federation.lose("bela", "clara")
+        federation.pass_time(2 * HOUR if phase == "uploads" else PHASE_IS_OVER)
         first = federation.rounds()[1]
         assert (first["state"], first["metrics"]) == ("complete", None)
         assert "4 are needed. Nothing was opened. The version stays unjudged." in first["reason"]
         assert opened_on(federation, 1) is None
-        for name in ("bela", "clara"):
-            federation.site(name).mute = False
-        federation.rest()
+        federation.find_again("bela", "clara")
         assert federation.state()[0] == "completed", federation.state()
         assert_pooled(federation, ALL, 2)
 
@@ -189,8 +148,7 @@ def test_noise_adds_up_under_the_masks_and_counts_below_zero_keep_their_sign(tmp
     with masked_federation(tmp_path, held_out=60, evaluation={"noise_epsilon": 0.5, "at_most": 2}) as federation:
         federation.propose()
         federation.until_judging(1, "uploads")
-        federation.site("dora").mute = True
-        federation.rest()
+        federation.lose("dora")
         federation.pass_time(2 * HOUR)
         left = tuple(name for name in ALL if name != "dora")
         assert federation.state()[0] == "completed", federation.state()
@@ -226,6 +184,35 @@ def test_with_fewer_than_four_judges_nothing_leaves_in_clear_and_the_round_says_
         assert [(r["metrics"], r["reason"]) for r in federation.rounds()] == [(None, reason)] * 2
         for site in federation.sites:
             assert not any(isinstance(m, EvaluationReport | MaskedHistograms) for m in said_by(site))
+
+
+CROWD_OF_SIX: dict[str, Any] = {"participants": {"minimum_sites": 8, "quorum": 0.1}}
+"""Terms of a study of eight hospitals, of which six make a crowd."""
+
+
+def test_counts_of_fewer_judges_than_the_crowd_that_was_approved_are_not_asked_for(tmp_path: Path) -> None:
+    with masked_federation(tmp_path, 8, held_out=60, **CROWD_OF_SIX) as federation:
+        for name in ("bela", "clara", "dora"):
+            federation.site(name).held_out = 0
+        federation.propose()
+        federation.rest()
+        assert federation.state()[0] == "completed", federation.state()
+        reason = "5 sites hold patients out; a sum under masks needs 6. The version stays unjudged."
+        assert [(r["metrics"], r["reason"]) for r in federation.rounds()] == [(None, reason)] * 2
+
+
+@pytest.mark.parametrize("phase", ["keys", "shares", "uploads"])
+def test_counts_of_a_crowd_that_was_not_approved_are_not_opened(tmp_path: Path, phase: str) -> None:
+    with masked_federation(tmp_path, 8, held_out=60, **CROWD_OF_SIX) as federation:
+        for name in ("gita", "hugo"):
+            federation.site(name).held_out = 0
+        federation.propose()
+        federation.until_judging(1, phase)
+        federation.lose("bela")  # five of the six judges could open their sum
+        federation.outlast()
+        assert federation.state()[0] == "completed", federation.state()
+        assert opened_on(federation, 1) is None
+        assert "6 are needed. Nothing was opened. The version stays unjudged." in federation.rounds()[1]["reason"]
 
 
 def test_the_best_version_is_chosen_by_the_pooled_counts(tmp_path: Path) -> None:

@@ -15,10 +15,16 @@ from protocol.secure_messages import MaskingKeys
 from protocol.signing import SigningKey, read_unverified
 from site_node.governance.peers import write_peers
 from tests.fakes.handing_site import HandingSite
-from tests.federation.masked_federation import NAMES, MaskedFederation, masked_federation
-
-HOUR = 3600.0
-ALL = NAMES[:5]
+from tests.federation.masked_federation import (
+    ALL,
+    HOUR,
+    LEFT_AFTER_LOSS,
+    NAMES,
+    PHASE_IS_OVER,
+    MaskedFederation,
+    assert_exact,
+    masked_federation,
+)
 
 
 @pytest.fixture
@@ -26,11 +32,6 @@ def federation(tmp_path: Path) -> Iterator[MaskedFederation]:
     with masked_federation(tmp_path) as opened:
         opened.propose()
         yield opened
-
-
-def assert_exact(federation: MaskedFederation, names: tuple[str, ...]) -> None:
-    assert federation.state()[0] == "completed", federation.state()
-    assert np.array_equal(federation.weights(1)["w"], federation.expected(names)["w"])
 
 
 def test_the_version_is_the_plain_sum_of_the_sites_integers_to_the_bit(federation: MaskedFederation) -> None:
@@ -54,24 +55,13 @@ def test_what_lies_at_the_hub_are_masked_vectors_of_half_the_size(federation: Ma
     assert sum(len(blob) == federation.terms.payload_bytes == 2012 for blob in blobs) == 5
 
 
-@pytest.mark.parametrize(
-    ("phase", "survivors"),
-    [
-        ("keys", ("anna", "bela", "dora", "emil")),
-        ("shares", ("anna", "bela", "dora", "emil")),
-        ("uploads", ("anna", "bela", "dora", "emil")),
-        ("seen", ALL),
-        ("reveals", ALL),
-    ],
-)
+@pytest.mark.parametrize(("phase", "survivors"), LEFT_AFTER_LOSS.items())
 def test_a_site_lost_in_any_phase_costs_the_others_nothing_but_its_part(
     federation: MaskedFederation, phase: str, survivors: tuple[str, ...]
 ) -> None:
     federation.until(phase)
-    federation.site("clara").mute = True
-    federation.rest()
-    federation.pass_time(700.0)
-    federation.pass_time(2 * HOUR)
+    federation.lose("clara")
+    federation.outlast()
     assert_exact(federation, survivors)
 
 
@@ -80,17 +70,14 @@ def test_two_of_eight_may_be_lost_and_three_may_not(tmp_path: Path) -> None:
         with masked_federation(tmp_path / str(len(lost)), 8) as federation:
             federation.propose()
             federation.until("uploads")
-            for name in lost:
-                federation.site(name).mute = True
-            federation.rest()
+            federation.lose(*lost)
             federation.pass_time(2 * HOUR)
             if completes:
                 assert_exact(federation, tuple(name for name in NAMES if name not in lost))
             else:
                 assert federation.state()[0] == "running"  # below the threshold the round stays open: they may return
                 assert federation.phase() == "uploads"
-                federation.site("bela").mute = False
-                federation.rest()
+                federation.find_again("bela")
                 assert_exact(federation, tuple(name for name in NAMES if name not in ("dora", "hugo")))
 
 
@@ -101,10 +88,8 @@ def test_a_crowd_below_the_one_that_was_approved_is_not_opened_by_the_hub_either
         with masked_federation(tmp_path / str(len(lost)), 8, **terms) as federation:
             federation.propose()
             federation.until(phase)
-            for name in lost:
-                federation.site(name).mute = True
-            federation.rest()
-            federation.pass_time(700.0)
+            federation.lose(*lost)
+            federation.pass_time(PHASE_IS_OVER)
             if completes:
                 assert_exact(federation, tuple(name for name in NAMES if name not in lost))
             else:
@@ -116,27 +101,21 @@ def test_five_of_the_six_left_could_open_a_sum_that_counts_on_six_and_wait(tmp_p
     with masked_federation(tmp_path, 8, participants={"minimum_sites": 8, "quorum": 0.1}) as federation:
         federation.propose()
         federation.until("keys")
-        for name in ("bela", "hugo"):
-            federation.site(name).mute = True
-        federation.rest()
-        federation.clock.now += 700.0
+        federation.lose("bela", "hugo")
+        federation.clock.now += PHASE_IS_OVER
         federation.until("uploads")  # of a roster of six, whose own threshold is five
-        federation.site("dora").mute = True
-        federation.rest()
+        federation.lose("dora")
         federation.pass_time(2 * HOUR)
         assert (federation.state()[0], federation.phase()) == ("running", "uploads")
-        federation.site("dora").mute = False
-        federation.rest()
+        federation.find_again("dora")
         assert_exact(federation, tuple(name for name in NAMES if name not in ("bela", "hugo")))
 
 
 @pytest.mark.parametrize("phase", ["keys", "shares", "seen", "reveals"])
 def test_below_the_threshold_the_round_fails_closed(federation: MaskedFederation, phase: str) -> None:
     federation.until(phase)
-    for name in ("bela", "clara"):
-        federation.site(name).mute = True
-    federation.rest()
-    federation.pass_time(700.0)
+    federation.lose("bela", "clara")
+    federation.pass_time(PHASE_IS_OVER)
     state, reason = federation.state()
     assert state == "failed"
     assert "4 are needed. Nothing was opened." in reason
@@ -199,18 +178,14 @@ def test_a_failed_round_is_made_up_for_by_a_new_one_with_new_keys(tmp_path: Path
     with masked_federation(tmp_path, rounds=2, privacy={"epsilon": None, "spare_tasks": 1}) as federation:
         federation.propose()
         federation.until("seen")
-        for name in ("bela", "clara"):
-            federation.site(name).mute = True
-        federation.rest()
-        federation.pass_time(700.0)
+        federation.lose("bela", "clara")
+        federation.pass_time(PHASE_IS_OVER)
         assert [(r["number"], r["state"]) for r in federation.rounds()] == [
             (0, "complete"),
             (1, "failed"),
             (2, "training"),
         ]
-        for name in ("bela", "clara"):
-            federation.site(name).mute = False
-        federation.rest()
+        federation.find_again("bela", "clara")
         assert federation.state()[0] == "completed"
         assert [r["state"] for r in federation.rounds()] == ["complete", "failed", "complete", "complete"]
         assert np.array_equal(federation.weights(2)["w"], federation.expected(ALL, 2)["w"])
@@ -226,10 +201,8 @@ def test_without_a_spare_task_left_the_study_has_failed(tmp_path: Path) -> None:
         federation.propose()
         for number in (1, 2):
             federation.until_round(number, "shares")
-            for name in ("bela", "clara"):
-                federation.site(name).mute = True
-            federation.rest()
-            federation.pass_time(700.0)
+            federation.lose("bela", "clara")
+            federation.pass_time(PHASE_IS_OVER)
             for name in ("bela", "clara"):
                 federation.site(name).mute = False
         assert federation.state()[0] == "failed"
@@ -243,8 +216,7 @@ def keys_sent(site: HandingSite) -> list[Message]:
 
 def test_the_lineage_names_the_survivors_with_the_weight_that_the_hub_knows(federation: MaskedFederation) -> None:
     federation.until("uploads")
-    federation.site("dora").mute = True
-    federation.rest()
+    federation.lose("dora")
     federation.pass_time(2 * HOUR)
     with federation.services.reading() as session:
         lineage = read_lineage(stores.version(session, federation.study.digest, 1).lineage)

@@ -19,7 +19,7 @@ from protocol.secure_aggregation.fixed_point import dequantise
 from protocol.shared_noise import shared_noise_of
 from protocol.signing import read_unverified
 from tests.fakes.dicom import make_hospital
-from tests.federation.masked_federation import BASE, NAMES, MaskedFederation, masked_federation
+from tests.federation.masked_federation import BASE, HOUR, NAMES, PHASE_IS_OVER, MaskedFederation, masked_federation
 
 STUDY: dict[str, Any] = {
     "name": "shared",
@@ -32,7 +32,7 @@ STUDY: dict[str, Any] = {
     "rounds": 2,
     "participants": {"minimum_sites": 4, "training_patients": 80},
     "privacy": {"epsilon": 8.0, "delta": 1e-3, "mechanism": "shared-noise"},
-    "transport": {"compression": "none"},
+    "transport": {"upload": []},
     "secure_aggregation": {"method": "masking", "maximum_sites": 4, "maximum_weight": 100},
     "evaluation": {"every": 1000},
 }
@@ -120,10 +120,8 @@ def test_with_one_site_lost_the_sum_still_carries_more_than_the_noise_that_was_c
     federation: MaskedFederation, phase: str
 ) -> None:
     federation.until(phase)
-    federation.site("clara").mute = True
-    federation.rest()
-    federation.pass_time(700.0)
-    federation.pass_time(7200.0)
+    federation.lose("clara")
+    federation.outlast()
     left = tuple(name for name in SIX if name != "clara")
     assert_stepped_by(federation, left)
     terms = shared_noise_of(federation.study)
@@ -137,15 +135,12 @@ def test_with_one_site_lost_the_sum_still_carries_more_than_the_noise_that_was_c
 
 def test_four_survivors_could_open_the_sum_of_five_and_may_not(federation: MaskedFederation) -> None:
     federation.until("keys")
-    federation.site("clara").mute = True
-    federation.rest()
-    federation.clock.now += 700.0
+    federation.lose("clara")
+    federation.clock.now += PHASE_IS_OVER
     federation.until("uploads")
-    federation.site("dora").mute = True
-    federation.rest()
-    federation.pass_time(7200.0)
+    federation.lose("dora")
+    federation.pass_time(2 * HOUR)
     assert federation.state()[0] == "running"
     assert federation.phase() == "uploads"  # nothing is opened; she may return
-    federation.site("dora").mute = False
-    federation.rest()
+    federation.find_again("dora")
     assert_stepped_by(federation, tuple(name for name in SIX if name != "clara"))

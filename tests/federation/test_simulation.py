@@ -44,6 +44,14 @@ def report_of(tmp_path: Path, out: str = "out") -> dict[str, Any]:
     return report
 
 
+def test_a_network_that_no_site_knows_is_refused_before_anything_is_read(tmp_path: Path, hospitals: list[str]) -> None:
+    status, output = run(tmp_path, *hospitals, study={**STUDY, "network": {"name": "perceptron"}})
+    assert status == 1
+    assert "'perceptron' is not permitted" in output
+    assert "indexed" not in output
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_study_completes_and_its_report_says_what_happened(tmp_path: Path, hospitals: list[str]) -> None:
     status, output = run(tmp_path, *hospitals)
     assert status == 0, output
@@ -157,7 +165,7 @@ def test_a_private_study_under_masks_completes_and_the_hub_holds_no_single_updat
     study = STUDY | {
         "rounds": 1,
         "participants": {"training_patients": 40, "minimum_sites": 4},
-        "transport": {"compression": "none"},
+        "transport": {"upload": []},
         "secure_aggregation": {"method": "masking", "maximum_sites": 4, "maximum_weight": 20},
     }
     status, output = run(tmp_path, *sites, study=study)

@@ -1,7 +1,7 @@
 """Site-level privacy in a whole federation of small hospitals, and the length that follows their updates."""
 
 import sqlite3
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -66,7 +66,7 @@ def test_ten_hospitals_run_and_every_length_follows_from_the_bits_that_came(tmp_
         rows = database.execute("SELECT round, notice FROM updates WHERE round > 0").fetchall()
         versions = database.execute("SELECT lineage FROM versions ORDER BY number").fetchall()
     database.close()
-    norms = [read_lineage(lineage)["server_state"]["update_norm"] for (lineage,) in versions]
+    norms = [read_lineage(lineage)["server_state"]["numbers"]["update_norm"] for (lineage,) in versions]
     assert norms[0] == 0.1
     for number in (1, 2):
         notices = [expect(read_unverified(notice), UpdateNotice) for where, notice in rows if where == number]
@@ -122,7 +122,7 @@ def test_the_length_converges_to_the_quantile_of_the_updates(tmp_path: Path, fac
     base = initial_weights(federation.study)
     sought = federation.quantile_of_updates(base, 1)
     strategy = strategy_of(federation.study)
-    state = replace(strategy.init(federation.blobs.put(encode_weights(base))), update_norm=factor * sought)
+    state = strategy.init(federation.blobs.put(encode_weights(base))).with_numbers(update_norm=factor * sought)
     lengths = []
     for number in range(1, 13):
         base = decode_weights(federation.blobs.path(state.weights))

@@ -1,13 +1,16 @@
 """Enrolment, tokens, passwords and roles: who gets in, and which sentence the others get."""
 
+import asyncio
 import re
 
 import jwt
 import pytest
 
+from hub.api.callers import Callers
 from hub.auth import coordinator
 from hub.auth.coordinator import add_person, enrol_site, invite_site, person_token, site_token
 from hub.auth.enrolment import INVITATION_SECONDS, SiteEvent, SiteState, next_site_state
+from hub.auth.identity import Caller
 from hub.auth.passwords import hash_password, password_matches
 from hub.auth.roles import PERMISSIONS, Permission, permits
 from hub.auth.tokens import PERSON_TOKEN_SECONDS, Bearer, issue_token, read_token
@@ -108,11 +111,14 @@ def test_an_enrolment_must_be_signed_by_the_identity_key_that_it_names(services:
         enrol_site(services, sign(read_unverified(honest), anna.transport))
 
 
+def caller_of(services: Services, token: str) -> Caller:
+    return asyncio.run(Callers(services).of(token))
+
+
 def test_a_site_gets_a_token_for_its_assertion(services: Services, hospitals: list[Hospital]) -> None:
     token = site_token(services, hospitals[0].assertion())
     assert (token.name, token.role) == ("anna", "site")
-    with services.reading() as session:
-        caller = coordinator.caller_of(session, services, token.access_token)
+    caller = caller_of(services, token.access_token)
     assert (caller.kind, caller.name, caller.actor) == ("site", "anna", "site:anna")
 
 
@@ -164,11 +170,10 @@ def test_an_assertion_with_another_algorithm_is_refused(services: Services, hosp
 def test_a_suspended_site_is_out_at_once(services: Services, hospitals: list[Hospital]) -> None:
     token = site_token(services, hospitals[0].assertion()).access_token
     coordinator.change_site(services, "anna", SiteEvent.SUSPEND, OPERATOR)
-    with services.reading() as session, pytest.raises(NotPermittedError, match="suspended"):
-        coordinator.caller_of(session, services, token)
+    with pytest.raises(NotPermittedError, match="suspended"):
+        caller_of(services, token)
     coordinator.change_site(services, "anna", SiteEvent.RESUME, OPERATOR)
-    with services.reading() as session:
-        assert coordinator.caller_of(session, services, token).name == "anna"
+    assert caller_of(services, token).name == "anna"
 
 
 def test_a_token_is_for_who_it_says_until_it_expires() -> None:
@@ -211,8 +216,8 @@ def test_a_wrong_name_and_a_wrong_password_get_the_same_sentence(
 def test_a_disabled_person_is_out_at_once(services: Services, people: dict[str, str]) -> None:
     token = person_token(services, "researcher", PASSWORD).access_token
     coordinator.disable_person(services, "researcher", OPERATOR)
-    with services.reading() as session, pytest.raises(AuthenticationError, match="disabled"):
-        coordinator.caller_of(session, services, token)
+    with pytest.raises(AuthenticationError, match="disabled"):
+        caller_of(services, token)
     with pytest.raises(AuthenticationError):
         person_token(services, "researcher", PASSWORD)
 

@@ -82,3 +82,26 @@ def test_a_missing_blob_is_said_to_be_missing(blobs: BlobStore) -> None:
 def test_only_a_digest_can_become_a_path(blobs: BlobStore) -> None:
     with pytest.raises(DigestError):
         blobs.path("sha256:../../etc/passwd")
+
+
+def test_several_blobs_that_grow_together_are_those_that_grow_alone(blobs: BlobStore) -> None:
+    digests = blobs.put_side_by_side([[b"a", b"x"], [b"b", b""], [b"c", b"z"]], 2)
+    assert digests == [digest_of_bytes(b"abc"), digest_of_bytes(b"xz")]
+    assert [blobs.read(digest) for digest in digests] == [b"abc", b"xz"]
+
+
+def test_of_blobs_that_grow_together_none_is_stored_unless_all_rows_came(blobs: BlobStore) -> None:
+    with pytest.raises(ValueError, match="zip"):
+        blobs.put_side_by_side([[b"a", b"x"], [b"b"]], 2)
+    assert [path for path in blobs.root.rglob("*") if path.is_file()] == []
+
+
+def test_a_file_that_was_digested_as_it_came_is_kept_without_a_second_copy(blobs: BlobStore, tmp_path: Path) -> None:
+    upload = tmp_path / "upload"
+    upload.write_bytes(b"right")
+    digest = digest_of_bytes(b"right")
+    blobs.keep(upload, digest)
+    assert blobs.read(digest) == b"right"
+    assert upload.stat().st_ino == blobs.path(digest).stat().st_ino
+    upload.unlink()
+    assert blobs.read(digest) == b"right"

@@ -43,9 +43,13 @@ def wakers(request: pytest.FixtureRequest) -> Iterator[tuple[Waker, Waker]]:
 
 async def _woken(listener: Waker, waker: Waker, woken_site: str, seconds: float) -> bool:
     with listener.listening("anna") as signal:
-        await asyncio.sleep(0.5)  # a new Redis subscription takes a moment
-        threading.Thread(target=waker.wake, args=(woken_site,)).start()
-        return await signal.wait(seconds)
+        # A new Redis subscription takes a moment, and wakes everybody when it stands.
+        await signal.wait(3.0 if isinstance(listener, RedisWaker) else 0.1)
+        waking = threading.Thread(target=waker.wake, args=(woken_site,))
+        waking.start()
+        woken = await signal.wait(seconds)
+        await asyncio.to_thread(waking.join)
+        return woken
 
 
 def test_a_reader_is_woken_from_another_thread(wakers: tuple[Waker, Waker]) -> None:
@@ -84,3 +88,12 @@ def test_a_dead_redis_stops_nobody() -> None:
 
 def test_a_hub_without_redis_has_one_waker_in_the_process() -> None:
     assert waker_for(None) is waker_for(None)
+
+
+def test_readers_look_again_when_redis_is_there_again(redis_url: str) -> None:
+    async def scene() -> bool:
+        waker = RedisWaker(redis_url)
+        with waker.listening("anna") as signal:
+            return await signal.wait(10.0)  # nobody wakes anna: it is the subscription that does
+
+    assert asyncio.run(scene())

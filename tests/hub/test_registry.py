@@ -59,7 +59,9 @@ def test_a_versions_lineage_is_signed_and_says_where_it_comes_from(services: Ser
     assert lineage["study_digest"] == study
     assert lineage["weights_digest"] == digest
     assert lineage["parents"] == [digest_of_bytes(b"parent")]
-    assert lineage["participants"] == [{"site": "anna", "weight": 40.0, "update_digest": UPDATE, "task_digest": TASK}]
+    assert lineage["participants"] == [
+        {"site": "anna", "weight": 40.0, "update_digest": UPDATE, "task_digest": TASK, "staleness": 0}
+    ]
     assert lineage["privacy"] == {"unit": "patient", "epsilon": 2.5, "delta": 1e-5}
     assert lineage["server_state"] == {"schema": "state/1"}
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from protocol.errors import MetricError
-from protocol.metrics import NOISED_BINS, ScoreHistograms, calibration_curve, merge, roc_curve, summarise
+from protocol.metrics import BINS, MASKED_BINS, NOISED_BINS, ScoreHistograms, calibration_curve, merge, roc_curve, summarise
 
 
 def exact_auc(scores: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
@@ -41,7 +41,17 @@ def test_four_patients_give_the_auc_one_counts_by_hand() -> None:
     metrics = summarise(ScoreHistograms.from_scores(np.array([0.1, 0.4, 0.35, 0.8]), np.array([0, 0, 1, 1])))
     assert metrics.auc == 0.75
     assert (metrics.patients, metrics.positives, metrics.sensitivity, metrics.specificity) == (4, 2, 0.5, 1.0)
+    assert metrics.accuracy == 0.75
     assert metrics.brier == pytest.approx((0.01 + 0.16 + 0.4225 + 0.04) / 4, abs=0.001)
+
+
+@given(st.integers(0, 10_000), st.sampled_from([BINS, MASKED_BINS, NOISED_BINS]))
+def test_accuracy_is_exact_because_0_5_is_an_edge_between_bins(seed: int, bins: int) -> None:
+    scores, labels = draw(seed, 50, 1.0)
+    accuracy = summarise(ScoreHistograms.from_scores(scores, labels, bins)).accuracy
+    assert accuracy == float(np.mean((scores >= 0.5) == labels))
+    on_the_edge = ScoreHistograms.from_scores(np.array([0.5, 0.5]), np.array([0, 1]), bins)
+    assert summarise(on_the_edge).accuracy == 0.5
 
 
 def test_the_interval_covers_the_true_auc_about_95_times_in_100() -> None:

@@ -91,3 +91,15 @@ def test_a_studys_noise_is_for_the_most_tasks_it_may_give() -> None:
     assert noise is not None
     assert epsilon_of([training_event(spec, noise, 10)], 1e-4) == pytest.approx(4.0, rel=0.02)
     assert epsilon_of([training_event(spec, noise, 5)], 1e-4) < 3.5
+
+
+@given(
+    rate=st.sampled_from([0.05, 0.3, 1.0]),
+    steps=st.integers(1, 200),
+    epsilon=st.floats(0.2, 12.0, allow_subnormal=False),
+)
+@settings(max_examples=10)
+def test_less_noise_than_the_calibrated_would_break_the_promise(rate: float, steps: int, epsilon: float) -> None:
+    noise = calibrate_noise(rate, steps, epsilon, 1e-5)
+    assert epsilon_of([gaussian(noise, steps, rate)], 1e-5) <= epsilon
+    assert epsilon_of([gaussian(noise * (1 - 2e-3), steps, rate)], 1e-5) > epsilon

@@ -9,8 +9,9 @@ from dp_accounting.rdp import RdpAccountant, compute_epsilon
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from protocol.accountants import NEIGHBOURS
 from protocol.errors import AccountingError
-from protocol.privacy_accounting import NEIGHBOURS, calibrate_noise, epsilon_of, histogram_event
+from protocol.privacy_accounting import calibrate_noise, epsilon_of, histogram_event
 from protocol.privacy_events import PrivacyEvent
 from protocol.privacy_filter import (
     FREE,

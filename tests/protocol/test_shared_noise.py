@@ -23,7 +23,7 @@ def specification(**changes: dict[str, Any]) -> dict[str, Any]:
         "training": {"local_steps": 1, "sampling_rate": 0.1},
         "participants": {"minimum_sites": 10, "training_patients": 4708},
         "privacy": {"epsilon": 3.0, "mechanism": "shared-noise"},
-        "transport": {"compression": "none"},
+        "transport": {"upload": []},
         "secure_aggregation": {"method": "masking", "maximum_sites": 10, "maximum_weight": 2000},
     }
     parts["strategy"] = {}

@@ -92,9 +92,9 @@ def test_combinations_that_cannot_keep_their_promise_are_refused(changes: dict[s
 
 
 UNDER_MASKS = [
-    *((("strategy", {"name": name}), f"'{name}' compares single updates") for name in sorted(NEEDS_EACH_UPDATE)),
+    *((("strategy", {"join": name}), f"'{name}' compares single updates") for name in sorted(NEEDS_EACH_UPDATE)),
     (("strategy", {"name": "fedbuff"}), "'fedbuff' adds updates of different rounds"),
-    (("transport", {"compression": "top-k"}), "would tell where its values are"),
+    (("transport", {"upload": ["top-k:0.1"]}), "would tell where its largest values are"),
 ]
 
 
@@ -110,7 +110,7 @@ def test_what_the_hub_could_only_do_with_single_updates_is_refused_with_the_reas
 
 def test_the_reason_stands_beside_the_other_faults() -> None:
     terms = {"method": "masking", "maximum_sites": 8}
-    text = problem_of(secure_aggregation=terms, strategy={"name": "median", "averaging": 2}, rounds=0)
+    text = problem_of(secure_aggregation=terms, strategy={"join": "median", "averaging": 2}, rounds=0)
     assert "compares single updates" in text
     assert "strategy.averaging:" in text
     assert "rounds:" in text

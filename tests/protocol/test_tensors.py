@@ -17,6 +17,7 @@ from protocol.tensors import (
     norm_of,
     read_manifest,
     unflatten,
+    weights_over,
     write_weights,
 )
 
@@ -80,3 +81,20 @@ def test_another_models_weights_are_refused() -> None:
 
 def test_the_norm_is_over_all_values() -> None:
     assert norm_of({"a": np.array([3], np.float32), "b": np.array([[4]], np.float32)}) == 5.0
+
+
+def test_a_file_in_memory_is_read_without_a_copy_and_its_arrays_can_be_changed() -> None:
+    weights = {"a": np.array([[1.0, 2.0]], np.float32), "b": np.array([3.0], np.float32)}
+    data = np.frombuffer(bytearray(encode_weights(weights)), np.uint8)
+    found = weights_over(data)
+    assert {name: array.tolist() for name, array in found.items()} == {"a": [[1.0, 2.0]], "b": [3.0]}
+    assert all(np.shares_memory(array, data) for array in found.values())
+    found["b"] += 1
+    assert decode_weights(data.tobytes())["b"].tolist() == [4.0]
+
+
+@pytest.mark.parametrize("size", [0, 5, 20, -1])
+def test_a_file_in_memory_that_is_cut_off_is_refused(size: int) -> None:
+    whole = encode_weights({"a": np.array([1.0], np.float32)})
+    with pytest.raises(TensorError):
+        weights_over(np.frombuffer(bytearray(whole[:size]), np.uint8))

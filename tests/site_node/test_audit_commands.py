@@ -18,6 +18,7 @@ from site_node.cohort.index import index_folder
 from site_node.enrolment import create_site
 from site_node.privacy_audit.attacks import GradientAttack
 from site_node.privacy_audit.canaries import make_canaries
+from tests.site_node.cohort.tables import table_study
 
 ROOT = Path(__file__).parents[2]
 HOSPITAL = ROOT / "compose" / "demo" / "hospitals" / "northfield"
@@ -102,12 +103,16 @@ def test_a_sites_own_patients_are_audited_and_nothing_is_recorded(study: Path, t
 
 
 def test_faults_are_told_in_one_clear_message(study: Path, tmp_path: Path) -> None:
+    of_table = tmp_path / "table.yaml"
+    of_table.write_text(yaml.safe_dump(table_study().model_dump(mode="json", by_alias=True)))
     cases = [
         (("audit-privacy", "--epsilon", "many"), "is no number"),
         (("audit-privacy", "--epsilon", "-3"), "epsilon"),
         (("audit-privacy", str(tmp_path)), "--study STUDY.yaml"),
         (("audit-privacy", str(tmp_path), "--study", str(study)), "site.yaml is missing"),
         (("audit-privacy", "--study", str(tmp_path / "none.yaml")), "is missing"),
+        (("audit-privacy", "--study", str(of_table)), "this study has a table"),
+        (("audit-inversion", "--out", "x.png", "--study", str(of_table)), "this study has a table"),
         (("audit-inversion", "--out", "x.png", "--image", str(study)), "cannot be decoded"),
         (("audit-inversion", "--out", str(tmp_path / "no" / "x.png")), "is no folder"),
     ]

@@ -64,6 +64,17 @@ def test_a_hub_that_is_not_there_is_told_with_the_remedy(folder: str) -> None:
     assert "Traceback" not in output
 
 
+def test_enrolling_prints_the_hub_s_key_as_json_too(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = SigningKey.from_seed(b"\x07" * 32).public
+    monkeypatch.setattr("site_node.enrolment.enroll_site", lambda *_: key)
+    status, output = run("enroll", folder, "--code", "ABC", "--json")
+    assert status == 0, output
+    found = json.loads(output)
+    assert (found["hub_key"], found["fingerprint"]) == (key.text, key.key_id)
+    status, output = run("enroll", folder, "--code", "ABC")
+    assert f"Its fingerprint: {key.key_id}" in output
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

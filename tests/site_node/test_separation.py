@@ -42,7 +42,7 @@ def acting_as(user: int, action: Callable[[], object]) -> None:
 
 def own(paths: SitePaths) -> None:
     """Give the folders away as docs/operations.md says."""
-    owners: dict[int, tuple[Path, ...]] = {GATE: (paths.gate, paths.verdicts, paths.outbox, paths.orders)}
+    owners: dict[int, tuple[Path, ...]] = {GATE: (paths.gate, paths.mark, paths.verdicts, paths.outbox, paths.orders)}
     owners |= {WORKER: (paths.worker, paths.handover), AGENT: (paths.agent, paths.inbox, paths.receipts)}
     jobs = (paths.worker, paths.handover, paths.orders)
     for path in (paths.root, *sorted(paths.root.rglob("*"))):
@@ -75,7 +75,7 @@ def _rehearse(folder: Path) -> None:
 def test_init_makes_folders_that_hand_their_group_on(tmp_path: Path) -> None:
     paths = GatedSite.make(tmp_path).paths
     modes = {path: stat.S_IMODE(path.stat().st_mode) for path in paths.folders() if path != paths.logs}
-    private = {paths.gate, paths.gate_payloads, paths.agent, paths.partial}
+    private = {paths.gate, paths.gate_payloads, paths.mark, paths.mark_of_charges, paths.agent, paths.partial}
     private |= {paths.worker, paths.cache, paths.worker_receipts}
     taken = {paths.handover, paths.candidates, paths.cohorts, paths.progress, paths.receipts}
     assert {path for path, mode in modes.items() if mode == 0o2700} == private

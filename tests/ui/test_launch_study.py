@@ -32,6 +32,34 @@ def test_switching_privacy_off_is_said(open_page: OpenPage) -> None:
     assert "epsilon: null" in text_of(app)
 
 
+def test_choosing_masks_brings_out_what_they_need_and_leads_to_a_study_that_the_hub_takes(open_page: OpenPage) -> None:
+    app = open_page("ada", "launch_study")
+    app.selectbox(key="field-secure_aggregation.method").select("masking").run()
+    assert "secure_aggregation.maximum_sites: required" in text_of(app)
+    brought_out = [number.key for number in app.number_input if number.key not in inside_expanders(app)]
+    assert {"field-secure_aggregation.maximum_sites", "field-secure_aggregation.maximum_weight"} <= set(brought_out)
+    app.number_input(key="field-secure_aggregation.maximum_sites").set_value(8).run()
+    app.number_input(key="field-secure_aggregation.maximum_weight").set_value(500).run()
+    app.number_input(key="field-participants.minimum_sites").set_value(4).run()
+    app.multiselect(key="field-transport.upload").set_value([]).run()
+    assert not app.exception
+    assert [button.label for button in app.button] == ["Propose to 4 hospitals"]
+
+
+def inside_expanders(app: AppTest) -> list[str | None]:
+    return [number.key for expander in app.expander for number in expander.number_input]
+
+
+def test_a_site_level_study_promises_it_to_hospitals(open_page: OpenPage) -> None:
+    app = open_page("ada", "launch_study")
+    app.selectbox(key="field-privacy.mechanism").select("site-level").run()
+    app.selectbox(key="field-privacy.unit").select("site").run()
+    app.selectbox(key="field-strategy.weighting").select("equal").run()
+    app.number_input(key="field-participants.minimum_sites").set_value(10).run()
+    text = text_of(app)
+    assert "whether a hospital, with all its patients, took part stays hidden" in text, text
+
+
 def test_an_illegal_study_is_refused_with_the_reason_and_cannot_be_proposed(open_page: OpenPage) -> None:
     app = open_page("ada", "launch_study")
     app.number_input(key="field-privacy.delta").set_value(0.01).run()

@@ -9,6 +9,7 @@ from tests.fakes import fake_hub_data as data
 from tests.fakes.fake_hub import ROLES, FakeHub
 from tests.ui.conftest import OpenPage, text_of
 from ui import hub_client
+from ui.wording import size
 
 READABLE = ["overview", "rounds", "validate_models", "versions", "audit"]
 OWN = {"ada": ["launch_study"], "claire": [], "otto": ["people"]}
@@ -68,6 +69,47 @@ def test_the_overview_counts_hospitals_and_studies(open_page: OpenPage) -> None:
     assert "3 of 4 hospitals online, 1 study running, 1 waiting for hospitals." in text
     assert "ε 5.66 of 8" in text
     assert "no differential privacy" in text
+
+
+def test_in_round_zero_one_hospital_is_asked_to_build_the_first_version(open_page: OpenPage) -> None:
+    history = text_of(open_page("claire", "rounds")).split("All rounds")[1]
+    first = history.split("<tr")[-1]
+    assert '<td class="num">0</td>' in first
+    assert ">1 of 1<" in first
+    assert ">3 of 3<" in history
+
+
+def test_a_card_tells_the_update_from_all_that_the_hospital_sent(open_page: OpenPage) -> None:
+    text = text_of(open_page("claire", "rounds"))
+    update, sent = round(data.WEIGHTS_BYTES * 0.92), round(data.WEIGHTS_BYTES * 0.93)
+    assert f"<dt>update</dt><dd>{size(update)}</dd>" in text
+    assert f"<dt>sent in all</dt><dd>{size(sent)}</dd>" in text
+
+
+def test_why_a_round_failed_is_said_once_and_not_as_every_hospital_s_fault(open_page: OpenPage, hub: FakeHub) -> None:
+    hub.failed_round = "5 sites sent shares of their masks; 6 are needed. Nothing was opened."
+    text = text_of(open_page("claire", "rounds"))
+    assert "northgate: 5 sites" not in text
+    assert "The round ended before its answer" in text
+    assert f"({hub.failed_round})" in text
+
+
+def test_an_epsilon_of_whole_hospitals_is_called_so(open_page: OpenPage, hub: FakeHub) -> None:
+    assert "Privacy spent, per patient" in text_of(open_page("claire", "rounds"))
+    hub.unit = "site"
+    assert "Privacy spent, per hospital" in text_of(open_page("claire", "rounds"))
+    assert '<th class="num">ε per hospital</th>' in text_of(open_page("claire", "versions"))
+
+
+def test_a_hospital_s_share_that_travelled_under_masks_is_not_guessed(open_page: OpenPage, hub: FakeHub) -> None:
+    assert "%</td>" in text_of(open_page("claire", "versions"))
+    hub.terms = {"secure_aggregation": {"method": "masking"}}
+    text = text_of(open_page("claire", "versions"))
+    assert ">hidden</td>" in text
+    assert "%</td>" not in text
+    assert "how much each weighs, the hub cannot see" in text
+    hub.terms = {"secure_aggregation": {"method": "masking"}, "strategy": {"weighting": "equal"}}
+    assert "%</td>" in text_of(open_page("claire", "versions"))
 
 
 def test_opening_a_study_from_the_overview_shows_its_rounds(open_page: OpenPage) -> None:
@@ -169,6 +211,20 @@ def test_where_counts_are_summed_under_masks_the_page_says_why_no_hospital_is_sh
     assert "holds no single hospital" in text_of(app)
     app.button_group[0].set_value("test").run()
     assert_clean(app)
+
+
+def test_figures_of_personal_models_are_called_so(open_page: OpenPage, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "Personal models" not in text_of(open_page("claire", "validate_models"))
+    shown = data.studies
+
+    def personal(now: float) -> list[dict[str, Any]]:
+        terms = {"personal": {"keep": ["normalisation"], "ditto": None, "judged": "own"}}
+        return [{**study, "study": {**study["study"], **terms}} for study in shown(now)]
+
+    monkeypatch.setattr(data, "studies", personal)
+    app = open_page("claire", "validate_models")
+    assert_clean(app)
+    assert "Personal models" in text_of(app)
 
 
 def test_versions_name_parents_and_offer_digests_to_copy(open_page: OpenPage) -> None:

@@ -76,6 +76,10 @@ def test_the_forest_has_a_row_per_hospital_and_one_for_all() -> None:
 def test_figures_are_drawn_from_nothing() -> None:
     assert charts.auc_by_round([], [], []).layout.height
     assert charts.calibration(None).layout.height
+
+
+def test_one_point_of_the_auc_stands_at_its_round_and_not_in_the_middle_of_nothing() -> None:
+    assert charts.auc_by_round([], [], []).layout.xaxis.range == (-charts.ROOM, 1 + charts.ROOM)
     assert charts.lineage([], None, []).layout.height
 
 
@@ -155,3 +159,18 @@ def test_the_audit_log_is_fetched_page_by_page(hub: FakeHub, monkeypatch: pytest
     with open_http(hub.url) as http:
         log = HubClient(http, "token-of-otto").audit()
     assert [entry.number for entry in log.entries] == [entry["number"] for entry in data.audit(hub.now)]
+
+
+def test_a_survival_study_is_drawn_by_its_concordance_without_an_interval() -> None:
+    metrics = Metrics(concordance=0.78, patients=50, positives=20)
+    assert (metrics.score, metrics.score_name) == (0.78, "Concordance")
+    figure = charts.forest(metrics, [("north", Metrics(patients=4))], ["north"])
+    assert figure.layout.xaxis.title.text == "Concordance index"
+    assert any(trace.x == (0.78,) for trace in figure.data)
+    assert "<b>0.780</b>  <span" in "".join(note.text for note in figure.layout.annotations)
+
+
+def test_a_study_of_images_is_drawn_by_its_auc() -> None:
+    metrics = Metrics(auc=0.9, auc_low=0.8, auc_high=0.95)
+    assert (metrics.score, metrics.score_name) == (0.9, "AUC")
+    assert charts.forest(metrics, [], []).layout.xaxis.title.text == "AUC (95 % interval)"

@@ -4,11 +4,13 @@ The form comes from the hub's schema; whoever prefers a file uploads or pastes Y
 at every change, so that the price stands beside the form before anybody is asked.
 """
 
+from collections.abc import Mapping
+
 import streamlit as st
 
 from ui import charts, markup
 from ui.errors import HubRefusedError, SignedOutError, UiError
-from ui.form_fields import Field, Group, groups_of, specification_of, yaml_of
+from ui.form_fields import Field, Group, groups_of, specification_of, starting_value, yaml_of
 from ui.form_widgets import draw
 from ui.live import attempt
 from ui.session import RESEARCHER, Session, require_session
@@ -44,19 +46,23 @@ def show() -> None:
 def _form(session: Session) -> str:
     groups = groups_of(session.hub.study_schema())
     values: dict[tuple[str, ...], object] = {}
+    fields = [field for group in groups for field in group.fields]
+    chosen = {field.path: st.session_state.get(field.key, starting_value(field)) for field in fields}
     for tab, group in zip(st.tabs([group.title for group in groups]), groups, strict=True):
         with tab:
-            values |= _group(group)
-    text = yaml_of(specification_of(values, tuple(field for group in groups for field in group.fields)))
+            values |= _group(group, chosen)
+    text = yaml_of(specification_of(values, tuple(fields)))
     with st.expander("This study as YAML", icon=":material/code:"):
         st.code(text, language="yaml")
     return text
 
 
-def _group(group: Group) -> dict[tuple[str, ...], object]:
+def _group(group: Group, chosen: Mapping[tuple[str, ...], object]) -> dict[tuple[str, ...], object]:
     st.html(f'<div class="wr-quiet">{group.lead}</div>')
     values = _inputs([field for field in group.fields if not field.advanced])
-    rest = [field for field in group.fields if field.advanced]
+    advanced = [field for field in group.fields if field.advanced]
+    values |= _inputs([field for field in advanced if field.needed(chosen)])
+    rest = [field for field in advanced if not field.needed(chosen)]
     if rest:
         with st.expander("More, for those who know", icon=":material/tune:"):
             values |= _inputs(rest)
@@ -138,8 +144,9 @@ def _show_price(checked: StudyCheck) -> None:
         st.html(markup.note("wait", "No differential privacy", text))
         return
     spent = checked.epsilon_by_round
+    whose = "a hospital, with all its patients," if privacy["unit"] == "site" else "a patient"
     st.html(
-        f'<p style="margin:.1rem 0 .8rem">After {plural(rounds, "round")}, whether a patient took part stays hidden '
+        f'<p style="margin:.1rem 0 .8rem">After {plural(rounds, "round")}, whether {whose} took part stays hidden '
         f"within <b>ε = {privacy['epsilon']:g}</b> at δ = {power_of_ten(privacy['delta'])}.</p>"
         + markup.tiles(
             (

@@ -10,7 +10,7 @@ from ui.live import attempt, live
 from ui.session import RESEARCHER, Session, require_session
 from ui.study_choice import auc_cell, choose_study
 from ui.views import Round, RoundSite, Study, StudySite
-from ui.wording import NONE, count, duration, epsilon, interval, number, plural, power_of_ten, size, words_of
+from ui.wording import NONE, count, duration, epsilon, interval, number, per_unit, plural, power_of_ten, size, words_of
 
 ANSWERED = {"accepted", "refused"}
 STEPS = {
@@ -98,7 +98,7 @@ def _answer_card(site: StudySite, names: list[str], silent: str) -> str:
 
 
 def _figures(study: Study, rounds: list[Round]) -> str:
-    scored = [item for item in rounds if item.metrics and item.metrics.auc is not None]
+    scored = [item for item in rounds if item.metrics and item.metrics.score is not None]
     last = scored[-1].metrics if scored else None
     spent, target = study.privacy.epsilon, study.privacy.epsilon_target
     moved = sum(item.bytes_up for item in rounds)
@@ -112,9 +112,9 @@ def _figures(study: Study, rounds: list[Round]) -> str:
     return markup.tiles(
         (
             markup.tile("Round", str(rounds[-1].number), words_of(rounds[-1].state), f"of {study.rounds_planned}"),
-            markup.tile("AUC, pooled", number(last.auc) if last else NONE, auc),
-            markup.tile("Privacy spent, per patient", "off" if target is None else f"ε {epsilon(spent or 0.0)}",
-                        private or "no differential privacy"),
+            markup.tile(f"{last.score_name if last else 'AUC'}, pooled", number(last.score) if last else NONE, auc),
+            markup.tile(f"Privacy spent, {per_unit(study.privacy.unit)}", "off" if target is None else
+                        f"ε {epsilon(spent or 0.0)}", private or "no differential privacy"),
             markup.tile("Left the hospitals", size(moved), f"{size(fetched)} fetched by them"),
         )
     )  # fmt: skip
@@ -130,14 +130,17 @@ def _who_does_what(study: Study, current: Round) -> str:
         late = duration(now - (current.deadline_at or now))
         when = f"deadline passed {late} ago; closes as soon as enough hospitals have answered"
     else:
-        when = f"closes in {duration((current.deadline_at or now) - now)} at the latest"
-    cards = [_site_card(site, names, over, current.number) for site in current.sites]
+        learned = ", by the hospitals' usual times" if current.deadline_learned else ""
+        when = f"closes in {duration((current.deadline_at or now) - now)} at the latest{learned}"
+    cards = [_site_card(site, names, over, current) for site in current.sites]
     body = markup.grid(cards) if cards else '<div class="wr-quiet">A hospital is being asked.</div>'
+    if current.reason and current.reason not in (study.reason or ""):
+        body = f'<div class="wr-quiet">{escape(current.reason)}</div>{body}'
     title = markup.section(f"Round {current.number}: {words_of(current.state)}", when)
     return f'{title}<div class="wr-under">{body}</div>'
 
 
-def _site_card(site: RoundSite, names: list[str], over: bool, number_of_round: int) -> str:
+def _site_card(site: RoundSite, names: list[str], over: bool, current: Round) -> str:
     state = site.evaluate_state or site.train_state
     late = over and state not in ANSWERED
     share = 1.0 if state == "accepted" else site.fraction or 0.0
@@ -145,14 +148,22 @@ def _site_card(site: RoundSite, names: list[str], over: bool, number_of_round: i
         [
             ("training patients", count(site.patients)),
             ("ε spent", NONE if site.epsilon is None else epsilon(site.epsilon)),
-            ("sent", size(site.bytes_up or 0)),
+            ("update", size(site.update_bytes)),
+            ("sent in all", size(site.bytes_up or 0)),
             ("fetched", size(site.bytes_down or 0)),
+            *_pace(site),
         ]
     )
     tone = "done" if state == "accepted" else "late" if late else ""
-    line = markup.ends(_doing(site, number_of_round), f"{100 * share:.0f} %")
+    line = markup.ends(_doing(site, current), f"{100 * share:.0f} %")
     sign = markup.dot(markup.colour_of(site.site, names))
     return markup.card(site.site, sign, _badge(site, state, late), line + markup.bar(share, tone) + facts)
+
+
+def _pace(site: RoundSite) -> list[tuple[str, str]]:
+    """Return what is known of a hospital's pace: its usual time, and how old the version was that it trained on."""
+    found = [] if site.usual_seconds is None else [("usually takes", duration(site.usual_seconds))]
+    return [*found, ("versions behind", str(site.staleness))] if site.staleness else found
 
 
 def _badge(site: RoundSite, state: str | None, late: bool) -> str:
@@ -163,15 +174,24 @@ def _badge(site: RoundSite, state: str | None, late: bool) -> str:
     return markup.pill(state, "done" if state == "accepted" else None)
 
 
-def _doing(site: RoundSite, number_of_round: int) -> str:
-    if site.reason:
+def _doing(site: RoundSite, current: Round) -> str:
+    if _own_reason(site, current):
         words = words_of(site.reason)
+    elif site.reason:
+        words = "the round ended before its answer"  # why, is said once, above
     elif site.evaluate_state:
         words = STEPS.get(("evaluate", site.evaluate_state), words_of(site.evaluate_state))
     else:
-        kind = "train" if number_of_round else "initialise"
+        kind = "train" if current.number else "initialise"
         words = STEPS.get((kind, site.train_state or ""), words_of(site.train_state))
+        if site.task_round is not None and site.task_round < current.number:
+            words = f"{words}, for round {site.task_round}"
     return words[:1].upper() + words[1:]
+
+
+def _own_reason(site: RoundSite, item: Round) -> bool:
+    """Tell whether a hospital's reason is its own, and not the one for which the whole round ended."""
+    return bool(site.reason) and site.reason != item.reason
 
 
 def _charts(study: Study, rounds: list[Round]) -> None:
@@ -189,7 +209,8 @@ def _charts(study: Study, rounds: list[Round]) -> None:
         st.html(markup.section("What has it cost in privacy?"))
         _epsilon_chart(study, rounds)
     with st.container(key="card-traffic"):
-        st.html(markup.section("What travelled?", "model versions to the hospitals, updates back; never an image"))
+        travelled = "versions of the model to the hospitals; updates and held-out counts back; never an image"
+        st.html(markup.section("What travelled?", travelled))
         st.plotly_chart(charts.traffic_by_round(rounds), key="traffic", config=charts.CONFIG, theme=None)
 
 
@@ -222,17 +243,24 @@ def _history(rounds: list[Round]) -> None:
         )
 
 
+def _unjudged(item: Round) -> str:
+    reason = item.reason if item.state == "complete" else ""
+    return f'{NONE} <span class="wr-quiet">{escape(reason)}</span>' if reason else NONE
+
+
 def _history_row(item: Round) -> list[str]:
     metrics = item.metrics
-    counted = sum(site.train_state == "accepted" for site in item.sites)
-    missing = [f"{site.site}: {words_of(site.reason)}" for site in item.sites if site.reason]
-    answered = f"{counted} of {len(item.sites)}" if item.sites else NONE
+    asked = [site for site in item.sites if site.train_state]  # others evaluate; in round 0 one site builds
+    counted = sum(site.train_state == "accepted" for site in asked)
+    missing = [f"{site.site}: {words_of(site.reason)}" for site in item.sites if _own_reason(site, item)]
+    missing = missing or ([item.reason] if item.reason and item.state == "failed" else [])
+    answered = f"{counted} of {len(asked)}" if asked else NONE
     if missing:
         answered += f' <span class="wr-warn" title="{escape("; ".join(missing))}">({escape(missing[0])})</span>'
     return [
         str(item.number),
         markup.pill(item.state),
-        auc_cell(metrics.auc, metrics.auc_low, metrics.auc_high) if metrics else NONE,
+        auc_cell(metrics.score, metrics.auc_low, metrics.auc_high) if metrics else _unjudged(item),
         answered,
         epsilon(item.epsilon) if item.epsilon is not None else NONE,
         size(item.bytes_up),

@@ -39,7 +39,9 @@ def _version_page(session: Session, study: Study, version: Version) -> None:
     pooled: Metrics | None = (found.pooled if found else None) or version.metrics
     if pooled is None:
         return
-    st.html(_privacy_note(pooled))
+    st.html(_privacy_note(pooled, study.privacy.epsilon_target))
+    if study.judges_personal_models:
+        st.html(markup.note("info", "Personal models", PERSONAL_MODELS))
     st.html(_figures(pooled))
     if found is not None:
         _hospitals(study, found)
@@ -47,6 +49,10 @@ def _version_page(session: Session, study: Study, version: Version) -> None:
     _decisions(session, study, version)
 
 
+PERSONAL_MODELS = (
+    "Each hospital judged its own model on its own patients: this version with what the study lets it keep. These "
+    "figures say how well the hospitals are served, not how well the version alone does elsewhere."
+)
 UNDER_MASKS = "summed under masks"
 NO_HOSPITALS = (
     "The hospitals' counts were summed under masks: this hub opened their sum and holds no single hospital's, so there "
@@ -54,15 +60,16 @@ NO_HOSPITALS = (
 )
 
 
-def _privacy_note(pooled: Metrics) -> str:
+def _privacy_note(pooled: Metrics, promised: float | None) -> str:
     if pooled.noise_epsilon is not None:
         text = (
             f"Each evaluation's histograms carry noise of ε = {pooled.noise_epsilon:g}; the figures wobble accordingly."
         )
         return markup.note("info", "Held-out patients: noised", text)
+    training = "ran without differential privacy" if promised is None else "is private to the promised ε"
     text = (
-        "Training is private to the promised ε. These figures are not noised: they are sums over patients held out of "
-        "training, and counts below five are hidden."
+        f"Training {training}. These figures are not noised: they are sums over patients held out of training, and "
+        "counts below five are hidden."
     )
     return markup.note("info", (pooled.privacy or "held-out patients: no DP").capitalize().replace("dp", "DP"), text)
 
@@ -70,13 +77,19 @@ def _privacy_note(pooled: Metrics) -> str:
 def _figures(pooled: Metrics) -> str:
     return markup.tiles(
         (
-            markup.tile("AUC", number(pooled.auc), "interval " + interval(pooled.auc_low, pooled.auc_high)),
+            markup.tile(pooled.score_name, number(pooled.score), _of_score(pooled)),
             markup.tile("Sensitivity", percent(pooled.sensitivity), "at a score of 0.5"),
             markup.tile("Specificity", percent(pooled.specificity), "at a score of 0.5"),
             markup.tile("Brier score", number(pooled.brier), f"calibration error {number(pooled.ece)}"),
             markup.tile("Held-out patients", count(pooled.patients), f"{count(pooled.positives)} with the finding"),
         )
     )
+
+
+def _of_score(pooled: Metrics) -> str:
+    if pooled.concordance is not None:
+        return "pairs of patients of one hospital in the right order"
+    return "interval " + interval(pooled.auc_low, pooled.auc_high)
 
 
 def _hospitals(study: Study, found: Validation) -> None:
@@ -87,7 +100,11 @@ def _hospitals(study: Study, found: Validation) -> None:
         st.html(markup.note("info", "Pooled figures only", NO_HOSPITALS))
     with st.container(key="card-forest"):
         title, choice = st.columns([1.6, 1], vertical_alignment="center")
-        title.html(markup.section("Does it hold everywhere?", "each hospital's own patients"))
+        title.html(
+            markup.section("Does it hold everywhere?", "each hospital's own patients")
+            if found.sites
+            else markup.section("Does it hold?", "the patients of all hospitals together")
+        )
         split = choice.segmented_control(
             "Patients", [ALL_SPLITS, *splits], default=ALL_SPLITS, required=True, label_visibility="collapsed"
         )
@@ -123,7 +140,7 @@ def _cells(metrics: Metrics) -> list[str]:
     return [
         escape(count(metrics.patients)),
         escape(count(metrics.positives)),
-        auc_cell(metrics.auc, metrics.auc_low, metrics.auc_high),
+        auc_cell(metrics.score, metrics.auc_low, metrics.auc_high),
         percent(metrics.sensitivity),
         percent(metrics.specificity),
         number(metrics.brier),

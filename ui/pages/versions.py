@@ -8,8 +8,8 @@ import streamlit as st
 from ui import charts, markup
 from ui.session import require_session
 from ui.study_choice import auc_cell, choose_study, choose_version, local_clock
-from ui.views import Study, Version
-from ui.wording import NONE, epsilon, size
+from ui.views import Study, Version, VersionParticipant
+from ui.wording import NONE, epsilon, per_unit, size
 
 
 def show() -> None:
@@ -28,7 +28,8 @@ def show() -> None:
         )
         return
     with st.container(key="card-lineage"):
-        st.html(markup.section("Lineage", "which hospital's update went into which version; larger dots weigh more"))
+        weights = "how much each weighs, the hub cannot see" if _hides_weights(study) else "larger dots weigh more"
+        st.html(markup.section("Lineage", f"which hospital's update went into which version; {weights}"))
         st.plotly_chart(
             charts.lineage(versions, study.final_version, [site.site for site in study.sites]),
             key="lineage",
@@ -43,22 +44,27 @@ def show() -> None:
 
 def _table(study: Study, versions: list[Version]) -> str:
     rows = [_row(version, version.number == study.final_version) for version in reversed(versions)]
-    columns = ["Version", "Digest", "Made", "Hospitals", "AUC, pooled", "ε per patient", "Decision"]
+    columns = ["Version", "Digest", "Made", "Hospitals", "AUC, pooled", f"ε {per_unit(study.privacy.unit)}", "Decision"]
     return markup.table(columns, rows, numeric=(0, 5))
+
+
+def _origin(version: Version) -> str:
+    """Return where a version comes from that no hospital's update is in."""
+    return "taken from an earlier version" if version.parents else "built from the seed"
 
 
 def _row(version: Version, is_final: bool) -> list[str]:
     metrics, privacy = version.metrics, version.privacy
     last = version.decisions[-1] if version.decisions else None
     final = ' <span class="wr-pill good">final</span>' if is_final else ""
-    sites = ", ".join(part.site for part in version.participants) or "built from the seed"
+    sites = ", ".join(part.site for part in version.participants) or _origin(version)
     spent = epsilon(privacy.epsilon) if privacy else NONE
     return [
         f"<b>{version.number}</b>",
         markup.digest(version.digest) + final,
         local_clock(version.created_at),
         escape(sites),
-        auc_cell(metrics.auc, metrics.auc_low, metrics.auc_high) if metrics else NONE,
+        auc_cell(metrics.score, metrics.auc_low, metrics.auc_high) if metrics else NONE,
         spent,
         f"{markup.pill(last.decision)} <span class='wr-quiet'>{escape(last.person)}</span>" if last else NONE,
     ]
@@ -81,10 +87,11 @@ def _details(study: Study, versions: list[Version]) -> None:
                     on_click="ignore",
                 )
         with right:
-            _contributions(version)
+            _contributions(version, hides_weights=_hides_weights(study))
 
 
 def _identity(study: Study, version: Version) -> str:
+    step = [] if version.server_step is None else [("hub's step", f"{version.server_step:.2f} times the mean update")]
     return markup.facts(
         [
             ("weights", markup.digest(version.digest)),
@@ -93,21 +100,40 @@ def _identity(study: Study, version: Version) -> str:
             ("study", markup.digest(study.digest)),
             ("size", size(version.weights_bytes)),
             ("round", str(version.round)),
+            *step,
         ]
     )
 
 
-def _contributions(version: Version) -> None:
+def _hides_weights(study: Study) -> bool:
+    """Tell whether a hospital's weight travelled inside its masked or encrypted update."""
+    hidden = study.study.get("secure_aggregation", {}).get("method", "none") != "none"
+    return bool(hidden and study.study.get("strategy", {}).get("weighting", "patients") == "patients")
+
+
+def _contributions(version: Version, *, hides_weights: bool) -> None:
+    if not version.participants and version.parents:
+        text = "These are the weights that the study names to start from; the hospitals approved their digest."
+        st.html(markup.note("info", "Taken from an earlier version", text))
+        return
     if not version.participants:
         text = "Any hospital can rebuild this version from the study's seed and compare the digest."
         st.html(markup.note("info", "Built from the seed", text))
         return
     whole = sum(part.weight for part in version.participants) or 1.0
     rows = [
-        [escape(part.site), f"{100 * part.weight / whole:.0f} %", markup.digest(part.update_digest)]
+        [
+            escape(part.site),
+            "hidden" if hides_weights else f"{100 * _share(part, whole):.0f} %",
+            markup.digest(part.update_digest),
+        ]
         for part in version.participants
     ]
     st.html(markup.table(["Hospital", "Share", "Update"], rows, numeric=(1,)))
+
+
+def _share(part: VersionParticipant, whole: float) -> float:
+    return part.weight / whole if part.share is None else part.share
 
 
 def _envelope_text(version: Version) -> str:

@@ -12,17 +12,20 @@ from hypothesis import strategies as st
 
 from hub.aggregation.admission import Admitted, Terms, UpdateCheck, check_announced_size
 from hub.aggregation.norm_bound import fresh_norm_bound, update_norm_bound
-from hub.aggregation.opening import expected_steps
+from hub.aggregation.opening import Bytes, expected_steps
 from hub.errors import AdmissionError
+from protocol.compression.coding import CodingTerms, decoded, encoded
+from protocol.compression.steps import parse_steps
 from protocol.digest import digest_of_bytes
 from protocol.manifest import manifest_of
 from protocol.messages import TaskKind
-from protocol.study import parse_study
-from protocol.tensors import Weights, encode_weights
+from protocol.study import StudySpec, parse_study
+from protocol.tensors import Weights, encode_weights, flatten
 from tests.hub.conftest import specification
 
 MODEL: Weights = {"a": np.array([3.0, 0.0], np.float32), "b": np.array([[4.0]], np.float32)}
 PLAIN = encode_weights(MODEL)
+STUDY = "sha256:" + "d4" * 32
 
 
 def terms(payload: bytes, *, bound: float = 100.0, known: bool = True, **changes: Any) -> Terms:
@@ -141,9 +144,117 @@ def test_sizes_are_checked_before_a_byte_is_stored(steps: list[str], announced: 
         check_announced_size(of)
 
 
+def study_sending(*steps: str, **changes: Any) -> StudySpec:
+    return parse_study(specification(transport={"upload": list(steps)}, **changes))
+
+
+MASKED: dict[str, Any] = {
+    "participants": {"minimum_sites": 4},
+    "strategy": {"weighting": "equal"},
+    "secure_aggregation": {"method": "masking", "maximum_sites": 8},
+}
+
+
 def test_the_steps_of_each_task() -> None:
-    assert expected_steps(TaskKind.INITIALISE, "none") == ["weights"]
-    assert expected_steps(TaskKind.TRAIN, "zstandard") == ["difference", "zstandard"]
+    assert expected_steps(TaskKind.INITIALISE, study_sending()) == ["weights"]
+    assert expected_steps(TaskKind.TRAIN, study_sending("zstandard")) == ["difference", "zstandard"]
+    coded = study_sending("top-k:0.1", "quantise:4", "zstandard")
+    assert expected_steps(TaskKind.TRAIN, coded) == ["difference", "top-k", "quantise", "zstandard"]
+    assert expected_steps(TaskKind.INITIALISE, coded) == ["weights", "zstandard"]  # version 0 loses nothing
+    sparse = study_sending("random-k:0.1", **MASKED)
+    assert expected_steps(TaskKind.TRAIN, sparse) == ["difference", "random-k", "quantised", "masked"]
+    assert expected_steps(TaskKind.INITIALISE, sparse) == ["weights"]
+
+
+def coded(*steps: str, number: int = 1) -> CodingTerms:
+    return CodingTerms(parse_steps(steps), manifest_of(MODEL), STUDY, number, feedback=True)
+
+
+CODED = (
+    ("top-k:0.4",),
+    ("quantise:8", "zstandard"),
+    ("random-k:0.7", "half"),
+    ("top-k:0.4", "quantise:4", "zstandard"),
+)
+
+
+def coded_bytes(of: CodingTerms) -> bytes:
+    data = b"".join(encoded([flatten(MODEL, manifest_of(MODEL))], of))
+    return zstandard.compress(data) if of.steps.zstandard else data
+
+
+def coded_terms(payload: bytes, of: CodingTerms, **changes: Any) -> Terms:
+    return terms(payload, steps=["difference", *of.steps.names], coding=of, **changes)
+
+
+@given(st.sampled_from(CODED), st.integers(1, 60))
+def test_a_coded_update_is_stored_as_the_weights_file_it_stands_for(steps: tuple[str, ...], piece: int) -> None:
+    of = coded(*steps)
+    payload = coded_bytes(of)
+    check_announced_size(coded_terms(payload, of))
+    admitted, opened = checked(payload, coded_terms(payload, of), piece)
+    values = decoded(b"".join(encoded([flatten(MODEL, manifest_of(MODEL))], of)), of)
+    assert opened == manifest_of(MODEL).header + values.tobytes()
+    assert admitted.digest == digest_of_bytes(opened)
+    assert admitted.norm == pytest.approx(float(np.linalg.norm(values)))
+
+
+@given(st.sampled_from(CODED), st.integers(0, 1 << 20))
+def test_a_coded_update_that_is_cut_off_or_goes_on_is_refused(steps: tuple[str, ...], length: int) -> None:
+    of = coded(*steps)
+    payload = coded_bytes(of)
+    for other in (payload[: length % len(payload)], payload + b"\0"):
+        with pytest.raises(AdmissionError):
+            checked(other, coded_terms(other, of))
+
+
+@given(st.sampled_from(CODED), st.binary(max_size=80))
+def test_any_bytes_are_refused_or_open_to_finite_values_of_the_model(steps: tuple[str, ...], data: bytes) -> None:
+    of = coded(*steps)
+    payload = zstandard.compress(data) if of.steps.zstandard else data
+    try:
+        _, opened = checked(payload, coded_terms(payload, of, bound=1e30))
+    except AdmissionError:
+        return
+    assert len(opened) == manifest_of(MODEL).payload_bytes
+    assert np.isfinite(np.frombuffer(opened[len(manifest_of(MODEL).header) :], "<f4")).all()
+
+
+def test_a_coded_update_above_the_norm_is_refused() -> None:
+    of = coded("quantise:8")
+    payload = coded_bytes(of)
+    with pytest.raises(AdmissionError, match="norm is above"):
+        checked(payload, coded_terms(payload, of, bound=1.0))
+
+
+def test_more_bytes_than_the_steps_can_make_are_refused_before_the_first() -> None:
+    of = coded("quantise:8")
+    with pytest.raises(AdmissionError, match="at most"):
+        check_announced_size(coded_terms(bytes(of.most_bytes + 1), of))
+    squeezed = coded("quantise:8", "zstandard")
+    check_announced_size(coded_terms(bytes(of.most_bytes + 1), squeezed))
+    with pytest.raises(AdmissionError, match="at most"):
+        check_announced_size(coded_terms(bytes(of.most_bytes + (80 << 10)), squeezed))
+
+
+def test_a_coded_update_that_swells_a_thousandfold_costs_one_block_of_memory() -> None:
+    large: Weights = {"a": np.zeros(16 << 20, np.float32)}
+    of = CodingTerms(parse_steps(["top-k:0.0001", "zstandard"]), manifest_of(large), STUDY, 1, feedback=True)
+    payload = zstandard.compress(b"".join(encoded([large["a"]], of)))
+    manifest = manifest_of(large)
+    check = UpdateCheck(coded_terms(payload, of, manifest=manifest, manifest_digest=manifest.digest), Nowhere())
+    tracemalloc.start()
+    check.write(payload)
+    check.finish()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(payload) * 1000 < manifest.payload_bytes
+    assert peak < 8 << 20
+
+
+class Nowhere:
+    def write(self, data: Bytes, /) -> int:
+        return len(data)
 
 
 def test_the_norm_bound_leaves_room_for_the_noise_of_the_terms() -> None:

@@ -11,9 +11,13 @@ from numpy.typing import NDArray
 
 from hub.aggregation.choosing import strategy_of
 from hub.aggregation.chunks import side_by_side, squared_norm
+from hub.aggregation.composed import Composed
 from hub.aggregation.fedavg import FedAvg
+from hub.aggregation.iterate_mean import ExponentialMean
+from hub.aggregation.joining import Mean
 from hub.aggregation.strategy import CountedUpdate, ServerState
 from hub.aggregation.weighted_mean import weighted_mean
+from hub.aggregation.weighting import AsSent
 from hub.errors import AggregationError
 from hub.registry.blobs import BlobStore
 from protocol.manifest import manifest_of
@@ -25,6 +29,10 @@ from tests.hub.conftest import specification
 @pytest.fixture
 def blobs(tmp_path: Path) -> BlobStore:
     return BlobStore(tmp_path / "blobs")
+
+
+def fedavg(learning_rate: float = 1.0, averaging: float = 0.0) -> Composed:
+    return Composed(Mean(AsSent()), FedAvg(learning_rate), ExponentialMean(averaging) if averaging else None)
 
 
 def model(*values: float) -> Weights:
@@ -44,20 +52,20 @@ def values_of(blobs: BlobStore, digest: str) -> list[float]:
 
 
 def test_the_weighted_mean_is_added_to_the_base(blobs: BlobStore) -> None:
-    state = FedAvg().init(put(blobs, 10.0, 20.0))
-    after = FedAvg().apply(state, counted(blobs, (1.0, (1.0, 0.0)), (3.0, (5.0, 4.0))), blobs)
+    state = fedavg().init(put(blobs, 10.0, 20.0))
+    after = fedavg().apply(state, counted(blobs, (1.0, (1.0, 0.0)), (3.0, (5.0, 4.0))), blobs)
     assert values_of(blobs, after.released) == [14.0, 23.0]
     assert after == ServerState(step=1, weights=after.released)
 
 
 def test_the_learning_rate_scales_the_step(blobs: BlobStore) -> None:
-    strategy = FedAvg(learning_rate=0.5)
+    strategy = fedavg(learning_rate=0.5)
     after = strategy.apply(strategy.init(put(blobs, 1.0)), counted(blobs, (2.0, (4.0,))), blobs)
     assert values_of(blobs, after.released) == [3.0]
 
 
 def test_the_exponential_mean_forgets_version_zero(blobs: BlobStore) -> None:
-    strategy = FedAvg(averaging=0.5)
+    strategy = fedavg(averaging=0.5)
     state = strategy.init(put(blobs, 100.0))
     released = []
     for step in (-96.0, 8.0, 8.0):  # weights 4, 12, 20
@@ -69,32 +77,38 @@ def test_the_exponential_mean_forgets_version_zero(blobs: BlobStore) -> None:
 
 
 def test_the_state_survives_its_document() -> None:
-    state = ServerState(step=3, weights="sha256:" + "a" * 64, mean="sha256:" + "b" * 64)
+    state = ServerState(3, "sha256:" + "a" * 64, {"mean": "sha256:" + "b" * 64, "momentum": "x"}, {"server_step": 2.5})
     assert ServerState.from_document(state.document()) == state
 
 
+def test_a_state_of_the_first_form_is_still_read() -> None:
+    written = {"schema": "wardround.server-state/1", "step": 2, "weights": "w", "mean": "m", "update_norm": 0.5}
+    assert ServerState.from_document(written) == ServerState(2, "w", {"mean": "m"}, {"update_norm": 0.5})
+    assert ServerState.from_document({**written, "mean": None, "update_norm": None}) == ServerState(2, "w")
+
+
 def test_applying_again_gives_the_same_blobs(blobs: BlobStore) -> None:
-    strategy = FedAvg(learning_rate=0.7, averaging=0.9)
-    state = ServerState(step=4, weights=put(blobs, 0.1, 0.2), mean=put(blobs, 0.3, 0.3))
+    strategy = fedavg(learning_rate=0.7, averaging=0.9)
+    state = ServerState(4, put(blobs, 0.1, 0.2), {"mean": put(blobs, 0.3, 0.3)})
     updates = counted(blobs, (3.0, (0.1, 1e-9)), (5.0, (1e9, -0.1)))
     assert strategy.apply(state, updates, blobs) == strategy.apply(state, updates, blobs)
 
 
 def test_no_update_makes_no_version(blobs: BlobStore) -> None:
     with pytest.raises(AggregationError):
-        FedAvg().apply(FedAvg().init(put(blobs, 1.0)), [], blobs)
+        fedavg().apply(fedavg().init(put(blobs, 1.0)), [], blobs)
 
 
 def test_a_version_that_is_not_finite_is_never_made(blobs: BlobStore) -> None:
-    state = FedAvg().init(put(blobs, 3e38))
+    state = fedavg().init(put(blobs, 3e38))
     with pytest.raises(AggregationError, match="finite"):
-        FedAvg().apply(state, counted(blobs, (1.0, (3e38,))), blobs)
+        fedavg().apply(state, counted(blobs, (1.0, (3e38,))), blobs)
 
 
 def test_blobs_of_another_model_are_not_summed(blobs: BlobStore) -> None:
-    state = FedAvg().init(put(blobs, 1.0, 2.0))
+    state = fedavg().init(put(blobs, 1.0, 2.0))
     with pytest.raises(AggregationError, match="manifest"):
-        FedAvg().apply(state, counted(blobs, (1.0, (1.0,))), blobs)
+        fedavg().apply(state, counted(blobs, (1.0, (1.0,))), blobs)
 
 
 @pytest.mark.parametrize("weights", [[1.0], [0.0, 0.0]])
@@ -105,7 +119,7 @@ def test_weights_must_fit_the_updates(weights: list[float]) -> None:
 
 def test_a_study_chooses_its_strategy() -> None:
     study = parse_study(specification(strategy={"learning_rate": 0.5, "averaging": 0.25}))
-    assert strategy_of(study) == FedAvg(learning_rate=0.5, averaging=0.25)
+    assert strategy_of(study) == fedavg(learning_rate=0.5, averaging=0.25)
 
 
 @given(

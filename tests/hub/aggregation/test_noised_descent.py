@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from hub.aggregation.choosing import strategy_of
+from hub.aggregation.composed import Composed
 from hub.aggregation.noised_descent import NoisedDescent
 from hub.aggregation.strategy import CountedUpdate, ServerState
 from hub.aggregation.unmasking import store_opened_mean
@@ -33,7 +34,8 @@ def values_of(blobs: BlobStore, digest: str) -> list[float]:
 def steps(blobs: BlobStore, averaging: float = 0.0, **training: object) -> list[ServerState]:
     study = parse_study(specification(training={"learning_rate": 0.5, **training}, strategy={"averaging": averaging}))
     strategy = strategy_of(study)
-    assert isinstance(strategy, NoisedDescent)
+    assert isinstance(strategy, Composed)
+    assert isinstance(strategy.joining, NoisedDescent)
     states = [strategy.init(put(blobs, 10.0, 20.0))]
     gradient = CountedUpdate("all", put(blobs, 4.0, -2.0), 1.0)
     for _ in range(2):
@@ -73,5 +75,5 @@ def test_the_opened_sum_is_divided_by_the_patients_expected_in_it(blobs: BlobSto
     )
     base = put(blobs, 0.0, 0.0)
     opened = blobs.put(np.asarray(words, terms.ring.dtype).tobytes())
-    mean = store_opened_mean(study, base, opened, 2, blobs)
+    mean = store_opened_mean(study, 1, base, opened, 2, blobs)
     assert values_of(blobs, mean) == pytest.approx([8 * grid / 200, -6 * grid / 200])

@@ -8,11 +8,11 @@ import zstandard
 
 from hub.rounds import messages, uploads
 from hub.rounds.committing import close_round
-from hub.rounds.delivery import fetch_mail
+from hub.rounds.delivery import mail_of, mark_delivered
 from hub.rounds.uploads import UploadState
 from hub.rounds.views import round_views
 from hub.services import Services
-from hub.storage import round_stores, stores
+from hub.storage import audit_stores, round_stores, stores
 from hub.studies import coordinator as studies
 from hub.studies.views import study_view
 from protocol.digest import digest_of, digest_of_bytes
@@ -63,7 +63,13 @@ def filled(value: float) -> Weights:
 
 def study_of(**changes: Any) -> StudySpec:
     """Return a legal study of two rounds without compression; dotted changes are whole parts."""
-    return parse_study(specification(**{"transport": {"compression": "none"}, **changes}))
+    return parse_study(specification(**{"transport": {"upload": []}, **changes}))
+
+
+def assert_equal(found: Weights, expected: Weights) -> None:
+    assert found.keys() == expected.keys()
+    for name in expected:
+        np.testing.assert_array_equal(found[name], expected[name])
 
 
 @dataclass
@@ -106,7 +112,8 @@ class Bench:
         return [t for h in self.hospitals for t in self.mail(h, RoundTask) if t.task_id in waiting and t.kind is kind]
 
     def mail(self, hospital: Hospital, kind: type[Any]) -> list[Any]:
-        items = fetch_mail(self.services, hospital.name, 0)
+        items = mail_of(self.services, hospital.name, 0)
+        mark_delivered(self.services, [hospital.name])
         payloads = [open_envelope(item["envelope"].encode(), self.services.key.public) for item in items]
         return [message for message in map(parse_message, payloads) if isinstance(message, kind)]
 
@@ -127,7 +134,7 @@ class Bench:
             "payload_digest": digest_of_bytes(payload),
             "payload_bytes": len(payload),
             "manifest_digest": manifest_of(weights).digest,
-            "steps": steps if self.study.transport.compression == "none" else [*steps, "zstandard"],
+            "steps": steps if not self.study.transport.upload else [*steps, "zstandard"],
             "weight": 1.0,
             "privacy": spent_after(self.study, task.round) if private else None,
         }
@@ -135,7 +142,7 @@ class Bench:
 
     def packed(self, weights: Weights) -> bytes:
         plain = encode_weights(weights)
-        return plain if self.study.transport.compression == "none" else zstandard.compress(plain)
+        return zstandard.compress(plain) if self.study.transport.upload else plain
 
     def update(self, task: RoundTask, weights: Weights) -> UploadState:
         """Answer a task with an update, in one piece."""
@@ -162,6 +169,11 @@ class Bench:
     def receipt(self, state: UploadState) -> Receipt:
         assert state.receipt is not None
         return expect(open_envelope(state.receipt, self.services.key.public), Receipt)
+
+    def train_all(self, *values: float) -> None:
+        """Answer each waiting training task with an update that is the same everywhere."""
+        for task, value in zip(self.tasks(TaskKind.TRAIN), values, strict=True):
+            self.update(task, filled(value))
 
     def refuse(self, task: RoundTask, reason: Reason = Reason.PAUSED) -> Receipt:
         hospital = self.hospital(task.site)
@@ -208,3 +220,10 @@ class Bench:
         with self.services.reading() as session:
             digest = stores.version(session, self.study.digest, version).weights_digest
         return decode_weights(self.services.blobs.path(digest))
+
+
+def actions(bench: Bench) -> list[str]:
+    """Return the actions in the audit log, in order."""
+    with bench.services.reading() as session:
+        entries = audit_stores.entries(session, 0, 1000)
+    return [str(entry.entry.split(b'"action":"')[1].split(b'"')[0].decode()) for entry in entries]

@@ -21,7 +21,7 @@ from tests.hub.rounds.bench import EVENTS, Bench, filled, study_of, weights_of
 
 pytestmark = pytest.mark.both_databases
 
-ZSTANDARD = {"transport": {"compression": "zstandard"}}
+ZSTANDARD = {"transport": {"upload": ["zstandard"]}}
 ODD = {"bias": np.ones(3, np.float32), "kernel": np.ones((1, 2), np.float32)}
 
 

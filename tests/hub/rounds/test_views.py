@@ -42,9 +42,9 @@ def test_a_pooled_count_is_hidden_where_one_sites_alone_is() -> None:
     north, south = report("north", test=(6, 7)), report("south", test=(1, 2))
     assert (view(north)["patients"], view(south)["patients"]) == (13, None)
     pooled = view(north, south)
-    hidden = ("patients", "positives", "sensitivity", "specificity")
-    assert [pooled[name] for name in hidden] == [None] * 4
-    assert [pooled["by_split"]["test"][name] for name in hidden] == [None] * 4
+    hidden = ("patients", "positives", "sensitivity", "specificity", "accuracy")
+    assert [pooled[name] for name in hidden] == [None] * 5
+    assert [pooled["by_split"]["test"][name] for name in hidden] == [None] * 5
     assert pooled["auc"] == pytest.approx(1.0)
 
 

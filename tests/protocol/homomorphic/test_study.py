@@ -20,7 +20,7 @@ def study(**secure: Any) -> StudySpec:
         "strategy": {"weighting": "equal"},
         "participants": {"minimum_sites": secure.pop("minimum_sites", 4)},
         "privacy": {"epsilon": None},
-        "transport": {"compression": secure.pop("compression", "none")},
+        "transport": {"upload": secure.pop("upload", [])},
         "secure_aggregation": {"method": "homomorphic", "maximum_sites": 8, **secure},
     }
     return parse_study(data)
@@ -43,7 +43,7 @@ def test_every_width_that_a_study_may_ask_for_fits_a_slot(value_bits: int | None
         ({"maximum_sites": 187}, "at most 186 can"),
         ({"minimum_sites": 3}, "below 4"),
         ({"maximum_sites": None}, "maximum_sites: required"),
-        ({"compression": "zstandard"}, "cannot be compressed"),
+        ({"upload": ["zstandard"]}, "cannot be compressed"),
     ],
 )
 def test_what_cannot_keep_its_promise_is_refused_with_the_reason(changes: dict[str, Any], reason: str) -> None:

@@ -1,16 +1,19 @@
 """Held-out counts as vectors under masks: exact sums, signs, bounds, and how finely scores are told apart."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
-from protocol.errors import MaskingError
-from protocol.metrics import MASKED_BINS, NOISED_BINS, ScoreHistograms, merge, summarise
+from protocol.errors import MaskingError, SpecificationError
+from protocol.metrics import BINS, MASKED_BINS, NOISED_BINS, ScoreHistograms, merge, summarise
 from protocol.secure_aggregation.histograms import (
     BOUND,
     RING,
     bins_of,
     masked_words,
     opened_histograms,
+    sums_histograms,
     vector_length,
     words_of,
 )
@@ -39,6 +42,27 @@ def test_the_sum_of_vectors_is_the_merge_of_histograms(noise: float | None) -> N
         expected = merge([site[split] for site in sites])
         assert (opened[split].negative, opened[split].positive) == (expected.negative, expected.positive)
         assert (opened[split].noise_variance > 0) == (noise is not None)
+
+
+PLAIN: dict[str, Any] = {"secure_aggregation": {"method": "none"}}
+ENCRYPTED: dict[str, Any] = {"secure_aggregation": {"method": "homomorphic", "maximum_sites": 8, "maximum_weight": 9}}
+SUMMED: dict[str, Any] = {**PLAIN, "evaluation": {"sum_under_masks": True}}
+
+
+@pytest.mark.parametrize(("terms", "summed"), [({}, True), (ENCRYPTED, True), (PLAIN, False), (SUMMED, True)])
+def test_counts_are_summed_under_masks_where_updates_are_hidden_or_the_study_says_so(
+    terms: dict[str, Any], summed: bool
+) -> None:
+    study = masked_study(5, **terms)
+    assert sums_histograms(study) is summed
+    assert bins_of(study) == (MASKED_BINS if summed else BINS)
+
+
+def test_a_sum_of_too_few_or_of_overlapping_judgings_is_refused_when_the_study_is_written() -> None:
+    with pytest.raises(SpecificationError, match=r"sum_under_masks: participants.minimum_sites 3 is below 4"):
+        masked_study(5, **SUMMED, participants={"minimum_sites": 3})
+    with pytest.raises(SpecificationError, match="judged while others are made"):
+        masked_study(5, **SUMMED, pace={"mode": "buffered", "buffer": 2})
 
 
 def test_a_vector_fits_its_message_whatever_the_study() -> None:

@@ -34,7 +34,7 @@ def study_of(**changes: Any) -> StudySpec:
         "rounds": 2,
         "privacy": {"epsilon": None},
         "participants": {"minimum_sites": 4},
-        "transport": {"compression": "none"},
+        "transport": {"upload": []},
         "secure_aggregation": MASKING,
     }
     return parse_study({**data, **changes})
@@ -129,7 +129,7 @@ def test_equal_weights_need_no_largest_weight() -> None:
     [
         ({"participants": {"minimum_sites": 3}}, "Set it to 4 or more"),
         ({"participants": {"minimum_sites": 9}}, "below participants.minimum_sites 9"),
-        ({"transport": {"compression": "zstandard"}}, "Set transport.compression: none"),
+        ({"transport": {"upload": ["zstandard"]}}, "look like chance and cannot be compressed"),
         ({"secure_aggregation": {"method": "masking", "maximum_weight": 1}}, "maximum_sites: required"),
         ({"secure_aggregation": {"method": "masking", "maximum_sites": 8}}, "maximum_weight: required"),
         ({"secure_aggregation": {**MASKING, "maximum_sites": 300}}, "Set value_bits, 12 for example"),

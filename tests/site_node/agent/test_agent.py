@@ -116,6 +116,30 @@ def test_a_restarted_agent_goes_on_at_its_cursor(bench: Bench) -> None:
     assert Agent(bench.settings, client, bench.jobs.append).step(0) == 0
 
 
+def test_a_control_variate_is_there_before_the_job_starts_and_stays_while_it_runs(bench: Bench) -> None:
+    first, paths = task(), bench.settings.paths
+    control = bytes(reversed(BLOB))
+    assert first.base is not None
+    reference = first.base.model_copy(update={"weights_digest": digest_of_bytes(control)})
+    bench.hub.blobs[hex_of(digest_of_bytes(BLOB))] = BLOB
+    bench.mail(1, first.model_copy(update={"control": reference}))
+    bench.agent.step(0)
+    bench.verdict("task-1")
+    bench.agent.step(0)
+    assert bench.jobs == []  # the hub does not have it yet
+    bench.hub.blobs[hex_of(digest_of_bytes(control))] = control
+    restarted = Agent(bench.settings, bench.hub.client("st-anna", _key(bench)), bench.jobs.append)
+    for number in range(8):  # more than an agent keeps of what no task names
+        (paths.blobs / f"{number:064x}").write_bytes(b"old")
+    restarted.step(0)
+    assert bench.jobs == ["task-1"]
+    assert (paths.blobs / hex_of(digest_of_bytes(control))).read_bytes() == control
+
+
+def _key(bench: Bench) -> SigningKey:
+    return SigningKey.load_or_create(bench.settings.paths.transport_key)
+
+
 def test_weights_are_there_before_the_job_starts_and_the_job_starts_once(bench: Bench) -> None:
     bench.hub.blobs[hex_of(digest_of_bytes(BLOB))] = BLOB
     bench.mail(1, task())

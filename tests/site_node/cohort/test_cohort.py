@@ -172,6 +172,18 @@ def test_nobody_left_is_an_error_that_says_why(hospital: FakeHospital) -> None:
     assert "P0000" not in str(caught.value)
 
 
+def test_small_numbers_of_what_fell_out_and_all_numbers_of_patients_stay_out_of_the_error(tmp_path: Path) -> None:
+    few = make_hospital(tmp_path / "few", patients=4, size=8, positive=lambda _: True, split=lambda _: "train")
+    with pytest.raises(TooFewPatientsError) as caught:
+        cohort_of(few)
+    assert ONE_CLASS in str(caught.value)
+    assert f"4 x {ONE_CLASS}" not in str(caught.value)
+    with pytest.raises(TooFewPatientsError, match="fewer than 25 x image: its modality is none"):
+        cohort_of(few, cohort={"modality": ["CT"], "minimum_patients": 25})
+    with pytest.raises(TooFewPatientsError, match="fewer than 10 x image: its modality is none"):
+        cohort_of(few, cohort={"modality": ["CT"], "minimum_patients": 2})
+
+
 def test_without_an_index_the_remedy_is_named(hospital: FakeHospital, tmp_path: Path) -> None:
     with pytest.raises(IndexingError, match="site index"):
         build_cohort(tmp_path / "none.sqlite", hospital.labels, study_of(), KEY)

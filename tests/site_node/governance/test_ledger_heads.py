@@ -322,15 +322,23 @@ def test_reconcile_shows_the_gap_and_charges_it_once_and_only_if_told_to(restore
     assert json.loads(run("budget", folder, "--json")[1])["behind"] is False
 
 
-def test_reconcile_names_the_studies_to_withdraw_after_a_restore(site: GatedSite) -> None:
-    """Rounds answered since the backup are forgotten, and no head of the ledger tells."""
+def test_reconcile_gives_up_what_was_answered_after_the_whole_site_was_restored(site: GatedSite) -> None:
+    """Mark and database went back together: only the administrator knows, and says so."""
     folder = str(site.paths.root)
-    assert "--withdraw" not in run("reconcile", folder)[1]
+    assert "--whole-site" not in run("reconcile", folder)[1]
     site.join(FIRST)
+    site.hand_over(site.give(site.task(FIRST)))
+    site.sweep()
     site.restore(site.back_up())
     status, output = run("reconcile", folder)
-    assert (status, "--withdraw" in output, FIRST.digest in output) == (0, True, True)
-    assert json.loads(run("reconcile", folder, "--json")[1])["approved_studies"] == [FIRST.digest]
+    assert (status, "--whole-site" in output, FIRST.digest in output) == (0, True, True)
+    assert json.loads(run("reconcile", folder, "--json")[1])["answered_studies"] == [FIRST.digest]
+    assert run("reconcile", folder, "--whole-site", "--yes")[0] == 0
+    site.sweep()
+    withdrawn = site.sent()[-1]
+    assert isinstance(withdrawn, Approval)
+    assert (withdrawn.study_digest, withdrawn.decision) == (FIRST.digest, "withdrawn")
+    assert refusal_of(site, site.task(FIRST, 2)) is Reason.APPROVAL_WITHDRAWN
 
 
 def test_receipts_are_the_countersignatures(site: GatedSite) -> None:

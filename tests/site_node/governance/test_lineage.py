@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from protocol.digest import digest_of_bytes
-from protocol.messages import ModelReference, Reason, RoundTask, TaskKind, TaskRefusal
+from protocol.messages import ModelReference, Reason, RoundTask, TaskKind, TaskRefusal, UpdateNotice
 from tests.fakes.gated_site import GatedSite, study_of
 
 OTHER = digest_of_bytes(b"other weights")
@@ -79,3 +79,30 @@ def test_nobody_goes_back_behind_a_version_that_is_known_here(site: GatedSite) -
     site.join(study)
     assert verdict_on(site, site.task(study, 1, TaskKind.EVALUATE)) is None
     assert verdict_on(site, based_on(site.task(study, 2), number=0)) is Reason.BAD_TASK
+
+
+def test_a_task_that_was_accepted_may_be_done_after_a_newer_version_is_known_here(site: GatedSite) -> None:
+    """Buffered rounds and late updates: the hub judges version 1 while this site still trains for round 1."""
+    study = study_of()
+    site.join(study)
+    slow = site.task(study, 1)
+    assert verdict_on(site, slow) is None
+    assert verdict_on(site, site.task(study, 1, TaskKind.EVALUATE)) is None
+    site.hand_over(slow)
+    site.sweep()
+    assert [m.task_id for m in site.sent() if isinstance(m, UpdateNotice)] == [slow.task_id]
+    again = based_on(site.task(study, 1, task_id="again"), number=0)
+    assert verdict_on(site, again.model_copy(update={"sequence": 2})) is Reason.BAD_TASK  # another task is not that one
+
+
+def test_version_0_may_be_the_weights_that_the_study_names(site: GatedSite) -> None:
+    study = study_of(start={"weights": OTHER})
+    site.join(study)
+    assert verdict_on(site, site.task(study, 1)) is Reason.BAD_TASK
+    assert verdict_on(site, based_on(site.task(study, 1, task_id="named"), weights_digest=OTHER)) is None
+
+
+def test_nobody_builds_a_version_0_that_the_study_names(site: GatedSite) -> None:
+    study = study_of(start={"weights": OTHER})
+    site.join(study)
+    assert verdict_on(site, site.task(study, 0, TaskKind.INITIALISE)) is Reason.BAD_TASK

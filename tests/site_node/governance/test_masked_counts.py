@@ -1,5 +1,7 @@
 """The gate and held-out counts under masks: what it lets out, and what a hub cannot make it say in clear."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -10,8 +12,9 @@ from protocol.secure_aggregation.key_agreement import mask_key, own_mask_key
 from protocol.secure_aggregation.masking import SignedMask, add_masks
 from protocol.secure_messages import MaskedHistograms, MaskingReveal
 from site_node.governance.masking_records import masked_round
+from site_node.governance.peers import write_peers
 from site_node.governance.records import open_records
-from tests.fakes.gated_site import GatedSite
+from tests.fakes.gated_site import GatedSite, study_of
 from tests.fakes.masked_peers import OWN, PEERS, MaskedPeers
 
 
@@ -57,6 +60,40 @@ def test_a_hub_that_trained_under_masks_is_told_no_count_in_clear(peers: MaskedP
     peers.say(peers.roster_message(names=("bela", "clara", OWN)))  # too few to hide among
     assert peers.own(EvaluationReport) == peers.own(MaskedHistograms) == []
     assert [refusal.reason for refusal in peers.own(TaskRefusal)] == [Reason.BAD_TASK]
+
+
+SUMMED: dict[str, dict[str, Any]] = {
+    "encrypted updates": {
+        "secure_aggregation": {"method": "homomorphic", "maximum_sites": 8, "maximum_weight": 100},
+        "transport": {"upload": []},
+    },
+    "updates in clear": {"evaluation": {"sum_under_masks": True}},
+}
+
+
+@pytest.mark.parametrize("terms", sorted(SUMMED))
+def test_counts_leave_under_masks_wherever_the_study_sums_them(site: GatedSite, terms: str) -> None:
+    study = study_of(participants={"minimum_sites": 4, "training_patients": 100}, **SUMMED[terms])
+    peers = MaskedPeers(site, study, task_kind="evaluate")
+    go_to_masked(peers)
+    peers.say(peers.survivors())
+    peers.say(peers.proof())
+    assert len(peers.own(MaskedHistograms)) == len(peers.own(MaskingReveal)) == 1
+    assert peers.own(EvaluationReport) == []
+    assert peers.secrets() == (None, None, None)
+
+
+@pytest.mark.parametrize("terms", sorted(SUMMED))
+def test_where_a_peer_is_not_pinned_nothing_is_said_of_held_out_patients(site: GatedSite, terms: str) -> None:
+    study = study_of(participants={"minimum_sites": 4, "training_patients": 100}, **SUMMED[terms])
+    peers = MaskedPeers(site, study, task_kind="evaluate")
+    peers.join()
+    write_peers(site.paths, {})
+    peers.say(peers.roster_message())
+    peers.hand_over_counts()
+    peers.site.sweep()
+    assert peers.own(MaskedHistograms) == peers.own(EvaluationReport) == []
+    assert [refusal.reason for refusal in peers.own(TaskRefusal)] == [Reason.UNKNOWN_PEER]
 
 
 def test_keys_of_training_do_not_serve_for_counts(peers: MaskedPeers) -> None:

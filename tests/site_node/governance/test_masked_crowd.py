@@ -3,7 +3,7 @@
 import pytest
 
 from protocol.messages import Reason, TaskRefusal, UpdateNotice
-from protocol.secure_messages import MaskingReveal, MaskingShares, SurvivorsSeen
+from protocol.secure_messages import MaskedKind, MaskingReveal, MaskingShares, SurvivorsSeen
 from protocol.study import StudySpec
 from site_node.governance.masking_records import MaskedRound, masked_round
 from site_node.governance.records import open_records
@@ -14,17 +14,18 @@ from tests.fakes.masked_peers import EVERYBODY, MaskedPeers
 def study_for(sites: int, method: str = "masking") -> StudySpec:
     return study_of(
         participants={"minimum_sites": sites, "training_patients": 100},
-        transport={"compression": "none"},
+        transport={"upload": []},
         secure_aggregation={"method": method, "maximum_sites": 32, "maximum_weight": 100},
     )
 
 
+@pytest.mark.parametrize("task_kind", ["train", "evaluate"])
 @pytest.mark.parametrize("method", ["masking", "homomorphic"])
 @pytest.mark.parametrize(("sites", "taken"), [(7, True), (8, False), (32, False)])
 def test_a_roster_smaller_than_the_crowd_that_was_approved_is_refused(
-    site: GatedSite, method: str, sites: int, taken: bool
+    site: GatedSite, method: str, sites: int, taken: bool, task_kind: MaskedKind
 ) -> None:
-    peers = MaskedPeers(site, study_for(sites, method))  # five sites: the threshold of seven
+    peers = MaskedPeers(site, study_for(sites, method), task_kind=task_kind)  # five sites: the threshold of seven
     peers.join()
     peers.say(peers.roster_message())
     assert len(peers.own(MaskingShares)) == taken
@@ -42,14 +43,18 @@ def test_the_smallest_crowd_opens_its_sum_if_everybody_survives(site: GatedSite)
     assert len(peers.own(MaskingReveal)) == 1
 
 
+@pytest.mark.parametrize("task_kind", ["train", "evaluate"])
 @pytest.mark.parametrize(("sites", "signed"), [(5, True), (6, False)])
 def test_four_of_five_survivors_are_signed_only_if_the_study_is_of_no_larger_crowd(
-    site: GatedSite, sites: int, signed: bool
+    site: GatedSite, sites: int, signed: bool, task_kind: MaskedKind
 ) -> None:
-    peers = MaskedPeers(site, study_for(sites))
+    peers = MaskedPeers(site, study_for(sites), task_kind=task_kind)
     peers.join()
     peers.say(peers.roster_message())
-    peers.hand_over()
+    if task_kind == "train":
+        peers.hand_over()
+    else:
+        peers.hand_over_counts()
     peers.say(peers.delivery())
     assert peers.roster.threshold == 4
     peers.say(peers.survivors(tuple(name for name in EVERYBODY if name != "dora")))

@@ -1,34 +1,25 @@
 """The gate in a masked round: what it lets out, what it never does twice, and whom it does not believe."""
 
-import shutil
 import sqlite3
-from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from protocol.message import Message
 from protocol.messages import MAX_MESSAGE_BYTES, Reason, StudyClosed, TaskCancelled, TaskRefusal, UpdateNotice
 from protocol.secure_aggregation.key_agreement import mask_key, own_mask_key, unseal
 from protocol.secure_aggregation.masking import MaskStreams, SignedMask
 from protocol.secure_aggregation.secret_sharing import join_shares
 from protocol.secure_aggregation.vector import WEIGHT_DIGITS, weights_sum
-from protocol.secure_messages import MaskedKind, MaskingKeys, MaskingReveal, MaskingShares, SurvivorsSeen
+from protocol.secure_messages import MaskingKeys, MaskingReveal, MaskingShares, SurvivorsSeen
 from protocol.signing import SigningKey
 from site_node.errors import SettingsError
-from site_node.governance.masking_records import masked_round
 from site_node.governance.peers import fingerprint, load_peers, peers_path, pin_peer
 from site_node.governance.records import open_records, set_paused
 from site_node.sqlite import transaction
 from tests.fakes.gated_site import GatedSite
 from tests.fakes.masked_peers import EVERYBODY, OWN, PEERS, VALUES, MaskedPeers
-
-
-@pytest.fixture
-def peers(site: GatedSite) -> MaskedPeers:
-    return MaskedPeers(site)
 
 
 def go_to_masked(peers: MaskedPeers) -> None:
@@ -38,34 +29,24 @@ def go_to_masked(peers: MaskedPeers) -> None:
     peers.say(peers.delivery())
 
 
-def kinds(messages: list[Message]) -> list[str]:
-    return [type(message).__name__ for message in messages if type(message).__name__ != "Approval"]
-
-
-def secrets_at(peers: MaskedPeers) -> tuple[bytes | None, bytes | None, bytes | None]:
-    known = masked_round(open_records(peers.site.paths), peers.study.digest, peers.number, peers.task_kind)
-    assert known is not None
-    return known.channel_key, known.mask_key, known.seed
-
-
 def test_a_round_goes_from_keys_to_one_reveal(peers: MaskedPeers) -> None:
     go_to_masked(peers)
     peers.say(peers.survivors())
     peers.say(peers.proof())
     order = ["MaskingKeys", "MaskingShares", "UpdateNotice", "SurvivorsSeen", "MaskingReveal"]
-    assert kinds(peers.site.sent()) == order
+    assert peers.kinds_sent() == order
     [notice] = peers.own(UpdateNotice)
     assert (notice.steps, notice.weight) == (["difference", "quantised", "masked"], 1.0)
     assert notice.payload_bytes == 2 * (len(VALUES) + WEIGHT_DIGITS)
     assert notice.privacy is not None
     [reveal] = peers.own(MaskingReveal)
     assert (sorted(reveal.seed_shares), reveal.key_shares) == (sorted(EVERYBODY), {})
-    assert secrets_at(peers) == (None, None, None)
+    assert peers.secrets() == (None, None, None)
 
 
 def test_the_vector_that_leaves_is_the_integers_under_exactly_the_agreed_masks(peers: MaskedPeers) -> None:
     peers.join()
-    _, private, seed = secrets_at(peers)
+    _, private, seed = peers.secrets()
     assert private is not None
     assert seed is not None
     peers.say(peers.roster_message())
@@ -107,7 +88,7 @@ def test_of_a_survivor_the_seed_is_revealed_and_of_a_lost_peer_the_mask_key_and_
 
 def test_the_shares_that_a_site_seals_give_its_secrets_to_enough_peers_only(peers: MaskedPeers) -> None:
     peers.join()
-    _, private, seed = secrets_at(peers)
+    _, private, seed = peers.secrets()
     peers.say(peers.roster_message())
     [shares] = peers.own(MaskingShares)
     roster = peers.roster
@@ -121,72 +102,6 @@ def test_the_shares_that_a_site_seals_give_its_secrets_to_enough_peers_only(peer
     assert roster.threshold == 4
 
 
-class PowerCutError(Exception):
-    """The process ends here."""
-
-
-STEPS = (
-    "mail read",
-    "task decided",
-    "shares made",
-    "masking advanced",
-    "candidate read",
-    "payload kept",
-    "vector masked",
-    "output recorded",
-    "reveal made",
-    "outbox filled",
-)
-
-
-@pytest.mark.parametrize("other_values", [False, True], ids=["same-candidate", "another-candidate"])
-@pytest.mark.parametrize("passed", [0, 1, 2])
-@pytest.mark.parametrize(
-    ("task_kind", "step"),
-    [("train", step) for step in STEPS] + [("evaluate", step) for step in STEPS if step != "payload kept"],
-)
-def test_a_power_cut_anywhere_masks_once_and_reveals_once(
-    peers: MaskedPeers, task_kind: MaskedKind, step: str, passed: int, other_values: bool
-) -> None:
-    peers.task_kind = task_kind
-    site, left = peers.site, [passed]
-    peers.pin()
-    site.join(peers.study)
-
-    def cut(name: str) -> None:
-        if name == step:
-            left[0] -= 1
-            if left[0] < 0:
-                site.checkpoint = lambda _: None
-                raise PowerCutError
-
-    def through(action: Callable[[], None]) -> None:
-        try:
-            action()
-        except PowerCutError:
-            site.start()
-            if other_values and not peers.own(peers.answer) and any(site.paths.candidates.iterdir()):
-                shutil.rmtree(site.paths.candidates / peers.task.task_id)
-                peers.hand_over_any(other=True)
-            site.sweep()
-
-    site.checkpoint = cut
-    site.post(peers.task)
-    through(site.sweep)
-    for message in (peers.roster_message, peers.delivery, peers.survivors, peers.proof):
-        if message == peers.delivery:
-            peers.hand_over_any()
-        site.post(message())
-        through(site.sweep)
-        site.receive_all()
-        through(site.sweep)
-    site.sweep()
-    assert passed or left[0] < 0, "the process was never ended"
-    order = ["MaskingKeys", "MaskingShares", peers.answer.__name__, "SurvivorsSeen", "MaskingReveal"]
-    assert kinds(site.sent()) == order
-    assert secrets_at(peers) == (None, None, None)
-
-
 def test_a_second_list_of_survivors_is_never_answered(peers: MaskedPeers) -> None:
     go_to_masked(peers)
     fewer = tuple(name for name in EVERYBODY if name != "bela")
@@ -196,7 +111,7 @@ def test_a_second_list_of_survivors_is_never_answered(peers: MaskedPeers) -> Non
     peers.say(peers.proof(["clara", "dora", "emil", OWN], fewer))
     peers.say(peers.proof())
     assert peers.own(MaskingReveal) == []  # the first proof was of another list: nothing more for this round
-    assert secrets_at(peers) == (None, None, None)
+    assert peers.secrets() == (None, None, None)
 
 
 def test_after_the_reveal_nothing_is_revealed_again(peers: MaskedPeers) -> None:
@@ -252,7 +167,7 @@ def test_a_roster_with_a_forged_or_unknown_member_is_refused_by_its_own_reason(t
         peers.say(message)
         assert refusals(peers) == [Reason.UNKNOWN_PEER]
         assert peers.own(MaskingShares) == []
-        assert secrets_at(peers) == (None, None, None)
+        assert peers.secrets() == (None, None, None)
 
 
 def test_a_roster_without_us_or_with_other_keys_of_ours_or_too_small_or_too_large_is_refused(tmp_path: Path) -> None:
@@ -296,7 +211,7 @@ def test_a_list_of_survivors_that_is_not_of_this_round_is_not_signed(
     go_to_masked(peers)
     peers.say(peers.survivors(names))
     assert peers.own(SurvivorsSeen) == []
-    assert secrets_at(peers) == (None, None, None)
+    assert peers.secrets() == (None, None, None)
 
 
 def test_a_proof_that_proves_nothing_reveals_nothing(tmp_path: Path) -> None:
@@ -312,7 +227,7 @@ def test_a_proof_that_proves_nothing_reveals_nothing(tmp_path: Path) -> None:
             proof = peers.proof(signers)
         peers.say(proof)
         assert peers.own(MaskingReveal) == []
-        assert secrets_at(peers) == (None, None, None)
+        assert peers.secrets() == (None, None, None)
 
 
 def test_a_peer_that_masked_with_others_stops_the_reveal(peers: MaskedPeers) -> None:
@@ -356,7 +271,7 @@ def test_an_integer_beyond_the_bound_never_leaves(peers: MaskedPeers, value: int
     peers.say(peers.delivery())
     assert peers.own(UpdateNotice) == []
     assert refusals(peers) == [Reason.INTERNAL]
-    assert secrets_at(peers) == (None, None, None)
+    assert peers.secrets() == (None, None, None)
 
 
 def test_a_vector_of_another_length_never_leaves(peers: MaskedPeers) -> None:
@@ -389,7 +304,7 @@ def test_an_ended_study_or_cancelled_task_erases_the_secrets_and_nothing_more_le
     for message in (peers.roster_message, peers.delivery, peers.survivors, peers.proof):
         peers.say(message())
     assert len(peers.site.sent()) == before
-    assert secrets_at(peers) == (None, None, None)
+    assert peers.secrets() == (None, None, None)
 
 
 def test_a_paused_site_says_nothing_in_a_masked_round_and_goes_on_afterwards(peers: MaskedPeers) -> None:
@@ -411,7 +326,7 @@ def test_a_new_round_has_new_keys_and_erases_what_the_last_one_left(peers: Maske
     assert {first.channel_key, first.mask_key}.isdisjoint({second.channel_key, second.mask_key})
     assert first.seed_commitment != second.seed_commitment
     peers.number = 1
-    assert secrets_at(peers) == (None, None, None)
+    assert peers.secrets() == (None, None, None)
     peers.say(survivors)
     assert peers.own(SurvivorsSeen) == []
 
@@ -449,7 +364,7 @@ def test_a_damaged_list_of_peers_decides_nothing(peers: MaskedPeers) -> None:
 
 def test_secrets_are_in_no_message_of_the_site(peers: MaskedPeers) -> None:
     peers.join()
-    hidden = [secret.hex().encode() for secret in secrets_at(peers) if secret is not None]
+    hidden = [secret.hex().encode() for secret in peers.secrets() if secret is not None]
     peers.say(peers.roster_message())
     peers.hand_over()
     for message in (peers.delivery, peers.survivors, peers.proof):

@@ -4,6 +4,7 @@ import re
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import dp_accounting
@@ -13,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
+from protocol.accountants import NEIGHBOURS
 from protocol.digest import digest_of
 from protocol.messages import Approval, Reason
-from protocol.privacy_accounting import NEIGHBOURS
 from protocol.privacy_events import PrivacyEvent
 from protocol.privacy_filter import FREE, preset_budget
 from protocol.study import StudySpec
@@ -65,7 +66,7 @@ def test_patients_of_an_earlier_study_are_left_out_and_the_others_take_part(tigh
     members = join(tight, "second", training=100)
     assert members.training == patients_of(40, 60)
     assert members.spent_training == patients_of(0, 40)
-    assert (last(tight).decision, last(tight).training_patients) == ("approved", 60)
+    assert (last(tight).decision, last(tight).training_patients) == ("approved", 100)  # who matches, left out or not
     assert every_patient_keeps_the_budget(tight)
 
 
@@ -82,7 +83,45 @@ def test_their_number_is_neither_sent_nor_logged(tight: GatedSite) -> None:
         join(tight, "second", training=100)
     left = [message.model_dump(mode="json", by_alias=True) for message in tight.everything_sent()]
     assert "37" not in str([{**message, "study_digest": "", "chain": "", "follows": ""} for message in left[2:]])
-    assert not any(value == 37 for entry in logs for value in entry.values())
+    assert "63" not in str([{**message, "study_digest": "", "chain": "", "follows": ""} for message in left[2:]])
+    assert not any(value in (37, 63) for entry in logs for value in entry.values())
+
+
+HASHES = {"chain": "", "follows": None}
+
+
+@settings(max_examples=6, deadline=None)
+@given(training=st.integers(2, 90), held_out=st.integers(0, 40))
+def test_what_leaves_is_the_same_however_many_are_left_out(training: int, held_out: int) -> None:
+    """Two hospitals: one has spent the budget of some of the second study's patients, the other that of strangers."""
+    told = []
+    for first in (0, 5000):
+        with TemporaryDirectory() as folder:
+            site = GatedSite.make(Path(folder), TIGHT)
+            messages, left_out = _told_of_the_second_study(site, training, held_out, first)
+        assert left_out == ((training, held_out) if first == 0 else (0, 0))
+        told.append(messages)
+    assert told[0] == told[1]
+    assert [message["schema"].split("/")[0] for message in told[0]] == [
+        *("wardround.ledger-charge", "wardround.approval", "wardround.update")
+    ]
+
+
+def _told_of_the_second_study(
+    site: GatedSite, training: int, held_out: int, first: int
+) -> tuple[list[dict[str, Any]], tuple[int, int]]:
+    noised = {"evaluation": {"noise_epsilon": 0.5, "at_most": 6}}
+    earlier, second = study_of(name="earlier", **noised), study_of(name="second", **noised)
+    for study, numbers, start in ((earlier, (training, held_out), first), (second, (100, 50), 0)):
+        site.propose(study)
+        site.sweep()
+        members = site.count_cohort(study, *numbers, first=start)
+        site.sweep()
+    site.hand_over(site.give(site.task(second)))
+    site.sweep()
+    told = [message.model_dump(mode="json", by_alias=True) for message in site.everything_sent()]
+    of_the_second = [{**message, **HASHES} for message in told if message.get("study_digest") == second.digest]
+    return of_the_second, (len(members.spent_training), len(members.spent_held_out))
 
 
 def test_a_study_for_which_too_few_remain_is_refused_before_it_starts_with_what_would_fit(tmp_path: Path) -> None:
@@ -146,7 +185,7 @@ def test_two_studies_counted_at_the_same_time_do_not_both_spend_a_patient(tight:
     again = both.again()
     assert tight.count_cohort(again, training=70, recount=1).training == patients_of(40, 30)
     tight.sweep()
-    assert (last(tight).study_digest, last(tight).training_patients) == (again.digest, 30)
+    assert (last(tight).study_digest, last(tight).training_patients) == (again.digest, 70)
     assert every_patient_keeps_the_budget(tight)
 
 

@@ -22,6 +22,7 @@ CASES: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({}, {"privacy": {"epsilon": None}}, "without differential privacy"),
     ({"mechanisms": ["site-level"]}, {}, "'dp-sgd' is not among `mechanisms`"),
     ({"noised_evaluation": True}, {}, "`noised_evaluation` demands it"),
+    ({"summed_evaluation": True}, {}, "`summed_evaluation` refuses that"),
     ({"secure_aggregation_required": True}, {}, "`secure_aggregation_required` refuses that"),
     ({"secure_aggregation_required": ["homomorphic"]}, {}, "hub would see this hospital's update alone"),
     ({}, {"evaluation": {"noise_epsilon": 1.0, "at_most": 100}, "rounds": 60}, "lower evaluation.at_most"),
@@ -46,7 +47,7 @@ def test_what_the_hospital_allows_meets_no_objection() -> None:
 def test_a_masked_study_satisfies_who_will_not_be_seen_alone() -> None:
     masked = {"method": "masking", "maximum_sites": 8, "maximum_weight": 100}
     sites = {"minimum_sites": 4, "training_patients": 100}
-    asked = study_of(participants=sites, secure_aggregation=masked, transport={"compression": "none"})
+    asked = study_of(participants=sites, secure_aggregation=masked, transport={"upload": []})
     for required in (True, ["masking"], ["masking", "homomorphic"]):
         policy = Policy.model_validate({"secure_aggregation_required": required, "mechanisms": ["dp-sgd"]})
         assert objection_to(policy, asked, noise_multiplier_of(asked)) is None

@@ -18,7 +18,7 @@ def shared_study(**privacy: Any) -> StudySpec:
         training={"local_steps": 1, "sampling_rate": 0.2},
         participants={"minimum_sites": 6, "training_patients": 100},
         privacy={"epsilon": 4.0, "delta": 1e-4, "mechanism": "shared-noise"} | privacy,
-        transport={"compression": "none"},
+        transport={"upload": []},
         secure_aggregation={"method": "masking", "maximum_sites": 6, "maximum_weight": 100},
     )
 

@@ -35,14 +35,13 @@ def make_network(name: str, size: Sequence[int], normalisation: str = "group") -
     return build_network(make_study(kind, size, normalisation=normalisation, arguments=sizes))
 
 
-def make_exact(name: str, size: Sequence[int], images: Sequence[int], normalisation: str = "group") -> "Exact":
+def make_exact(
+    name: str, size: Sequence[int], images: Sequence[int], normalisation: str = "group"
+) -> tuple[nn.Module, PatientBatch]:
     """Return a network and patients in float64, where no rounding decides on which side of a ReLU's kink a value is."""
     batch = make_batch(images, size)
     exact = PatientBatch(batch.images.double(), batch.targets.double(), batch.counts)
     return make_network(name, size, normalisation).double(), exact
-
-
-Exact = tuple[nn.Module, PatientBatch]
 
 
 def distance(one: Tensor, other: Tensor) -> float:

@@ -20,8 +20,11 @@ import json, sys
 from pathlib import Path
 from site_node.settings import load_settings
 from site_node.tasks.run_order import Worker, work_on
-worker = Worker(load_settings(Path(sys.argv[1])), sys.argv[2])
-print(json.dumps([work_on(worker, "task-1") for _ in range(int(sys.argv[3]))]))
+outcomes = []
+for attempt in range(int(sys.argv[3])):
+    worker = Worker(load_settings(Path(sys.argv[1])), sys.argv[2], clock=lambda: 1000.0 * attempt)
+    outcomes.append(work_on(worker, "task-1"))
+print(json.dumps(outcomes))
 """
 
 

@@ -1,8 +1,11 @@
 """One order in a child process: done once, whatever is delivered again, and stopped when it may not go on."""
 
+import contextlib
+import os
+import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,7 @@ from protocol.messages import Reason
 from site_node.candidate import read_candidate, read_cohort_figures
 from site_node.orders import order_path
 from site_node.settings import SiteSettings
+from site_node.tasks.lease import EXPIRY_SECONDS, REST_SECONDS
 from site_node.tasks.run_order import MAX_CRASHES, Worker, work_on
 from site_node.tasks.supervisor import AGAIN_SECONDS, GRACE_SECONDS, Supervisor
 from tests.fakes.ordered_site import give_order, make_site, starts
@@ -21,8 +25,8 @@ def settings(tmp_path: Path) -> SiteSettings:
     return make_site(tmp_path)
 
 
-def worker(settings: SiteSettings, job: str = "quick") -> Worker:
-    return Worker(settings, f"tests.fakes.jobs:{job}")
+def worker(settings: SiteSettings, job: str = "quick", clock: Callable[[], float] = time.time) -> Worker:
+    return Worker(settings, f"tests.fakes.jobs:{job}", clock)
 
 
 def until(condition: Callable[[], bool]) -> None:
@@ -63,7 +67,7 @@ def test_while_one_works_another_keeps_off(settings: SiteSettings) -> None:
     thread = threading.Thread(target=lambda: outcomes.append(work_on(first, "task-1")))
     thread.start()
     until(lambda: len(starts(settings)) == 1)
-    assert work_on(worker(settings, "slow"), "task-1") == "held by another"
+    assert work_on(worker(settings, "slow"), "task-1") == "held by another, or resting"
     (settings.paths.worker / "go").touch()
     thread.join(30)
     assert outcomes == ["done"]
@@ -86,13 +90,114 @@ def test_a_job_stops_when_it_may_not_go_on(settings: SiteSettings, why: str) -> 
     assert read_candidate(settings.paths, "task-1") is None
 
 
-def test_a_job_that_dies_again_and_again_becomes_a_failure_with_its_reason(settings: SiteSettings) -> None:
+def tries(settings: SiteSettings, job: str) -> list[str]:
+    """Work on an order until there is nothing left to do, and rest as long as it takes in between."""
+    now, outcomes = [1000.0], list[str]()
+    for rest in (*REST_SECONDS, 0.0):
+        outcomes.append(work_on(worker(settings, job, lambda: now[0]), "task-1"))
+        now[0] += rest
+    return outcomes
+
+
+@pytest.mark.parametrize(
+    ("job", "reason"),
+    [
+        ("crashing", Reason.INTERNAL),
+        ("killed", Reason.OUT_OF_MEMORY),
+        ("without_memory", Reason.OUT_OF_MEMORY),
+        ("without_disk", Reason.DISK_FULL),
+        ("without_disk_for_its_reason", Reason.DISK_FULL),
+    ],
+)
+def test_what_may_pass_is_tried_again_after_a_rest_and_then_becomes_a_failure_with_its_reason(
+    settings: SiteSettings, job: str, reason: Reason
+) -> None:
     give_order(settings)
-    outcomes = [work_on(worker(settings, "crashing"), "task-1") for _ in range(MAX_CRASHES + 1)]
-    assert outcomes == ["crashed"] * MAX_CRASHES + ["done"]
+    assert tries(settings, job) == ["crashed"] * MAX_CRASHES + ["done"]
     candidate = read_candidate(settings.paths, "task-1")
     assert candidate is not None
-    assert (candidate.kind, candidate.reason) == ("failure", Reason.INTERNAL)
+    assert (candidate.kind, candidate.reason) == ("failure", reason)
+    assert len(starts(settings)) == MAX_CRASHES + 1
+
+
+def test_what_another_attempt_would_meet_again_is_answered_at_once(settings: SiteSettings) -> None:
+    give_order(settings)
+    assert work_on(worker(settings, "diverging"), "task-1") == "done"
+    candidate = read_candidate(settings.paths, "task-1")
+    assert candidate is not None
+    assert candidate.reason is Reason.NOT_FINITE
+
+
+def test_a_second_attempt_may_succeed(settings: SiteSettings) -> None:
+    give_order(settings)
+    now = [1000.0]
+    assert work_on(worker(settings, "without_memory", lambda: now[0]), "task-1") == "crashed"
+    now[0] += REST_SECONDS[0]
+    assert work_on(worker(settings, "quick", lambda: now[0]), "task-1") == "done"
+    candidate = read_candidate(settings.paths, "task-1")
+    assert candidate is not None
+    assert candidate.kind == "update"
+
+
+def test_nobody_works_on_a_job_that_rests(settings: SiteSettings) -> None:
+    give_order(settings)
+    now = [1000.0]
+    work_on(worker(settings, "without_memory", lambda: now[0]), "task-1")
+    supervisor = Supervisor(worker(settings, "quick", lambda: now[0]), lambda task_id: True)
+    now[0] += REST_SECONDS[0] - GRACE_SECONDS - 1
+    assert work_on(worker(settings, "quick", lambda: now[0]), "task-1") == "held by another, or resting"
+    assert supervisor.look() == []
+    now[0] += GRACE_SECONDS
+    assert supervisor.look() == []
+    now[0] += 1
+    supervisor.look()
+    now[0] += GRACE_SECONDS
+    assert supervisor.look() == ["task-1"]
+
+
+def test_a_count_of_the_cohort_is_tried_again_too(settings: SiteSettings) -> None:
+    order = give_order(settings, "task-1", "cohort")
+    assert tries(settings, "without_memory") == ["crashed"] * MAX_CRASHES + ["done"]
+    figures = read_cohort_figures(settings.paths, order.study_digest)
+    assert figures is not None
+    assert figures.problem is Reason.OUT_OF_MEMORY
+
+
+@pytest.fixture
+def on_a_small_disk(tmp_path: Path) -> Iterator[SiteSettings]:
+    """A site on a disk of one MiB; needs the right to mount one."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(command, check=False, capture_output=True).returncode:
+        pytest.skip("only root may mount a disk here")
+    try:
+        yield make_site(folder)
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def test_a_disk_that_is_really_full_is_a_failure_with_its_reason(on_a_small_disk: SiteSettings) -> None:
+    give_order(on_a_small_disk)
+    assert tries(on_a_small_disk, "writing_two_megabytes") == ["crashed"] * MAX_CRASHES + ["done"]
+    candidate = read_candidate(on_a_small_disk.paths, "task-1")
+    assert candidate is not None
+    assert (candidate.kind, candidate.reason) == ("failure", Reason.DISK_FULL)
+
+
+def test_where_not_even_a_reason_can_be_written_the_worker_goes_on_and_tries_again(
+    on_a_small_disk: SiteSettings,
+) -> None:
+    settings, now = on_a_small_disk, [1000.0]
+    give_order(settings)
+    filler = settings.paths.worker / "filler"
+    with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+    assert work_on(worker(settings, "quick", lambda: now[0]), "task-1") == "not written"
+    filler.unlink()
+    now[0] += EXPIRY_SECONDS
+    assert work_on(worker(settings, "quick", lambda: now[0]), "task-1") == "done"
 
 
 def test_the_supervisor_enqueues_what_nobody_works_on_and_not_too_often(settings: SiteSettings) -> None:

@@ -10,7 +10,7 @@ from site_node.training.frozen_cohort import freeze_cohort, frozen_cohort
 
 STUDY = "sha256:" + "a" * 64
 IMAGE = ImageRef(Path("one.dcm"), "1.2.3", 1, None, 61.0, "F", "PA", "sha256:" + "b" * 64)
-COHORT = Cohort((Patient("p", (IMAGE,), 1, "train"),), "sha256:" + "c" * 64, {"label: no image": 2})
+COHORT = Cohort((Patient("p", (IMAGE,), 1, "train"),), "sha256:" + "c" * 64, {"label: no image": 2}, {"train": 3})
 
 
 def test_a_cohort_comes_back_as_it_was_frozen(tmp_path: Path) -> None:

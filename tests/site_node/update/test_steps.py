@@ -3,12 +3,12 @@ import pytest
 import zstandard
 from numpy.typing import NDArray
 
-from protocol.errors import MaskingError, TensorError
+from protocol.errors import MaskingError
 from protocol.manifest import manifest_of
 from protocol.secure_aggregation.ring import Ring
 from protocol.study import parse_study
 from protocol.tensors import decode_weights
-from site_node.errors import BaseUnavailableError
+from site_node.errors import BaseUnavailableError, NotFiniteError
 from site_node.privacy.noise import NoiseSource
 from site_node.update.steps import Rounding, update_payload, weights_payload
 from tests.site_node.training.examples import make_study
@@ -16,7 +16,7 @@ from tests.site_node.training.examples import make_study
 BASE = {"a": np.array([1.0, 2.0], np.float32), "b": np.array([[3.0]], np.float32)}
 TRAINED = {"a": np.array([1.5, 1.0], np.float32), "b": np.array([[3.25]], np.float32)}
 ZSTANDARD = make_study()
-NONE = parse_study(ZSTANDARD.model_dump(mode="json", by_alias=True) | {"transport": {"compression": "none"}})
+NONE = parse_study(ZSTANDARD.model_dump(mode="json", by_alias=True) | {"transport": {"upload": []}})
 
 
 def test_an_update_is_the_difference_as_a_weights_file() -> None:
@@ -52,7 +52,7 @@ def test_weights_of_another_model_are_refused() -> None:
 
 
 def test_an_update_that_is_not_finite_never_becomes_a_payload() -> None:
-    with pytest.raises(TensorError, match="finite"):
+    with pytest.raises(NotFiniteError, match="finite"):
         update_payload(NONE, BASE, {**TRAINED, "b": np.array([[np.inf]], np.float32)})
 
 
@@ -90,5 +90,5 @@ def test_an_update_under_masks_is_never_sent_unrounded_or_not_finite() -> None:
     with pytest.raises(MaskingError, match="rounded first"):
         update_payload(MASKED, BASE, TRAINED)
     broken = {**TRAINED, "b": np.array([[np.nan]], np.float32)}
-    with pytest.raises(TensorError, match="finite"):
+    with pytest.raises(NotFiniteError, match="finite"):
         update_payload(MASKED, BASE, broken, Rounding(50, no_chance))

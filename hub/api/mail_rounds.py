@@ -1,0 +1,46 @@
+"""The mail of one process of the hub, as its event loop hands it out: one look at new mail for all who ask."""
+
+import asyncio
+from typing import Any
+
+import structlog
+
+from hub.api.shared_call import SharedCall
+from hub.rounds.delivery import Mailroom, mark_delivered
+from hub.services import Services
+
+_log = structlog.get_logger()
+
+
+class MailRounds:
+    """The mail of one process of the hub, as its event loop hands it out."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._room = Mailroom(services)
+        self._look = SharedCall(self._room.refresh)
+        self._mark = SharedCall(self._mark_fetched)
+        self._fetched: set[str] = set()
+        self._marking: set[asyncio.Task[None]] = set()
+
+    async def fetch(self, site: str, after: int) -> list[dict[str, Any]]:
+        """Return a site's mail after a number; that it was fetched is noted soon after."""
+        await self._look.done()
+        items = self._room.known(site, after)
+        if items is None:
+            items = await asyncio.to_thread(self._room.ask, site, after)
+        if items:
+            self._fetched.add(site)
+            marking = asyncio.get_running_loop().create_task(self._mark.done())
+            self._marking.add(marking)
+            marking.add_done_callback(self._forget)
+        return items
+
+    def _mark_fetched(self) -> None:
+        sites, self._fetched = self._fetched, set()
+        mark_delivered(self._services, sites)
+
+    def _forget(self, marking: "asyncio.Task[None]") -> None:
+        self._marking.discard(marking)
+        if not marking.cancelled() and marking.exception() is not None:
+            _log.warning("delivery_not_noted", why=type(marking.exception()).__name__)

@@ -1,0 +1,95 @@
+"""The sites' learning rates between database and rule: what the rule needs to know, and where its answer is kept.
+
+The factors for the rounds that follow a version stand in that version's state, and so in its signed lineage.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from hub.aggregation.agreement import Course, Sent, courses_of
+from hub.aggregation.strategy import CountedUpdate, ServerState
+from hub.registry.blobs import BlobStore
+from hub.rounds.participants import APPROVED
+from hub.rounds.site_rates import RATE, RatedSite, next_rates
+from hub.storage import round_stores, stores
+from hub.storage.database import Session
+from protocol.site_rates import QualityFigures
+from protocol.study import StudySpec
+from protocol.tensors import read_manifest
+
+
+@dataclass(frozen=True)
+class Rating:
+    """What the close of a round needs to rate the sites: who they are, and the blob of each one's last update."""
+
+    sites: tuple[RatedSite, ...]
+    earlier: Mapping[str, str]
+
+
+def rating_of(session: Session, spec: StudySpec, study: str) -> Rating | None:
+    """Return what rates a study's sites as the database has it; None where all learn at one rate."""
+    if spec.site_rates.adapt == "none":
+        return None
+    return Rating(tuple(rated_sites(session, spec, study)), _earlier(session, spec, study))
+
+
+def rated_sites(session: Session, spec: StudySpec, study: str) -> list[RatedSite]:
+    """Return the sites that train, with what they approved to be known."""
+    most = spec.secure_aggregation.maximum_weight
+    found: list[RatedSite] = []
+    for row in stores.participants(session, study):
+        if row.state == APPROVED and row.training_patients > 0:
+            patients = row.training_patients
+            weight = 1.0 if spec.strategy.weighting == "equal" else float(min(patients, most or patients))
+            figures = None if row.quality is None else QualityFigures.model_validate_json(row.quality)
+            found.append(RatedSite(row.site, weight, patients, figures))
+    return found
+
+
+def with_rates(
+    spec: StudySpec,
+    rating: Rating | None,
+    before: ServerState,
+    after: ServerState,
+    updates: Sequence[CountedUpdate],
+    blobs: BlobStore,
+) -> ServerState:
+    """Return a version's state with the factors for the rounds that follow it.
+
+    Guarantee: a function of study, rating, states and updates alone.
+    """
+    if rating is None:
+        return after
+    courses = _courses(rating, updates, after, blobs) if spec.site_rates.reads_updates else {}
+    rates = next_rates(spec, rating.sites, before.numbers, courses)
+    return replace(after, numbers={**after.numbers, **rates})
+
+
+def rates_after(session: Session, spec: StudySpec, study: str, state: ServerState) -> Mapping[str, float]:
+    """Return the factors that follow a version; after version 0, which no update made, by the data's quality alone."""
+    if spec.site_rates.adapt == "none" or any(name.startswith(RATE) for name in state.numbers):
+        return state.numbers
+    return next_rates(spec, rated_sites(session, spec, study), {}, {})
+
+
+def _courses(
+    rating: Rating, updates: Sequence[CountedUpdate], state: ServerState, blobs: BlobStore
+) -> Mapping[str, Course]:
+    last = {update.site: update for update in updates}  # in buffered rounds a site's second update is the newer one
+    sent = [
+        Sent(
+            site,
+            blobs.path(update.blob),
+            update.weight * update.factor,
+            blobs.path(rating.earlier[site]) if site in rating.earlier else None,
+        )
+        for site, update in sorted(last.items())
+    ]
+    return courses_of(sent, read_manifest(blobs.path(state.weights)))
+
+
+def _earlier(session: Session, spec: StudySpec, study: str) -> dict[str, str]:
+    if not spec.site_rates.reads_updates:
+        return {}
+    counted = [row for row in round_stores.updates_of_study(session, study) if row.round > 0 and row.counted_in]
+    return {row.site: row.blob for row in counted}  # oldest round first: the last one stays

@@ -1,0 +1,104 @@
+"""What a study may not ask of the sites' training: steps, schedule, FedProx, SCAFFOLD, and what sites keep. Pure.
+
+Each rule with its reason and remedy; called by `study_rules.py`.
+"""
+
+from protocol.study import StudySpec
+from protocol.study_parts import MOST_LOCAL_STEPS
+
+NORMALISATION = "normalisation"
+"""The word in `personal.keep` for the tensors of all normalisation layers."""
+
+
+def training_problems(study: StudySpec) -> list[str]:
+    """Return one sentence for each rule of local training that the study breaks."""
+    found = [*_steps(study), *_proximal(study), *_personal(study)]
+    return [*found, *_scaffold(study)] if study.strategy.name == "scaffold" else found
+
+
+def _steps(study: StudySpec) -> list[str]:
+    terms, found = study.training, list[str]()
+    if (terms.local_steps is None) == (terms.local_epochs is None):
+        found.append(
+            "training.local_epochs: a round's length is stated once. State local_steps, or local_epochs with "
+            "local_steps: null."
+        )
+    elif study.local_steps > MOST_LOCAL_STEPS:
+        found.append(
+            f"training.local_epochs: {study.local_steps} steps a round are more than {MOST_LOCAL_STEPS}. Take fewer "
+            "epochs, or raise training.sampling_rate."
+        )
+    if terms.warm_up_rounds >= study.rounds:
+        found.append(
+            f"training.warm_up_rounds: {terms.warm_up_rounds} of {study.rounds} rounds leave none at the full learning "
+            "rate. Lower it below `rounds`."
+        )
+    return found
+
+
+def _proximal(study: StudySpec) -> list[str]:
+    if study.training.proximal and study.privacy.mechanism == "shared-noise":
+        return [
+            "training.proximal: with 'shared-noise' every step starts at the version itself, so there is nothing to "
+            "pull back from. Set it to 0."
+        ]
+    return []
+
+
+def _scaffold(study: StudySpec) -> list[str]:
+    training, found = study.training, list[str]()
+    if training.optimizer != "sgd" or training.momentum:
+        found.append(
+            "training.optimizer: SCAFFOLD reads the mean gradient off the update, as the update over steps times "
+            "learning rate, which is true of plain gradient descent only. Use sgd without momentum."
+        )
+    if training.proximal:
+        found.append(
+            "training.proximal: SCAFFOLD corrects the drift that FedProx pulls back, and its control variates would "
+            "learn the pull. Set it to 0, or choose another strategy.name."
+        )
+    if study.privacy.mechanism != "dp-sgd":
+        found.append(
+            "strategy.name: 'scaffold' reads the mean gradient off a site's own update, which is cut as a whole or not "
+            f"made at all with {study.privacy.mechanism!r}. Use privacy.mechanism: dp-sgd, or another strategy."
+        )
+    if study.personal.keep:
+        found.append(
+            "personal.keep: a tensor that stays at its site has no mean for SCAFFOLD to correct towards. Leave it "
+            "empty, or choose another strategy.name."
+        )
+    return found
+
+
+def _personal(study: StudySpec) -> list[str]:
+    terms, found = study.personal, list[str]()
+    if not terms.keep and terms.ditto is None:
+        if terms.judged != "own":
+            found.append("personal.judged: this study has no personal models to choose from. Leave it out.")
+        return found
+    if terms.keep and terms.ditto is not None:
+        found.append(
+            "personal.ditto: a site has one personal model: the study's with tensors of its own (keep), or one trained "
+            "beside (ditto). Leave one of them out."
+        )
+    if study.privacy.mechanism != "dp-sgd":
+        found.append(
+            f"personal: with {study.privacy.mechanism!r} a site's own training is not noised by itself, so that a "
+            "personal model's held-out figures would tell of its patients. Use privacy.mechanism: dp-sgd."
+        )
+    if terms.keep and terms.judged != "own":
+        found.append(
+            "personal.judged: without the sites' own tensors the study's version is no whole model, so it is judged "
+            "with them. Leave it out."
+        )
+    if NORMALISATION in terms.keep and study.network.normalisation == "none":
+        found.append(
+            "personal.keep: a network without normalisation has no such tensors. Choose network.normalisation, or "
+            "name other tensors."
+        )
+    if terms.judged == "own" and study.evaluation.final_version != "last":
+        found.append(
+            "evaluation.final_version: what is judged is each site's personal model after that round, of which a site "
+            "keeps the last. Set it to last."
+        )
+    return found

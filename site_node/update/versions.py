@@ -1,0 +1,27 @@
+"""Versions as the agent laid them into the inbox, read for a job."""
+
+import numpy as np
+
+from protocol.digest import digest_of_bytes, hex_of
+from protocol.errors import TensorError
+from protocol.tensors import Weights, weights_over
+from site_node.errors import BaseUnavailableError, OrderError
+from site_node.settings import SitePaths
+
+
+def read_version(paths: SitePaths, digest: str | None) -> Weights:
+    """Return the weights that an order names, their bytes checked against the digest.
+
+    Raises: OrderError if the order names none; BaseUnavailableError if they are missing or damaged.
+    """
+    if digest is None:
+        raise OrderError("The order names no version to start from.", "The gate refuses such a task.")
+    try:
+        data = np.fromfile(paths.blobs / hex_of(digest), np.uint8)
+        if digest_of_bytes(data.data) != digest:
+            raise TensorError("other bytes than its digest says")
+        return weights_over(data)
+    except (FileNotFoundError, TensorError):
+        raise BaseUnavailableError(
+            "The version to start from is missing or damaged.", "The agent downloads it again; check the disk."
+        ) from None

@@ -1,0 +1,126 @@
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from protocol.errors import SpecificationError
+from protocol.privacy_accounting import epsilon_of, noise_multiplier_of, training_event
+from protocol.study import StudySpec, parse_study
+
+MASKED = {"method": "masking", "maximum_sites": 8, "maximum_weight": 1000}
+
+
+def specification(**changes: Any) -> dict[str, Any]:
+    return {
+        "name": "s",
+        "label": {"classes": ["no", "yes"]},
+        "network": {"name": "convnet"},
+        "rounds": 4,
+        "participants": {"minimum_sites": 10, "training_patients": 100},
+        "privacy": {"epsilon": None},
+        **changes,
+    }
+
+
+def private(mechanism: str, **terms: Any) -> dict[str, Any]:
+    return {"epsilon": 8.0, "delta": 1e-4, "mechanism": mechanism, **terms}
+
+
+SITE_LEVEL = {"privacy": private("site-level", unit="site"), "strategy": {"weighting": "equal"}}
+SHARED = {
+    "privacy": private("shared-noise"),
+    "training": {"local_steps": 1},
+    "secure_aggregation": MASKED,
+    "transport": {"upload": []},
+}
+
+
+@dataclass(frozen=True)
+class Refusal:
+    changes: dict[str, Any]
+    words: str
+
+
+REFUSED = {
+    "a length of rounds that is stated twice": Refusal({"training": {"local_steps": 3, "local_epochs": 1}}, "once"),
+    "a length of rounds that is not stated": Refusal({"training": {"local_steps": None}}, "stated once"),
+    "epochs of too many steps": Refusal({"training": {"local_epochs": 100, "sampling_rate": 1e-4}}, "1000000 steps"),
+    "a warm-up that never ends": Refusal({"training": {"warm_up_rounds": 4}}, "none at the full learning rate"),
+    "a pull in shared steps": Refusal(
+        {**SHARED, "training": {"local_steps": 1, "proximal": 0.1}}, "nothing to pull back from"
+    ),
+    "SCAFFOLD with momentum": Refusal(
+        {"strategy": {"name": "scaffold"}, "training": {"momentum": 0.9}}, "sgd without momentum"
+    ),
+    "SCAFFOLD with Adam": Refusal(
+        {"strategy": {"name": "scaffold"}, "training": {"optimizer": "adam"}}, "sgd without momentum"
+    ),
+    "SCAFFOLD with FedProx": Refusal(
+        {"strategy": {"name": "scaffold"}, "training": {"proximal": 0.1}}, "learn the pull"
+    ),
+    "SCAFFOLD with an update that is cut as a whole": Refusal(
+        {**SITE_LEVEL, "strategy": {"name": "scaffold", "weighting": "equal"}}, "off a site's own update"
+    ),
+    "SCAFFOLD with tensors that stay": Refusal(
+        {"strategy": {"name": "scaffold"}, "personal": {"keep": ["bias"]}}, "no mean for SCAFFOLD"
+    ),
+    "two ways to a personal model": Refusal({"personal": {"keep": ["normalisation"], "ditto": 0.1}}, "one personal"),
+    "tensors that stay under site-level privacy": Refusal(
+        {**SITE_LEVEL, "personal": {"keep": ["bias"]}}, "tell of its"
+    ),
+    "a personal model with shared noise": Refusal({**SHARED, "personal": {"ditto": 1.0}}, "tell of its patients"),
+    "judging half a model": Refusal({"personal": {"keep": ["bias"], "judged": "global"}}, "no whole model"),
+    "a choice without personal models": Refusal({"personal": {"judged": "global"}}, "no personal models"),
+    "normalisation's tensors where there is none": Refusal(
+        {"personal": {"keep": ["normalisation"]}, "network": {"name": "convnet", "normalisation": "none"}},
+        "has no such tensors",
+    ),
+    "the best of versions that sites have no personal models of": Refusal(
+        {"personal": {"ditto": 1.0}, "evaluation": {"final_version": "best-validation"}}, "Set it to last"
+    ),
+    "a pattern that is no tensor's name": Refusal({"personal": {"keep": ["../secret"]}}, "personal.keep"),
+}
+
+
+@pytest.mark.parametrize("refusal", REFUSED.values(), ids=REFUSED.keys())
+def test_a_study_is_refused_with_the_reason_that_asks_for(refusal: Refusal) -> None:
+    with pytest.raises(SpecificationError) as caught:
+        parse_study(specification(**refusal.changes))
+    assert refusal.words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"training": {"local_epochs": 2, "warm_up_rounds": 3, "schedule": "linear", "proximal": 0.01}},
+        {"strategy": {"name": "scaffold"}},
+        {"strategy": {"name": "scaffold"}, "privacy": private("dp-sgd")},
+        {"personal": {"keep": ["normalisation", "head.*"]}, "privacy": private("dp-sgd")},
+        {"personal": {"ditto": 0.1, "judged": "global"}, "evaluation": {"final_version": "best-validation"}},
+        {"personal": {"keep": ["normalisation"]}, "network": {"name": "convnet", "normalisation": "batch"}},
+    ],
+)
+def test_a_study_may_ask_for(changes: dict[str, Any]) -> None:
+    study = parse_study(specification(**changes))
+    assert parse_study(study.model_dump(mode="json", by_alias=True)).digest == study.digest
+
+
+def test_epochs_are_what_noise_is_calibrated_for() -> None:
+    stated = _noise(training={"local_steps": 20, "sampling_rate": 0.1})
+    assert _noise(training={"local_epochs": 2, "sampling_rate": 0.1}) == stated
+
+
+def test_the_steps_of_a_personal_model_are_charged_too() -> None:
+    once = parse_study(specification(privacy=private("dp-sgd"), training={"local_steps": 10}))
+    both = parse_study(specification(privacy=private("dp-sgd"), training={"local_steps": 10}, personal={"ditto": 1.0}))
+    noise = noise_multiplier_of(both)
+    assert noise is not None
+    assert noise == _noise(training={"local_steps": 20})
+    assert training_event(both, noise, 4).count == 2 * training_event(once, noise, 4).count == 80
+    assert epsilon_of([training_event(both, noise, 4)], 1e-4) <= 8.0
+    assert both.maximum_steps == 80
+
+
+def _noise(**changes: Any) -> float | None:
+    study: StudySpec = parse_study(specification(privacy=private("dp-sgd"), **changes))
+    return noise_multiplier_of(study)

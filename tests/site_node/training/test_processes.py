@@ -1,0 +1,244 @@
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import zstandard
+from hypothesis import given
+from hypothesis import strategies as st
+
+from protocol.digest import digest_of_bytes, hex_of
+from protocol.privacy_accounting import noise_multiplier_of
+from protocol.study import StudySpec, parse_study
+from protocol.tensors import Weights, decode_weights, encode_weights
+from site_node.candidate import payload_path, read_candidate
+from site_node.cohort.index import index_folder
+from site_node.errors import TrainingProcessLostError
+from site_node.orders import WorkOrder, write_order
+from site_node.settings import SitePaths, SiteSettings
+from site_node.training.job import run_order
+from site_node.training.networks import initial_weights
+from site_node.training.processes import ALONE, Together, processes_for, training_together
+from tests.fakes.dicom import make_hospital
+from tests.site_node.training.examples import make_batch, make_study
+
+TASK_DIGEST = "sha256:" + "7" * 64
+PATIENCE_SECONDS = 60.0
+
+
+@pytest.fixture(autouse=True)
+def _processes_find_this_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[3]))
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> SiteSettings:
+    hospital = make_hospital(tmp_path / "images", patients=24, size=16)
+    paths = SitePaths(tmp_path / "site")
+    for folder in paths.folders():
+        folder.mkdir(parents=True, exist_ok=True)
+    paths.noise_key.write_bytes(b"n" * 32)
+    index_folder([hospital.folder], paths.index)
+    return SiteSettings("a", "http://hub", (hospital.folder,), hospital.labels, "", paths, Path("policy.yaml"), 1)
+
+
+def study_of(epsilon: float | None, **changes: Any) -> StudySpec:
+    study = make_study(epsilon=epsilon, local_steps=3, learning_rate=0.5, images_per_patient=2, augmentation="light")
+    return parse_study({**study.model_dump(mode="json", by_alias=True), **changes})
+
+
+def do(settings: SiteSettings, kind: Any, study: StudySpec, task_id: str, **fields: Any) -> None:
+    order = WorkOrder(
+        kind=kind,
+        task_id=task_id,
+        task_digest=TASK_DIGEST,
+        study=study.model_dump(mode="json", by_alias=True),
+        study_digest=study.digest,
+        **fields,
+    )
+    write_order(settings.paths, order)
+    run_order(settings, task_id)
+
+
+def updated(settings: SiteSettings, study: StudySpec, processes: int) -> Weights:
+    base = encode_weights(initial_weights(study))
+    digest, task_id = digest_of_bytes(base), f"train-{processes}"
+    (settings.paths.blobs / hex_of(digest)).write_bytes(base)
+    noise = noise_multiplier_of(study)
+    with_others = replace(settings, processes=processes)
+    do(with_others, "train", study, task_id, round=1, base_blob=digest, noise_multiplier=noise)
+    candidate = read_candidate(settings.paths, task_id)
+    assert candidate is not None
+    assert candidate.kind == "update", candidate.reason
+    return decode_weights(zstandard.ZstdDecompressor().decompress(payload_path(settings.paths, task_id).read_bytes()))
+
+
+def kept(settings: SiteSettings) -> dict[str, Weights]:
+    files = sorted(settings.paths.local_state.rglob("*.safetensors"))
+    return {path.parent.name: decode_weights(path) for path in files}
+
+
+def assert_close(one: Weights, other: Weights) -> None:
+    assert one.keys() == other.keys()
+    for name, array in one.items():
+        np.testing.assert_allclose(array, other[name], rtol=1e-4, atol=2e-6)
+
+
+@pytest.mark.parametrize(
+    ("epsilon", "changes"),
+    [(None, {}), (8.0, {}), (8.0, {"personal": {"ditto": 0.5}})],
+    ids=["plain", "private", "private with a personal model"],
+)
+def test_two_processes_train_what_one_does(
+    settings: SiteSettings, epsilon: float | None, changes: dict[str, Any]
+) -> None:
+    study = study_of(epsilon, **changes)
+    do(settings, "cohort", study, "cohort")
+    alone = updated(settings, study, 1)
+    kept_alone = kept(settings)
+    together = updated(settings, study, 2)
+    assert_close(alone, together)
+    assert kept_alone.keys() == kept(settings).keys() == ({"own"} if changes else set())
+    for name, tensors in kept(settings).items():
+        assert_close(kept_alone[name], tensors)
+    moved = np.concatenate([array.ravel() for array in alone.values()])
+    assert np.abs(moved).max() > 1e-3, "the two agree on something"
+
+
+@given(images=st.lists(st.integers(1, 4), max_size=9), size=st.integers(1, 4))
+def test_the_parts_of_a_step_are_its_drawn_patients_each_once_and_whole(images: list[int], size: int) -> None:
+    batch = make_batch(images, (8, 8))
+    parts = [Together(rank, size).share_of(batch) for rank in range(size)]
+    for name in ("images", "targets", "counts"):
+        assert torch.equal(torch.cat([getattr(part, name) for part in parts]), getattr(batch, name))
+    assert all(int(part.counts.sum()) == len(part.images) for part in parts)
+    assert max(part.patients for part in parts) - min(part.patients for part in parts) <= 1
+
+
+@pytest.mark.parametrize(
+    ("study", "processes"),
+    [
+        (make_study(), 4),
+        (make_study(epsilon=None), 4),
+        (make_study(epsilon=None, normalisation="batch"), 1),
+    ],
+)
+def test_what_is_no_sum_over_patients_is_trained_in_one_process(study: StudySpec, processes: int) -> None:
+    assert processes_for(study, 4) == processes
+
+
+def test_sums_are_of_all_processes_and_what_the_first_makes_of_them_is_told_to_all() -> None:
+    with training_together(3, 8, _add_rank, []) as together:
+        totals = [_doubled(together) for _ in range(3)]
+    # The others add their rank times what they were told last: 1, then 1 + (1 + 2) x 2, then 1 + 3 x 14.
+    assert totals == [1.0, 7.0, 43.0]
+
+
+def _doubled(together: Together) -> float:
+    total = together.summed(torch.full((8,), 1.0, dtype=torch.float64))
+    together.told(lambda: 2 * total.float(), like=total)
+    return float(total[7])
+
+
+def _add_rank(together: Together) -> None:
+    last = torch.zeros(8, dtype=torch.float64)
+    for _ in range(3):
+        together.summed(together.rank * last)
+        last = together.told(last.clone, like=last).to(torch.float64)
+
+
+def test_one_process_is_alone() -> None:
+    with training_together(1, 8, _end, []) as together:
+        assert together is ALONE
+
+
+def _take_a_step(together: Together) -> None:
+    together.told(lambda: torch.zeros(1), together.summed(torch.zeros(1)))
+
+
+def _end(together: Together, code: int) -> None:
+    _take_a_step(together)
+    os._exit(code)
+
+
+def _kill(together: Together) -> None:
+    _take_a_step(together)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _fail(together: Together) -> None:
+    _take_a_step(together)
+    raise ValueError("/images/WARD0001/1.dcm")
+
+
+def _wait(together: Together, note: str) -> None:
+    Path(note).write_text(str(os.getpid()))
+    together.told(lambda: torch.zeros(1), torch.zeros(1))
+
+
+def _go_on_with(helper: Callable[..., None], arguments: list[Any]) -> None:
+    with training_together(2, 8, helper, arguments) as together:
+        for _ in range(3):
+            _take_a_step(together)
+
+
+@pytest.mark.parametrize(
+    ("helper", "arguments", "error"),
+    [(_end, [3], TrainingProcessLostError), (_kill, [], MemoryError), (_fail, [], TrainingProcessLostError)],
+    ids=["ended", "killed", "failed"],
+)
+def test_a_lost_process_ends_the_round_with_a_reason(
+    helper: Callable[..., None], arguments: list[Any], error: type[Exception], capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(error):
+        _go_on_with(helper, arguments)
+    assert "WARD" not in "".join(capfd.readouterr())
+
+
+def test_an_error_of_the_round_itself_is_told_as_it_is(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="my own"), training_together(2, 8, _wait, [str(tmp_path / "pid")]):
+        raise RuntimeError("my own")
+
+
+def test_a_process_that_cannot_start_is_lost_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.path", [path for path in sys.path if Path(path) not in Path(__file__).parents])
+    with pytest.raises(TrainingProcessLostError):
+        _go_on_with(_end, [3])
+
+
+def _first(note: str) -> None:
+    with training_together(2, 8, _wait, [note]):
+        time.sleep(2 * PATIENCE_SECONDS)
+
+
+def test_the_others_end_when_the_first_is_killed(tmp_path: Path) -> None:
+    note = tmp_path / "pid"
+    first = multiprocessing.get_context("spawn").Process(target=_first, args=(str(note),))
+    first.start()
+    helper = int(_eventually(lambda: note.read_text() if note.exists() else ""))
+    first.kill()
+    first.join()
+    _eventually(lambda: not _is_running(helper))
+
+
+def _eventually(look: Callable[[], Any]) -> Any:
+    until = time.monotonic() + PATIENCE_SECONDS
+    while not (found := look()):
+        assert time.monotonic() < until, "in vain"
+        time.sleep(0.05)
+    return found
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
