@@ -16,6 +16,7 @@ from protocol.digest import canonical_json
 
 ENTRY_SCHEMA = "wardround.audit-entry/1"
 FIRST_CHAIN: Hash = bytes(32)
+_HEAD = "wardround_audit_head"
 
 
 def append(session: Session, time: float, actor: str, action: str, subject: str, details: dict[str, Any]) -> int:
@@ -25,7 +26,7 @@ def append(session: Session, time: float, actor: str, action: str, subject: str,
     it was done to (a digest, a name, a task id); `time` is the hub's clock in seconds.
     Guarantee: numbers have no gap, also under concurrent writers: writing transactions come one after the other.
     """
-    number, chain = audit_stores.head(session)
+    number, chain = session.info[_HEAD] if _HEAD in session.info else audit_stores.head(session)
     entry = canonical_json(
         {
             "schema": ENTRY_SCHEMA,
@@ -39,7 +40,10 @@ def append(session: Session, time: float, actor: str, action: str, subject: str,
     )
     leaf = leaf_hash(entry)
     previous = FIRST_CHAIN if chain is None else raw_hash(chain)
-    audit_stores.add_entry(session, number + 1, entry, hash_text(leaf), hash_text(chain_hash(previous, leaf)))
+    head = hash_text(chain_hash(previous, leaf))
+    audit_stores.add_entry(session, number + 1, entry, hash_text(leaf), head)
+    # A transaction is the only writer while it lasts, so that the head it left is the head.
+    session.info[_HEAD] = number + 1, head
     return number + 1
 
 

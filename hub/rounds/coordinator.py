@@ -77,16 +77,22 @@ def verdict_of(turn: Turn, row: RoundRow) -> Verdict:
     state = RoundState(row.state)
     if state not in _KIND_ASKED:
         return Verdict.WAIT
-    tasks, method = _tasks(turn, row), opening_of(turn.spec)
+    method = opening_of(turn.spec)
     if method is not None and state in (RoundState.TRAINING, RoundState.OPENING):
-        return method.verdict(turn, row, tasks)
+        return method.verdict(turn, row, _tasks(turn, row))
     if state is RoundState.TRAINING:
-        return verdict_on_training(turn, row, tasks)
-    standing = standing_of((task.state for task in tasks), overdue=turn.now >= row.deadline_at)
+        return verdict_on_training(turn, row)
+    # Counted by the database: this is asked after each of a round's answers, and there may be a thousand.
+    states = round_stores.count_task_states(turn.session, row.study, row.number, _KIND_ASKED[state].value)
+    standing = standing_of(states.elements(), overdue=turn.now >= row.deadline_at)
     if state is RoundState.EVALUATING:
         masked = masked_judging.judged_under_masks(turn, row)
-        return judging_verdict(standing) if masked is None else masked_judging.verdict(turn, row, masked, tasks)
-    return initialising_verdict(standing, len(_initialisers_left(turn, tasks)))
+        return (
+            judging_verdict(standing)
+            if masked is None
+            else masked_judging.verdict(turn, row, masked, _tasks(turn, row))
+        )
+    return initialising_verdict(standing, len(_initialisers_left(turn, _tasks(turn, row))))
 
 
 def withdraw_site(session: Session, services: Services, study: StudyRow, site: str) -> None:

@@ -39,13 +39,16 @@ def training_now(turn: Turn) -> Sequence[TaskRow]:
     return round_stores.tasks_in(turn.session, turn.study.digest, TaskKind.TRAIN.value, states)
 
 
-def verdict_on_training(turn: Turn, row: RoundRow, tasks: Sequence[TaskRow]) -> Verdict:
-    """Say what is to be done with a round that trains in clear; `tasks` are its own."""
+def verdict_on_training(turn: Turn, row: RoundRow) -> Verdict:
+    """Say what is to be done with a round that trains in clear."""
     overdue, terms = turn.now >= row.deadline_at, turn.spec.participants
     if not is_buffered(turn.spec):
-        carried = _carried(turn, row) if terms.late == "fold" else ()
-        return training_verdict(standing_of((t.state for t in (*tasks, *carried)), overdue=overdue), terms.quorum)
+        states = round_stores.count_task_states(turn.session, row.study, row.number, TaskKind.TRAIN.value)
+        if terms.late == "fold":
+            states.update(task.state for task in _carried(turn, row))
+        return training_verdict(standing_of(states.elements(), overdue=overdue), terms.quorum)
     waiting, here = training_now(turn), updates_for(turn, row)
+    tasks = round_stores.tasks_of_round(turn.session, row.study, row.number, TaskKind.TRAIN.value)
     sites = {task.site for task in (*tasks, *waiting)} | {update.site for update in here}
     standing = Standing(asked=len(sites), accepted=len(here), waiting=len(waiting), overdue=overdue)
     return buffered_verdict(standing, turn.spec.pace.buffer or 1, terms.quorum)

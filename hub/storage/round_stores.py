@@ -1,5 +1,6 @@
 """Queries of rounds, tasks, uploads, updates and evaluations."""
 
+from collections import Counter
 from collections.abc import Collection, Sequence
 
 from sqlalchemy import func, select, update
@@ -51,6 +52,16 @@ def tasks_of_round(session: Session, study: str, number: int, kind: str) -> Sequ
         .where(TaskRow.study == study, TaskRow.round == number, TaskRow.kind == kind)
         .order_by(TaskRow.site)
     ).all()
+
+
+def count_task_states(session: Session, study: str, number: int, kind: str) -> Counter[str]:
+    """Return how many of a round's tasks of a kind are in each state."""
+    found = (
+        select(TaskRow.state, func.count().label("tasks"))
+        .where(TaskRow.study == study, TaskRow.round == number, TaskRow.kind == kind)
+        .group_by(TaskRow.state)
+    )
+    return Counter({row.state: row.tasks for row in session.execute(found)})
 
 
 def tasks_of_study(session: Session, study: str) -> Sequence[TaskRow]:

@@ -104,6 +104,12 @@ def participants(session: Session, digest: str) -> Sequence[ParticipantRow]:
     ).all()
 
 
+def answers(session: Session, digest: str) -> list[tuple[str, int]]:
+    """Return the state and the public figure of each site that was invited to a study."""
+    found = select(ParticipantRow.state, ParticipantRow.training_patients).where(ParticipantRow.study == digest)
+    return [(row.state, row.training_patients) for row in session.execute(found)]
+
+
 def find_participant(session: Session, digest: str, name: str) -> ParticipantRow | None:
     """Return a site's answer to a study, or None if it was not invited."""
     return session.get(ParticipantRow, (digest, name))

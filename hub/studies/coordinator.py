@@ -137,7 +137,7 @@ def _start(session: Session, services: Services, study: StudyRow, spec: StudySpe
 
 
 def _answers(session: Session, study: StudyRow) -> list[Answer]:
-    return [Answer(row.state, row.training_patients) for row in stores.participants(session, study.digest)]
+    return [Answer(state, patients) for state, patients in stores.answers(session, study.digest)]
 
 
 def _check_figure(spec: StudySpec, approval: Approval) -> None:

@@ -1,6 +1,7 @@
 """A specification as text: what a person sends, and what the hub stored. Pure."""
 
 import itertools
+from functools import lru_cache
 from typing import Any
 
 import yaml
@@ -27,8 +28,9 @@ def read_study(text: bytes) -> StudySpec:
     return parse_study(data)
 
 
+@lru_cache(maxsize=256)
 def stored_study(document: bytes) -> StudySpec:
-    """Parse a specification that this hub stored; it was checked when it came."""
+    """Parse a specification that this hub stored; it was checked when it came. Frozen, so that many may share it."""
     return StudySpec.model_validate(parse_json(document))
 
 
