@@ -71,9 +71,10 @@ $(VENV)/.postgresql: scripts/install-packages | $(VENV)/.installed
 
 walls: $(VENV)/.walls
 
-$(VENV)/.walls: scripts/install-packages | $(VENV)/.installed
-	scripts/install-packages "the test of the walls" ip=iproute2 unshare=util-linux nsenter=util-linux \
-		setpriv=util-linux mount=mount
+$(VENV)/.walls: scripts/install-packages Makefile | $(VENV)/.installed
+	scripts/install-packages "the tests of walls, networks, disks and clocks" ip=iproute2 tc=iproute2 ss=iproute2 \
+		unshare=util-linux nsenter=util-linux setpriv=util-linux mount=mount \
+		'/usr/lib/*/faketime/libfaketimeMT.so.1=libfaketime'
 	@touch $@
 
 clean:  ## remove .venv, the demo's folder and all caches

@@ -93,6 +93,7 @@ def _site(site: Mapping[str, Any], study: str, number: int, folders: Mapping[str
         "train_seconds": own.get("seconds", site["train_seconds"]),
         "train_state": site["train_state"],
         "reason": site["reason"],
+        "rate_factor": site["rate_factor"],
         "metrics": site["metrics"],
     }
 

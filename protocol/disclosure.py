@@ -19,7 +19,9 @@ class Cover(StrEnum):
     ADDRESS = "names who speaks, with which software, and about what: site, study, task, round; the hub knows it anyway"
     PUBLIC_BYTES = "digest of bytes that the hub has, or that everybody may have"
     WORD = "a word of a fixed vocabulary that depends on no patient"
-    APPROVED = "a figure that the hospital's administrator approves to be public"
+    APPROVED = (
+        "a figure, un-noised, that the hospital's administrator approves to be public, or by its rules the policy"
+    )
     PLANNED = "computed from the study's terms before any patient is touched: planned, not measured"
     NOISED = "released with noise for which the ledger is charged first; in a study without DP it is not protected"
     AFTER_NOISE = "follows from a noised release alone (post-processing); in a study without DP it is not protected"
@@ -133,9 +135,16 @@ DISCLOSURES: Mapping[str, Mapping[str, Cover]] = {
 }
 
 REMARKS: Mapping[tuple[str, str], str] = {
-    ("Approval", "training_patients"): "public: who matches the study, with those whom a spent budget keeps out; or 0",
+    (
+        "Approval",
+        "training_patients",
+    ): "exact: who matches, with those whom a spent budget keeps out; or 0. With `approval: automatic` no person "
+    "sees it, and it leaves only where no numbers told, compared, tell a new group under `minimum_patients` apart",
     ("Approval", "reason"): "`too-few-patients`, `labels-unusable` and `budget-spent` are such facts; `policy` is not",
-    ("Approval", "quality.unreadable"): "how many training patients have a damaged or missing image; never how many images",
+    (
+        "Approval",
+        "quality.unreadable",
+    ): "how many training patients have a damaged or missing image; never how many images",
     ("LedgerCharge", "charged.key"): "a group that the study does not touch at this hospital is not charged",
     ("LedgerCharge", "number"): "how many entries the ledger has: with how many studies and budgets it dealt",
     ("Progress", "fraction"): "of planned steps, in hundredths; how fast it moves is timing, which nothing covers",

@@ -39,7 +39,7 @@ def _shared_noise(study: StudySpec) -> list[str]:
     if study.secure_aggregation.method != "masking" or study.strategy.weighting != "patients":
         found.append(
             "secure_aggregation.method: a site's share of the noise protects nobody alone, and the sum is divided by "
-            "the patients expected in it. 'shared-noise' needs masking, and strategy.weighting: patients."
+            "the patients expected in it. Set it to masking, and strategy.weighting: patients."
         )
         return found
     try:

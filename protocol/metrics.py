@@ -29,6 +29,8 @@ MASKED_BINS = 1 << 13
 MASKED_LOGIT_RANGE = 16.0
 THRESHOLD = 0.5
 NORMAL_95 = 1.959963984540054
+MOST_COUNTED = 1 << 26
+"""The largest magnitude of one site's count in one bin, noise included: sums of 4096 sites' splits stay in range."""
 
 Counts = NDArray[np.int64]
 """(bin,) int64."""
@@ -107,6 +109,28 @@ def geometric_variance(epsilon: float) -> float:
     """Return the variance of two-sided geometric noise: 2 a / (1 - a)^2 with a = exp(-epsilon)."""
     ratio = math.exp(-epsilon)
     return 2 * ratio / (1 - ratio) ** 2
+
+
+def noise_variance_of(noise_epsilon: float | None, sites: int = 1) -> float:
+    """Return the variance of the noise on each bin of so many sites' sum, as the study's terms give it; 0 without."""
+    return 0.0 if noise_epsilon is None else sites * geometric_variance(noise_epsilon)
+
+
+def histogram_problem(histograms: ScoreHistograms, bins: int, noise_epsilon: float | None) -> str | None:
+    """Say what of one site's histograms is not as the study's terms give it, or None: the gate's and the hub's rule.
+
+    A site does not choose the variance of its noise: it says whether counts are shown, and how wide an interval is.
+    """
+    counts = [count for _, count in (*histograms.negative, *histograms.positive)]
+    expected = noise_variance_of(noise_epsilon)
+    if histograms.bins != bins:
+        return "another number of bins than the study's"
+    # Another machine's exp may end in another last digit.
+    if not math.isclose(histograms.noise_variance, expected, rel_tol=1e-9, abs_tol=0.0):
+        return "another noise than the study's"
+    if noise_epsilon is None and any(count < 0 for count in counts):
+        return "fewer than no patients"
+    return "a count that no hospital has" if any(abs(count) > MOST_COUNTED for count in counts) else None
 
 
 @dataclass(frozen=True)
@@ -278,4 +302,10 @@ def _logit_interval(auc: float, deviation: float) -> tuple[float, float]:
     if not 0 < auc < 1:
         return max(0.0, auc - NORMAL_95 * deviation), min(1.0, auc + NORMAL_95 * deviation)
     centre, spread = math.log(auc / (1 - auc)), NORMAL_95 * deviation / (auc * (1 - auc))
-    return 1 / (1 + math.exp(-(centre - spread))), 1 / (1 + math.exp(-(centre + spread)))
+    return _logistic(centre - spread), _logistic(centre + spread)
+
+
+def _logistic(logit: float) -> float:
+    # Of the two forms the one whose exponential stays below 1: no interval is too wide to be computed.
+    small = math.exp(-abs(logit))
+    return 1 / (1 + small) if logit >= 0 else small / (1 + small)

@@ -61,8 +61,8 @@ def _mixed_rounds(study: StudySpec, term: str) -> list[str]:
         )
     if study.strategy.name == "scaffold":
         found.append(
-            f"{term} adds updates of different rounds, and the control variates of 'scaffold' are of one round. "
-            "Leave it out, or choose another strategy.name."
+            f"{term} adds updates of different rounds, and the control variates of 'scaffold', which are read off "
+            "them, are of one round. Leave it out, or choose another strategy.name."
         )
     return found
 

@@ -1,41 +1,13 @@
 """What a study with secure aggregation may not ask for: each rule with its reason and remedy. Pure.
 
-`problems_by_name` is asked by `parse_study` before anything is validated: what it knows by name no version trains yet,
-and "unknown name" would send the author looking for another spelling. The rest is called by `study_rules.py`.
+Called by `study_rules.py`.
 """
-
-from collections.abc import Mapping
-from typing import Any
 
 from protocol.homomorphic.parameters import PARAMETERS
 from protocol.secure_aggregation.roster import FEWEST_MEMBERS
 from protocol.secure_aggregation.vector import FEWEST_LEVELS, levels_of
+from protocol.strategy_rules import NEEDS
 from protocol.study import StudySpec
-
-NEEDS_EACH_UPDATE = frozenset({"median", "trimmed-mean", "krum", "multi-krum", "geometric-median"})
-"""Joinings that look at single updates: robust aggregation."""
-BUFFERED = frozenset({"fedbuff"})
-"""Strategies that add updates of different rounds."""
-
-
-def problems_by_name(data: Mapping[str, Any]) -> dict[str, str]:
-    """Return why secure aggregation cannot go with what plain data names, by the field that names it."""
-    if _named(data, "secure_aggregation", "method") not in ("masking", "homomorphic"):
-        return {}
-    found: dict[str, str] = {}
-    strategy, join = _named(data, "strategy", "name"), _named(data, "strategy", "join")
-    if join in NEEDS_EACH_UPDATE:
-        found["strategy.join"] = (
-            f"strategy.join: {join!r} compares single updates, which the hub cannot see here. Use 'mean', or set "
-            "secure_aggregation.method: none."
-        )
-    if strategy in BUFFERED:
-        found["strategy.name"] = (
-            f"strategy.name: {strategy!r} adds updates of different rounds, and masks cancel within one round only. "
-            "Use a synchronous strategy, or set pace.mode: buffered with any strategy and "
-            "secure_aggregation.method: none."
-        )
-    return found
 
 
 def secure_problems(study: StudySpec) -> list[str | None]:
@@ -62,26 +34,26 @@ def secure_problems(study: StudySpec) -> list[str | None]:
     return found
 
 
-def _named(data: Mapping[str, Any], part: str, field: str) -> str:
-    terms = data.get(part)
-    name = terms.get(field) if isinstance(terms, Mapping) else None
-    return name if isinstance(name, str) else ""
-
-
 def _single_updates(study: StudySpec) -> list[str | None]:
-    """Return what asks for each update's length; robust joinings are refused by name."""
+    """Return what asks for single updates: robust joinings, and whatever needs each update's length."""
     terms = study.strategy
     asked = {
         "strategy.name: 'fedexp'": terms.name == "fedexp",
         "strategy.norm_limit:": terms.norm_limit is not None,
         "strategy.weighting: 'noise'": terms.weighting == "noise",
     }
-    return [
+    found: list[str | None] = [
         f"{term} needs the length of each update, and the hub sees their sum alone. Leave it out, or set "
         "secure_aggregation.method: none."
         for term, is_asked_for in asked.items()
         if is_asked_for
     ]
+    if terms.join in NEEDS:
+        found.append(
+            f"strategy.join: {terms.join!r} compares single updates, which the hub cannot see here. Use 'mean', or set "
+            "secure_aggregation.method: none."
+        )
+    return found
 
 
 def _sites(study: StudySpec) -> str | None:

@@ -57,6 +57,16 @@ def site_noise(privacy: Privacy, noise_multiplier: float) -> SiteNoise:
     return SiteNoise(noise_multiplier / math.sqrt(1.0 - BIT_SHARE), noise_multiplier / math.sqrt(BIT_SHARE))
 
 
+def bit_deviation(privacy: Privacy, noise_multiplier: float | None) -> float | None:
+    """Return the standard deviation of the noise on a site's bit, or None without noise or bit."""
+    return None if noise_multiplier is None else site_noise(privacy, noise_multiplier).bit
+
+
+def is_possible_bit(bit: float, deviation: float | None) -> bool:
+    """Tell whether a site that kept to the study can have said this bit: 0 or 1 and 40 standard deviations at most."""
+    return deviation is not None and -40.0 * deviation <= bit <= 1.0 + 40.0 * deviation
+
+
 def update_deviation(privacy: Privacy, noise_multiplier: float, update_norm: float) -> float:
     """Return the standard deviation of the noise in each value of one site's update, cut to this length."""
     return 2.0 * update_norm * site_noise(privacy, noise_multiplier).update

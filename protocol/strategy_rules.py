@@ -11,7 +11,9 @@ from protocol.study import StudySpec
 
 ADAPTIVE = frozenset({"fedadam", "fedyogi", "fedadagrad"})
 LARGEST_ADAPTIVE_RATE = 1.0
-COUNT_ALIKE = frozenset({"median", "trimmed-mean", "krum", "multi-krum"})
+VALUE_BY_VALUE = frozenset({"median", "trimmed-mean"})
+"""Joinings that compare the sites' values one by one."""
+COUNT_ALIKE = VALUE_BY_VALUE | {"krum", "multi-krum"}
 """Joinings that have no weights."""
 
 
@@ -32,6 +34,7 @@ NEEDS: dict[str, Callable[[int], int]] = {
     "krum": krum_needs,
     "multi-krum": krum_needs,
 }
+"""The robust joinings, which look at single updates: how many each needs against so many wild sites."""
 
 
 def strategy_problems(study: StudySpec) -> list[str]:
@@ -89,7 +92,7 @@ def _step(study: StudySpec) -> list[str]:
 
 
 def _scaffold(study: StudySpec) -> list[str]:
-    """Return what the hub's control variate does not go with; `training_rules.py` has the sites' side."""
+    """Return what SCAFFOLD does not go with, at the hub and at the sites; `pace_rules.py` has the rounds' side."""
     if study.strategy.name != "scaffold":
         return []
     found = list[str]()
@@ -98,11 +101,30 @@ def _scaffold(study: StudySpec) -> list[str]:
             "strategy.join: 'scaffold' moves the control variate by the mean of all updates as they were sent. Use "
             "mean without norm_limit, or another strategy.name."
         )
-    if study.pace.mode == "buffered" or study.participants.late == "fold":
+    return [*found, *_scaffold_at_sites(study)]
+
+
+def _scaffold_at_sites(study: StudySpec) -> list[str]:
+    training, found = study.training, list[str]()
+    if training.optimizer != "sgd" or training.momentum:
         found.append(
-            "strategy.name: 'scaffold' reads off an update how its site's control variate moved, beginning with the "
-            "common one of that round; older updates began with another. Use synchronous rounds that refuse what is "
-            "late."
+            "training.optimizer: SCAFFOLD reads the mean gradient off the update, as the update over steps times "
+            "learning rate, which is true of plain gradient descent only. Use sgd without momentum."
+        )
+    if training.proximal:
+        found.append(
+            "training.proximal: SCAFFOLD corrects the drift that FedProx pulls back, and its control variates would "
+            "learn the pull. Set it to 0, or choose another strategy.name."
+        )
+    if study.privacy.mechanism != "dp-sgd":
+        found.append(
+            "strategy.name: 'scaffold' reads the mean gradient off a site's own update, which is cut as a whole or not "
+            f"made at all with {study.privacy.mechanism!r}. Use privacy.mechanism: dp-sgd, or another strategy."
+        )
+    if study.personal.keep:
+        found.append(
+            "personal.keep: a tensor that stays at its site has no mean for SCAFFOLD to correct towards. Leave it "
+            "empty, or choose another strategy.name."
         )
     return found
 

@@ -121,19 +121,16 @@ def parse_study(data: Any) -> StudySpec:
 
     Raises: SpecificationError naming each faulty field, what was expected and the remedy.
     """
-    from protocol.secure_rules import problems_by_name
     from protocol.study_rules import problems_of
 
     if not isinstance(data, dict):
         raise SpecificationError(["Expected a mapping of keys (name, cohort, label, network, ...) at the top level."])
-    named = problems_by_name(data)
     try:
         study = StudySpec.model_validate(data)
     except ValidationError as error:
         faults = error.errors(include_url=False, include_input=False)
-        others = [_sentence(fault) for fault in faults if _place(fault) not in named]
-        raise SpecificationError([*named.values(), *others]) from None
-    problems = [*named.values(), *problems_of(study)]
+        raise SpecificationError([_sentence(fault) for fault in faults]) from None
+    problems = problems_of(study)
     if problems:
         raise SpecificationError(problems)
     return study
@@ -144,12 +141,8 @@ def study_json_schema() -> dict[str, Any]:
     return StudySpec.model_json_schema(by_alias=True)
 
 
-def _place(error: Any) -> str:
-    return ".".join(str(part) for part in error["loc"])
-
-
 def _sentence(error: Any) -> str:
-    where = _place(error) or "(top level)"
+    where = ".".join(str(part) for part in error["loc"]) or "(top level)"
     if error["type"] == "extra_forbidden":
         return f"{where}: unknown key. Check its spelling against `wardround hub study-schema`."
     if error["type"] == "missing":

@@ -1,4 +1,4 @@
-"""What a study may not ask of the sites' training: steps, schedule, FedProx, SCAFFOLD, and what sites keep. Pure.
+"""What a study may not ask of the sites' training: steps, schedule, FedProx, and what sites keep. Pure.
 
 Each rule with its reason and remedy; called by `study_rules.py`.
 """
@@ -12,8 +12,7 @@ NORMALISATION = "normalisation"
 
 def training_problems(study: StudySpec) -> list[str]:
     """Return one sentence for each rule of local training that the study breaks."""
-    found = [*_steps(study), *_proximal(study), *_personal(study)]
-    return [*found, *_scaffold(study)] if study.strategy.name == "scaffold" else found
+    return [*_steps(study), *_proximal(study), *_personal(study)]
 
 
 def _steps(study: StudySpec) -> list[str]:
@@ -45,31 +44,6 @@ def _proximal(study: StudySpec) -> list[str]:
     return []
 
 
-def _scaffold(study: StudySpec) -> list[str]:
-    training, found = study.training, list[str]()
-    if training.optimizer != "sgd" or training.momentum:
-        found.append(
-            "training.optimizer: SCAFFOLD reads the mean gradient off the update, as the update over steps times "
-            "learning rate, which is true of plain gradient descent only. Use sgd without momentum."
-        )
-    if training.proximal:
-        found.append(
-            "training.proximal: SCAFFOLD corrects the drift that FedProx pulls back, and its control variates would "
-            "learn the pull. Set it to 0, or choose another strategy.name."
-        )
-    if study.privacy.mechanism != "dp-sgd":
-        found.append(
-            "strategy.name: 'scaffold' reads the mean gradient off a site's own update, which is cut as a whole or not "
-            f"made at all with {study.privacy.mechanism!r}. Use privacy.mechanism: dp-sgd, or another strategy."
-        )
-    if study.personal.keep:
-        found.append(
-            "personal.keep: a tensor that stays at its site has no mean for SCAFFOLD to correct towards. Leave it "
-            "empty, or choose another strategy.name."
-        )
-    return found
-
-
 def _personal(study: StudySpec) -> list[str]:
     terms, found = study.personal, list[str]()
     if not terms.keep and terms.ditto is None:
@@ -96,9 +70,19 @@ def _personal(study: StudySpec) -> list[str]:
             "personal.keep: a network without normalisation has no such tensors. Choose network.normalisation, or "
             "name other tensors."
         )
-    if terms.judged == "own" and study.evaluation.final_version != "last":
+    if terms.judged == "own":
+        found += _last_personal_models(study)
+    return found
+
+
+def _last_personal_models(study: StudySpec) -> list[str]:
+    kept = "what is judged is each site's personal model after that round, of which a site keeps the last."
+    found = list[str]()
+    if study.evaluation.final_version != "last":
+        found.append(f"evaluation.final_version: {kept} Set it to last.")
+    if study.evaluation.patience is not None:
         found.append(
-            "evaluation.final_version: what is judged is each site's personal model after that round, of which a site "
-            "keeps the last. Set it to last."
+            f"evaluation.patience: a study out of patience ends with its best version, and {kept} Leave it out, or "
+            "(Ditto) set personal.judged: global."
         )
     return found

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from protocol.compression.steps import CodecSteps, parse_steps
 from protocol.errors import CodecError
+from protocol.strategy_rules import VALUE_BY_VALUE
 from protocol.study import StudySpec
 
 UNDER_MASKS = {
@@ -16,10 +17,6 @@ UNDER_MASKS = {
 """Why a step does not go with secure aggregation, and what does."""
 
 
-VALUE_BY_VALUE = frozenset({"median", "trimmed-mean"})
-"""Joinings that compare the sites' values one by one."""
-
-
 def transport_problems(study: StudySpec) -> list[str | None]:
     """Return one sentence for each rule that the study's transport breaks."""
     terms = study.transport
@@ -28,6 +25,7 @@ def transport_problems(study: StudySpec) -> list[str | None]:
     found = [fault, other_fault]
     if upload is not None:
         found += [*_hidden(study, upload), *_feedback(study, upload), *_joined(study, upload)]
+        found += _known_noise(study, upload)
     if download is not None:
         found += _download(study, download)
     return found
@@ -74,6 +72,21 @@ def _joined(study: StudySpec, steps: CodecSteps) -> list[str | None]:
         f"transport.upload: top-k under strategy.join: {study.strategy.join}: each site sends other values, so what is "
         "compared value by value is mostly zero and the model would stand still. Use random-k, whose places all sites "
         "share, or strategy.join: mean."
+    ]
+
+
+def _known_noise(study: StudySpec, steps: CodecSteps) -> list[str | None]:
+    readers = {
+        "strategy.weighting: noise": study.strategy.weighting == "noise",
+        "fedexp": study.strategy.name == "fedexp",
+    }
+    if steps.sparsifier is None or study.privacy.epsilon is None:
+        return []
+    return [
+        f"transport.upload: {steps.sparsifier} under {name}: the noise that is taken off the updates' lengths is that "
+        "of whole updates, and what travels of one has another length. Use quantise or half, or another strategy."
+        for name, reads in readers.items()
+        if reads
     ]
 
 

@@ -5,8 +5,9 @@ Neither sends anything or writes to a ledger. Heavy imports stand inside the com
 
 import functools
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -109,11 +110,13 @@ def audit_inversion(
         print_json({"schema": "wardround.inversion-audit/1", "seed": seed, "size": size, "views": figures})
         return
     for figure in figures:
-        typer.echo(
-            f"{figure['view']:<8} correlation {figure['correlation']:6.3f}   PSNR {figure['psnr_db']:5.1f} dB   "
-            f"SSIM {figure['ssim']:5.3f}"
-        )
+        typer.echo(_likeness_line(figure))
     typer.echo(f"{out}\n{CAPTION}")
+
+
+def _likeness_line(figure: Mapping[str, Any]) -> str:
+    view, correlation, psnr_db, ssim = (figure[key] for key in ("view", "correlation", "psnr_db", "ssim"))
+    return f"{view:<8} correlation {correlation:6.3f}   PSNR {psnr_db:5.1f} dB   SSIM {ssim:5.3f}"
 
 
 def _show(progress: "Progress", bar: "TaskID", fraction: float) -> None:

@@ -8,7 +8,7 @@ import sqlite3
 from collections import Counter
 from typing import Any
 
-from protocol.privacy_filter import FREE, Cost, largest_epsilon
+from protocol.privacy_filter import FREE, Cost, epsilon_from, largest_epsilon
 from site_node.governance import hash_chain
 from site_node.governance.ledger_entries import BudgetEntry, Entry, GapEntry, LedgerEntry, all_entries
 from site_node.governance.ledger_heads import countersigned, is_behind
@@ -17,6 +17,10 @@ from site_node.governance.policy import Policy
 from site_node.governance.privacy_ledger import accounts, study_charges
 
 SMALLEST_SHOWN = 10
+MEANING = (
+    "What an epsilon means: whatever somebody knew before, all that the studies show can multiply the odds that one "
+    "patient took part by at most e^epsilon (1: 2.7, 3: 20, 8: about 3000), but for a chance of delta."
+)
 QUARTERS = ("up to a quarter", "up to a half", "up to three quarters", "more than three quarters")
 
 
@@ -37,6 +41,8 @@ def budget_overview(database: sqlite3.Connection, policy: Policy) -> dict[str, A
         "composition": held.budget.composition,
         "order": held.budget.order,
         "epsilon": held.budget.epsilon_spent(worst),
+        "share_used": share_used(worst, held.budget.limit),
+        "meaning": MEANING,
         "fits_epsilon": _fits(held, worst, policy),
         "fits_epsilon_new_patient": _fits(held, held.everybody, policy),
         "fits_delta": policy.maximum_delta,
@@ -58,20 +64,44 @@ def budget_overview(database: sqlite3.Connection, policy: Policy) -> dict[str, A
     }
 
 
+def share_used(spent: Cost, limit: Cost) -> float:
+    """Return the used share of a lifetime's budget: of its Renyi divergence, or the larger of epsilon's and delta's."""
+    return max((had / most for had, most in zip(spent, limit, strict=True) if most > 0), default=1.0)
+
+
+def percent(share: float) -> str:
+    """Return a share in words that never call a small charge none."""
+    return "less than 0.1%" if 0 < share < 0.001 else f"{share:.1%}"
+
+
 def sentences_of(found: dict[str, Any]) -> list[str]:
     """Return the overview as lines for a terminal."""
     how = "added up" if found["composition"] == "sum" else f"a Renyi filter of order {found['order']}"
     most = f"epsilon {found['lifetime_epsilon']:g}, delta {found['lifetime_delta']:g}"
     lines = [
         f"Lifetime budget of each patient: {most} ({how}).",
-        f"Charged at most: epsilon {found['epsilon']:.3f}, at delta {found['lifetime_delta']:g}. "
-        f"{found['entries']} entries, chain intact.",
+        f"Used of it at most: {percent(found['share_used'])} of {_measure(found)}, by the patient who was "
+        f"charged most. {found['entries']} entries, chain intact.",
+        f"As one bound over all studies: epsilon {found['epsilon']:.3f}, at delta {found['lifetime_delta']:g}"
+        f"{_floor(found)}.",
+        MEANING,
         f"What still fits, at delta {found['fits_delta']:g}: epsilon {found['fits_epsilon']:.2f} for every patient, "
         f"{found['fits_epsilon_new_patient']:.2f} for one who was in no study.",
     ]
     if found["behind"]:
         lines.append("THE LEDGER IS BEHIND the hub's copy of it: nothing is spent. See `wardround site reconcile`.")
     return [*lines, *map(_used_line, found["used"]), *map(_study_line, found["studies"]), *_history_lines(found)]
+
+
+def _measure(found: dict[str, Any]) -> str:
+    return "epsilon or delta" if found["composition"] == "sum" else f"the Renyi divergence of order {found['order']}"
+
+
+def _floor(found: dict[str, Any]) -> str:
+    if found["composition"] == "sum" or not found["epsilon"]:
+        return ""
+    floor = epsilon_from(0.0, found["lifetime_delta"], found["order"])
+    return f" (of which {floor:.3f} is the price of turning this divergence into an epsilon, whatever was charged)"
 
 
 def _used_line(entry: dict[str, Any]) -> str:
@@ -109,8 +139,7 @@ def _used(held: Accounts, own: list[Cost]) -> list[dict[str, Any]]:
 
 
 def _quarter(spent: Cost, limit: Cost) -> int:
-    share = max((had / most for had, most in zip(spent, limit, strict=True) if most > 0), default=1.0)
-    return min(3, max(0, int(4 * share)))
+    return min(3, max(0, int(4 * share_used(spent, limit))))
 
 
 def _coarse(number: int) -> int | None:

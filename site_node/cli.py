@@ -4,9 +4,6 @@ Heavy imports stand inside the commands, so that the gate never loads torch and 
 """
 
 import functools
-import os
-import pwd
-import time
 from pathlib import Path
 from typing import Annotated
 
@@ -20,14 +17,15 @@ from site_node.command_line import (
     open_site,
     print_json,
     stop_on_signal,
-    study_beginning,
     told,
 )
 from site_node.errors import SettingsError
+from site_node.export_command import export
 from site_node.ledger_commands import budget, egress
 from site_node.peer_commands import peers, pin
 from site_node.reconcile_command import reconcile
 from site_node.settings import load_settings
+from site_node.study_commands import approve, policy, studies
 
 app = typer.Typer(
     name="site",
@@ -37,7 +35,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-for command in (budget, egress, reconcile, peers, pin):
+for command in (studies, approve, policy, budget, egress, reconcile, peers, pin, export):
     app.command()(command)
 
 
@@ -208,77 +206,6 @@ def status(folder: Folder, as_json: Json = False) -> None:
 
 @app.command()
 @told
-def studies(folder: Folder, as_json: Json = False) -> None:
-    """List the studies proposed to this hospital, what they ask for, and what stands in their way."""
-    from site_node.governance.policy import load_policy
-    from site_node.overview import studies_of
-
-    with open_site(folder) as (settings, database):
-        found = studies_of(database, load_policy(settings.policy), time.time())
-    if as_json:
-        print_json(found)
-        return
-    if not found:
-        typer.echo("No study was proposed yet.")
-    for study in found:
-        terms = ""
-        if "name" in study:
-            epsilon = "no differential privacy" if study["epsilon"] is None else f"epsilon {study['epsilon']:g}"
-            terms = f"{study['name']}, {study['rounds']} rounds, {epsilon}"
-        typer.echo(f"{study['digest']}  {study['state']}: {terms}")
-        for line in dict.fromkeys((study["explanation"], study.get("policy_objection"))):
-            if line:
-                typer.echo(f"    {line}")
-
-
-@app.command()
-@told
-def approve(
-    folder: Folder,
-    digest: Annotated[str, typer.Argument(help="The study's digest, or its beginning, as `studies` lists it.")],
-    person: Annotated[str | None, typer.Option(help="Who decides; by default the name of this account.")] = None,
-    days: Annotated[int | None, typer.Option(min=1, help="The approval ends after so many days.")] = None,
-    refuse: Annotated[bool, typer.Option("--refuse", help="Refuse the study instead.")] = False,
-    withdraw: Annotated[bool, typer.Option("--withdraw", help="Withdraw an approval, at once.")] = False,
-) -> None:
-    """Decide on a study: approve exactly this digest; a changed study needs a new approval.
-
-    The gate then charges the privacy ledger for the study's planned maximum and tells the hub.
-    """
-    from protocol.signing import SigningKey
-    from site_node.governance.approval import SECONDS_A_DAY, Decision, DecisionWord, record_decision
-    from site_node.governance.policy import load_policy
-
-    if refuse and withdraw:
-        raise SettingsError("--refuse and --withdraw exclude each other.", "Choose one.")
-    with open_site(folder) as (settings, database):
-        study = study_beginning(database, digest)
-        now, length = time.time(), days or load_policy(settings.policy).approval_days
-        word: DecisionWord = "withdrawn" if withdraw else "refused" if refuse else "approved"
-        expires_at = now + length * SECONDS_A_DAY if word == "approved" else None
-        decider = person or _account()
-        key = SigningKey.load_or_create(settings.paths.identity_key)
-        record_decision(database, Decision(study, word, decider, now, expires_at), key)
-    typer.echo(f"{word}: {study}, by {decider}. The gate acts on it within a second.")
-
-
-@app.command()
-@told
-def policy(folder: Folder, as_json: Json = False) -> None:
-    """Show the policy as the gate understands it, and check that it parses."""
-    from site_node.governance.policy import load_policy
-
-    settings = load_settings(folder)
-    found = load_policy(settings.policy).model_dump(mode="json")
-    if as_json:
-        print_json(found)
-        return
-    for name, value in found.items():
-        typer.echo(f"{name}: {value}")
-
-
-@app.command()
-@told
 def networks(as_json: Json = False) -> None:
     """List the networks that studies may name."""
     from site_node.training.networks import PERMITTED
@@ -294,7 +221,10 @@ def networks(as_json: Json = False) -> None:
 @app.command()
 @told
 def pause(folder: Folder) -> None:
-    """Pause the site: running jobs stop, no study and no task is decided, and nothing new leaves until `resume`."""
+    """Pause the site: running jobs stop, no study and no task is decided, and the outbox is held back.
+
+    Only what the agent is sending at this moment may still go. `resume` lets it all go on.
+    """
     _switch(folder, paused=True)
     typer.echo("Paused. Continue with `wardround site resume`.")
 
@@ -305,13 +235,6 @@ def resume(folder: Folder) -> None:
     """Let a paused site go on."""
     _switch(folder, paused=False)
     typer.echo("The site goes on.")
-
-
-def _account() -> str:
-    try:
-        return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:  # containers run as a user id without a name
-        return f"uid-{os.getuid()}"
 
 
 def _switch(folder: Path, *, paused: bool) -> None:

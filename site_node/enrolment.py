@@ -56,31 +56,36 @@ def create_site(
     if paths.configuration.exists():
         raise SettingsError(f"{paths.configuration} is there already.", "Choose another folder, or edit that file.")
     _check_data(images, table)
-    for folder in paths.folders():
-        folder.mkdir(parents=True, exist_ok=True)
-        folder.chmod(_mode_of(paths, folder))
-    SigningKey.load_or_create(paths.identity_key)
-    SigningKey.load_or_create(paths.transport_key)
-    _create_secret(paths.noise_key)
-    keys: dict[str, object] = {"name": name, "hub": hub_url}
-    if images:
-        keys["images"] = [str(folder.resolve()) for folder in images]
-    if table is not None:
-        keys["table"] = str(table.resolve())
-    keys |= {"redis": redis_url, "policy": "policy.yaml"}
-    if labels is not None:
-        keys["labels"] = str(labels.resolve())
-    if threads is not None:
-        keys["threads"] = threads
+    _make_folders_and_keys(paths)
+    keys = {
+        "name": name,
+        "hub": hub_url,
+        "images": [str(folder.resolve()) for folder in images] or None,
+        "table": None if table is None else str(table.resolve()),
+        "redis": redis_url,
+        "policy": "policy.yaml",
+        "labels": None if labels is None else str(labels.resolve()),
+        "threads": threads,
+    }
+    stated = {key: value for key, value in keys.items() if value is not None}
     if not (paths.root / "policy.yaml").exists():
         write_durably(paths.root / "policy.yaml", (policy or policy_text()).encode())
-    text = SETTINGS_TEMPLATE.format(keys=yaml.safe_dump(keys, sort_keys=False).rstrip())
+    text = SETTINGS_TEMPLATE.format(keys=yaml.safe_dump(stated, sort_keys=False).rstrip())
     write_durably(paths.configuration, text.encode())
     try:
         return load_settings(paths.root)
     except SettingsError:
         paths.configuration.unlink()
         raise
+
+
+def _make_folders_and_keys(paths: SitePaths) -> None:
+    for folder in paths.folders():
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(_mode_of(paths, folder))
+    SigningKey.load_or_create(paths.identity_key)
+    SigningKey.load_or_create(paths.transport_key)
+    _create_secret(paths.noise_key)
 
 
 def _check_data(images: Sequence[Path], table: Path | None) -> None:

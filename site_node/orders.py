@@ -2,6 +2,9 @@
 
 An order is written only after the gate has accepted the task, recorded its digest and found the study's planned maximum
 in the privacy ledger. A worker does nothing without one, and stops when it is taken away.
+
+Beside the orders lies an empty file for each study that has ended, `STUDY.ended`: the worker then deletes what it kept
+of the study (`tasks/ended_studies.py`).
 """
 
 from pathlib import Path
@@ -15,6 +18,7 @@ from site_node.durable import write_durably
 from site_node.errors import OrderError
 from site_node.settings import SitePaths
 
+ENDED_SUFFIX = ".ended"
 TASK_ID_PATTERN = r"^[a-z0-9][a-z0-9.-]{0,199}$"
 
 
@@ -51,6 +55,16 @@ def cohort_task_id(study_digest: str, recount: int = 0) -> str:
 def order_path(paths: SitePaths, task_id: str) -> Path:
     """Return where the order of a task lies."""
     return paths.orders / f"{task_id}.json"
+
+
+def ended_path(paths: SitePaths, study_digest: str) -> Path:
+    """Return where the gate says that a study has ended."""
+    return paths.orders / f"{hex_of(study_digest)}{ENDED_SUFFIX}"
+
+
+def has_ended(paths: SitePaths, digits: str) -> bool:
+    """Tell whether the gate says that the study with these digits has ended."""
+    return (paths.orders / f"{digits}{ENDED_SUFFIX}").exists()
 
 
 def write_order(paths: SitePaths, order: WorkOrder) -> None:

@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from protocol.errors import ProtocolError
+from protocol.secure_aggregation.histograms import sums_histograms
 from site_node.durable import finished_files
 from site_node.governance import hash_chain, high_water
-from site_node.governance.approval import decisions_on, rfc3339, standing_of
+from site_node.governance.approval import account_of_last, decisions_on, rfc3339, standing_of
 from site_node.governance.ledger_heads import is_behind
 from site_node.governance.policy import Policy, objection_to
 from site_node.governance.reasons import sentence_of
@@ -67,9 +68,20 @@ def _study(database: sqlite3.Connection, record: StudyRecord, policy: Policy, no
         "policy_objection": None if objection is None else objection.sentence,
         "standing": standing_of(decisions, now),
         "decided_by": None if last is None else last.person,
+        "decided_under_account": account_of_last(database, record.digest),
         "expires_at": None if last is None or last.expires_at is None else rfc3339(last.expires_at),
         "epsilon": study.privacy.epsilon,
         "delta": study.privacy.delta,
+        "mechanism": study.privacy.mechanism,
+        "unit": study.privacy.unit,
+        "honest_fraction": study.privacy.honest_fraction if study.privacy.mechanism == "shared-noise" else None,
+        "secure_aggregation": study.secure_aggregation.method,
+        "held_out_noise_epsilon": study.evaluation.noise_epsilon,
+        "held_out_counts_summed": sums_histograms(study),
+        "cohort": study.cohort.model_dump(mode="json"),
+        "label": study.label.model_dump(mode="json"),
+        "start": study.start.model_dump(mode="json"),
+        "personal": study.personal.model_dump(mode="json"),
         "rounds": study.rounds,
         "network": study.network.name,
         "training_patients": record.training_patients,

@@ -19,6 +19,16 @@ ANSWERED = (
     "The gate's database is older than what has left this hospital: it has forgotten rounds that were answered. "
     "These studies cannot go on here; later ones can:"
 )
+LOST = (
+    "SITE/mark, which says how far this hospital had come, is missing or damaged. Nobody can tell whether the "
+    "gate's database has forgotten rounds that were answered. These studies cannot go on here; later ones can:"
+)
+UNPROVEN = (
+    "The hub names states of this hospital's ledger without a charge that this hospital signed. If an old backup was "
+    "restored, they may be true, and dismissing them hands budget back: first let agent and gate run, and ask the "
+    "hub's operator for the charges. If the hub cannot show them, dismiss them: the ledger notes it, and a signed "
+    "charge that comes later counts all the same."
+)
 OF_A_WHOLE_SITE = (
     "Was the whole folder of the site restored? Then the mark of what has left went back with it, and nothing here can "
     "tell. Give up the studies that were answered, with `wardround site reconcile DIR --whole-site`:"
@@ -32,6 +42,7 @@ class _Found:
     gap: "Gap"
     is_behind: bool
     answered: list[str]
+    mark_is_lost: bool = False
 
     @property
     def missing(self) -> list[dict[str, Any]]:
@@ -49,6 +60,12 @@ def reconcile(
     whole_site: Annotated[
         bool, typer.Option("--whole-site", help="The whole folder was restored: give up every study answered here.")
     ] = False,
+    dismiss_unproven: Annotated[
+        bool,
+        typer.Option(
+            "--dismiss-unproven", help="Go on though the hub names charges of which it shows none that we signed."
+        ),
+    ] = False,
 ) -> None:
     """Show what an old backup of the gate lacks, and make up for it: charges, and studies that were answered since.
 
@@ -57,6 +74,12 @@ def reconcile(
     """
     with open_site(folder) as (settings, database):
         found = _look(settings, database)
+        if dismiss_unproven and found.gap.unexplained:
+            typer.echo(UNPROVEN, err=True)
+            if not yes:
+                typer.confirm(f"Dismiss these? {CANNOT_BE_UNDONE}", abort=True, err=True)
+            _dismiss(settings, database, found.gap)
+            found = _look(settings, database)
         gives_up = found.is_behind or whole_site
         if not as_json:
             _show(found, gives_up)
@@ -91,6 +114,7 @@ def _look(settings: SiteSettings, database: sqlite3.Connection) -> _Found:
         gap_of(database, key, settings.name),
         high_water.is_behind(settings.paths, database),
         high_water.answered_studies(settings.paths, database),
+        high_water.is_lost(settings.paths),
     )
 
 
@@ -98,7 +122,8 @@ def _show(found: _Found, gives_up: bool) -> None:
     for charge in found.missing:
         typer.echo(f"missing: entry {charge['number']}, study {charge['study_digest']}")
     if gives_up:
-        for line in [ANSWERED, *(f"  study {digest}" for digest in found.answered)]:
+        why = LOST if found.is_behind and found.mark_is_lost else ANSWERED
+        for line in [why, *(f"  study {digest}" for digest in found.answered)]:
             typer.echo(line)
 
 
@@ -120,12 +145,22 @@ def _charge(settings: SiteSettings, database: sqlite3.Connection) -> bool:
     return True
 
 
-def _give_up(settings: SiteSettings, database: sqlite3.Connection) -> list[str]:
-    from site_node.governance.high_water import give_up
+def _dismiss(settings: SiteSettings, database: sqlite3.Connection, gap: "Gap") -> None:
+    from site_node.governance.ledger_heads import dismiss_unproven
     from site_node.sqlite import transaction
 
     with transaction(database):
-        return give_up(settings.paths, database)
+        dismiss_unproven(database, gap)
+
+
+def _give_up(settings: SiteSettings, database: sqlite3.Connection) -> list[str]:
+    from site_node.governance.high_water import begin_again, give_up
+    from site_node.sqlite import transaction
+
+    with transaction(database):
+        studies = give_up(settings.paths, database)
+    begin_again(settings.paths, database)
+    return studies
 
 
 def _say(found: _Found, charged: bool, gives_up: bool) -> None:

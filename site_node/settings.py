@@ -177,6 +177,11 @@ class SitePaths:
         return self.worker / "cache"
 
     @property
+    def frozen_cohorts(self) -> Path:
+        """Return the folder of the studies' frozen cohorts: plain patient ids, and table values."""
+        return self.worker / "cohorts"
+
+    @property
     def local_state(self) -> Path:
         """Return the folder of what algorithms keep here between rounds."""
         return self.worker / "local_state"

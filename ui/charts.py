@@ -5,6 +5,7 @@ Intervals are 95 %, as the hub sends them.
 """
 
 from collections.abc import Sequence
+from math import log10
 from typing import Any
 
 import plotly.graph_objects as go
@@ -128,6 +129,30 @@ def traffic_by_round(rounds: Sequence[Round]) -> go.Figure:
             hovertemplate="%{customdata}",
         )
     figure.update_layout(barmode="group", bargap=0.45, hovermode="x unified")
+    _count_rounds(figure, len(rounds))
+    return figure
+
+
+def rates_by_round(rounds: Sequence[Round], sites: Sequence[str], names: Sequence[str]) -> go.Figure:
+    """Return what each hospital's learning rate was multiplied by, round by round; a doubling is as far as a half."""
+    figure = _figure(height=250, x_title="Round", y_title="times the round's learning rate")
+    figure.add_hline(y=1.0, line={"color": SOFT, "width": 1, "dash": "dot"})
+    for site in sites:
+        points = [(r.number, s) for r in rounds for s in r.sites if s.site == site and s.train_state and r.number]
+        figure.add_scatter(
+            x=[x for x, _ in points],
+            y=[1.0 if s.rate_factor is None else s.rate_factor for _, s in points],
+            name=site,
+            mode="lines+markers",
+            line={"color": colour_of(site, names), "width": 2},
+            marker={"size": 6},
+            hovertemplate="%{y:.2f}",
+        )
+    factors = [s.rate_factor for r in rounds for s in r.sites if s.rate_factor]
+    ends = [log10(0.9 * min([0.8, *factors])), log10(1.1 * max([1.25, *factors]))]
+    ticks = [0.1, 0.2, 0.3, 0.5, 0.6, 0.8, 1, 1.2, 1.5, 2, 3, 5, 10]
+    figure.update_yaxes(type="log", range=ends, tickvals=ticks, ticktext=[f"{tick:g}" for tick in ticks])
+    figure.update_layout(hovermode="x unified")
     _count_rounds(figure, len(rounds))
     return figure
 

@@ -10,10 +10,11 @@ from typing import Any, Literal
 
 import yaml
 
+from ui.form_labels import LABELS, Path
+
 Plain = Literal["text", "paragraph", "integer", "number", "switch", "mapping"]
 Lists = Literal["several", "words", "integers", "records"]
 Kind = Literal["choice", Plain, Lists]
-Path = tuple[str, ...]
 
 STARTING_VALUES: dict[Path, Any] = {
     ("title",): "Pneumonia on chest radiographs",
@@ -41,7 +42,7 @@ GROUPS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     (
         "Training",
         "What a hospital does in one round, and how the hub combines the updates.",
-        ("training", "strategy", "personal"),
+        ("training", "strategy", "site_rates", "personal"),
     ),
     (
         "Privacy",
@@ -54,70 +55,6 @@ GROUPS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
         ("participants", "pace", "transport", "evaluation"),
     ),
 )
-LABELS: dict[Path, str] = {
-    ("name",): "Short name",
-    ("label", "column"): "Label column in labels.csv",
-    ("label", "patient_label"): "A patient is positive if … images are",
-    ("label", "patient_score"): "A patient's score is the images'",
-    ("cohort", "minimum_patients"): "Fewest patients a hospital trains with",
-    ("cohort", "single_class"): "A hospital with patients of one class",
-    ("cohort", "age_min_years"): "Youngest age, years",
-    ("cohort", "age_max_years"): "Oldest age, years",
-    ("splits", "validation"): "Held out for validation",
-    ("splits", "test"): "Held out for test",
-    ("preprocessing", "size"): "Image size, pixels",
-    ("network", "name"): "Network",
-    ("strategy", "name"): "How the hub moves the model",
-    ("strategy", "join"): "How the hospitals' updates become one",
-    ("strategy", "weighting"): "What a hospital's update counts",
-    ("strategy", "momentum"): "What stays of the hub's last step",
-    ("strategy", "second_moment"): "What stays of the mean of squared updates",
-    ("strategy", "tau"): "Size of updates below which steps get smaller (τ)",
-    ("strategy", "wild_sites"): "Hospitals that may send anything",
-    ("strategy", "norm_limit"): "Longest update, in the round's median lengths",
-    ("strategy", "averaging"): "Decay of the mean of versions",
-    ("strategy", "learning_rate"): "The hub's learning rate",
-    ("training", "local_steps"): "Steps a round",
-    ("training", "local_epochs"): "Or passes over the patients a round",
-    ("training", "warm_up_rounds"): "Rounds until the learning rate is whole",
-    ("training", "step_rounds"): "Rounds between two falls of the learning rate",
-    ("training", "step_factor"): "What each fall leaves of the learning rate",
-    ("training", "proximal"): "Pull back to the round's version (FedProx)",
-    ("personal", "keep"): "Tensors that stay at each hospital (FedBN)",
-    ("personal", "ditto"): "Pull of a personal model to the study's (Ditto)",
-    ("personal", "judged"): "Which model a hospital evaluates (Ditto)",
-    ("participants", "training_patients"): "Training patients, all hospitals together",
-    ("secure_aggregation", "method"): "Hide single updates from the hub",
-    ("secure_aggregation", "maximum_sites"): "Most hospitals in a round",
-    ("secure_aggregation", "maximum_weight"): "Most training patients that count",
-    ("participants", "minimum_sites"): "Fewest hospitals",
-    ("privacy", "mechanism"): "Where the noise is added",
-    ("privacy", "epsilon"): "Epsilon (ε)",
-    ("privacy", "delta"): "Delta (δ)",
-    ("transport", "upload"): "What is done to an update before it is sent",
-    ("transport", "error_feedback"): "Keep what sending loses for the next update",
-    ("transport", "download"): "What is done to the difference between two versions",
-    ("kind",): "What is learned from",
-    ("label", "time_column"): "Column of the time until the event",
-    ("table", "features"): "Columns of the table",
-    ("start", "weights"): "Digest of the weights to start from",
-    ("start", "study"): "Study that the weights come from",
-    ("start", "version"): "Version of that study",
-    ("participants", "quorum"): "Share of the hospitals that closes a round",
-    ("participants", "deadline_seconds"): "Time for a round, seconds",
-    ("participants", "deadline"): "How long a round waits",
-    ("participants", "late"): "What becomes of a late update",
-    ("participants", "sampled"): "Share of the hospitals that a round asks",
-    ("pace", "mode"): "When a version is made",
-    ("pace", "buffer"): "Updates that make a version",
-    ("pace", "maximum_staleness"): "Oldest version to wait for, in versions",
-    ("pace", "staleness_exponent"): "How fast an old update's weight falls",
-    ("evaluation", "patience"): "Evaluations without a better one that end it",
-    ("evaluation", "noise_epsilon"): "Noise of each evaluation (ε)",
-    ("evaluation", "sum_under_masks"): "Hide single hospitals' held-out counts from the hub",
-    ("evaluation", "splits"): "Evaluate on",
-    ("evaluation", "every"): "Evaluate every n-th version",
-}
 FIRST: tuple[Path, ...] = (("title",), ("name",), ("label", "classes"), ("rounds",), ("label", "column"))
 ADVANCED: frozenset[Path] = frozenset(
     {
@@ -146,6 +83,11 @@ ADVANCED: frozenset[Path] = frozenset(
         ("strategy", "tau"),
         ("strategy", "weighting"),
         ("strategy", "wild_sites"),
+        ("site_rates", "adapt"),
+        ("site_rates", "least"),
+        ("site_rates", "most"),
+        ("site_rates", "from_round"),
+        ("site_rates", "quality_epsilon"),
         ("privacy", "unit"),
         ("privacy", "honest_fraction"),
         ("privacy", "update_norm"),
@@ -181,6 +123,8 @@ ADVANCED: frozenset[Path] = frozenset(
 )
 _HIDDEN_SUM = (("secure_aggregation", "method"), frozenset({"masking", "homomorphic"}))
 _TABULAR = (("kind",), frozenset({"tabular"}))
+_OWN_RATES = (("site_rates", "adapt"), frozenset({"quality", "updates", "both"}))
+_QUALITY_READ = (("site_rates", "adapt"), frozenset({"quality", "both"}))
 _BUFFERED = (("pace", "mode"), frozenset({"buffered"}))
 _SHARED_NOISE = (("privacy", "mechanism"), frozenset({"shared-noise"}))
 _SITE_LEVEL = (("privacy", "mechanism"), frozenset({"site-level"}))
@@ -195,6 +139,8 @@ NEEDED_WITH: dict[Path, tuple[Path, frozenset[str]]] = {
     ("table", "features"): _TABULAR,
     ("label", "time_column"): _TABULAR,
     ("pace", "buffer"): _BUFFERED,
+    ("site_rates", "adapt"): _OWN_RATES,
+    ("site_rates", "quality_epsilon"): _QUALITY_READ,
 }
 """Advanced fields that stand with the others as soon as a field has one of these values: the study needs them then."""
 CHOICE_WORDS: dict[Path, dict[str, str]] = {
@@ -218,6 +164,12 @@ CHOICE_WORDS: dict[Path, dict[str, str]] = {
         "krum": "the one nearest to the others (Krum)",
         "multi-krum": "the mean of those nearest to the others (multi-Krum)",
         "geometric-median": "their geometric median",
+    },
+    ("site_rates", "adapt"): {
+        "none": "the same for all",
+        "quality": "smaller where data are of poor quality",
+        "updates": "smaller where updates disagree or swing",
+        "both": "by data quality and by updates",
     },
     ("strategy", "weighting"): {
         "patients": "its training patients",

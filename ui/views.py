@@ -27,6 +27,16 @@ class PersonEntry:
 
 
 @dataclass(frozen=True)
+class Quality:
+    """How many training patients are positive, have a damaged or missing image, have one twice; None where hidden."""
+
+    positive: int | None = None
+    unreadable: int | None = None
+    repeated: int | None = None
+    noise_epsilon: float | None = None
+
+
+@dataclass(frozen=True)
 class StudySite:
     """A hospital's answer to a study."""
 
@@ -35,6 +45,7 @@ class StudySite:
     reason: str | None = None
     training_patients: int | None = None
     evaluates: bool = True
+    quality: Quality | None = None
 
 
 @dataclass(frozen=True)
@@ -121,6 +132,16 @@ class Metrics:
 
 
 @dataclass(frozen=True)
+class RateParts:
+    """What a hospital's next factor is made of: values of its data and its updates, and two cosines."""
+
+    quality: float | None = None
+    updates: float | None = None
+    agreement: float | None = None
+    trend: float | None = None
+
+
+@dataclass(frozen=True)
 class RoundSite:
     """What a hospital did in a round."""
 
@@ -142,6 +163,9 @@ class RoundSite:
     counted_in: int | None = None
     staleness: int | None = None
     norm: float | None = None
+    rate_factor: float | None = None
+    """What the round's learning rate was multiplied by at this hospital."""
+    rate_parts: RateParts | None = None
     metrics: Metrics | None = None
 
 

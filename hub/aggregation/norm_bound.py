@@ -25,14 +25,20 @@ def update_norm_bound(
     parameters: int,
     training_patients: int,
     update_norm: float | None = None,
+    rate_factor: float | None = None,
 ) -> float:
-    """Return the largest norm of a difference that is accepted from a site with so many training patients."""
+    """Return the largest norm of a difference that is accepted from a site with so many training patients.
+
+    `update_norm` and `rate_factor` are what the site's task names: the length to cut to, and its own learning rate's
+    factor.
+    """
     if update_norm is not None and noise_multiplier is not None:
         deviation = update_deviation(study.privacy, noise_multiplier, update_norm)
         return update_norm + NOISE_FACTOR * deviation * math.sqrt(parameters)
     bound = BASE_FACTOR * (1.0 + base_norm) + math.sqrt(parameters)
     training = study.training
-    steps, rate = study.local_steps, training.learning_rate / (1.0 - training.momentum)
+    factor = 1.0 if rate_factor is None else max(1.0, rate_factor)
+    steps, rate = study.local_steps, factor * training.learning_rate / (1.0 - training.momentum)
     if training.optimizer == "adam":
         # Adam moves each value by about the learning rate a step, whatever the gradient.
         return bound + NOISE_FACTOR * rate * steps * math.sqrt(parameters)

@@ -18,7 +18,7 @@ class LastSeen:
         """Note a call; if the last writing was a while ago, return all that were noted since, to be written."""
         with self._lock:
             self._times[site] = now
-            if now - self._written_at < WRITTEN_EVERY_SECONDS:
+            if 0 <= now - self._written_at < WRITTEN_EVERY_SECONDS:  # below 0: the clock was set back
                 return None
             times, self._times, self._written_at = self._times, {}, now
         return times

@@ -11,6 +11,7 @@ from hub.storage import stores
 from hub.storage.database import Session
 from hub.storage.tables import DecisionRow, StudyRow, VersionRow
 from protocol.digest import digest_of
+from protocol.signing import SigningKey
 
 
 def register_version(
@@ -48,20 +49,23 @@ def register_version(
         server_state=server_state,
         created_at=services.clock(),
     )
-    row = VersionRow(
-        study=study.digest,
-        number=round,
-        weights_digest=weights_digest,
-        weights_bytes=weights_bytes,
-        manifest_digest=manifest_digest,
-        lineage=sign_lineage(lineage, services.key),
-        created_at=lineage.created_at,
-    )
-    session.add(row)
+    session.add(row := _row_of(lineage, services.key))
     session.flush()
     details = {key: value for key, value in lineage.document().items() if key not in ("schema", "server_state")}
     append(session, services.clock(), "hub", "version.registered", weights_digest, details)
     return row
+
+
+def _row_of(lineage: Lineage, key: SigningKey) -> VersionRow:
+    return VersionRow(
+        study=lineage.study_digest,
+        number=lineage.number,
+        weights_digest=lineage.weights_digest,
+        weights_bytes=lineage.weights_bytes,
+        manifest_digest=lineage.manifest_digest,
+        lineage=sign_lineage(lineage, key),
+        created_at=lineage.created_at,
+    )
 
 
 def comment_digest(row: DecisionRow) -> str:

@@ -51,6 +51,15 @@ class Turn:
         return [Participant(r.site, r.state, r.training_patients, r.evaluates, r.expires_at) for r in rows]
 
 
+@dataclass(frozen=True)
+class TrainingTerms:
+    """What a training task says beside its version: the length to cut to, SCAFFOLD's c, the site's own rate."""
+
+    update_norm: float | None = None
+    control: ModelReference | None = None
+    rate_factor: float | None = None
+
+
 def turn_on(session: Session, services: Services, study_digest: str) -> Turn:
     """Return a turn on a study.
 
@@ -77,12 +86,10 @@ def ask(
     number: int,
     kind: TaskKind,
     base: ModelReference | None,
-    update_norm: float | None = None,
-    control: ModelReference | None = None,
-    rate_factor: float | None = None,
+    terms: TrainingTerms | None = None,
 ) -> TaskRow:
     """Give a site a task: one row, one signed message in its mailbox."""
-    row = record_task(turn, site, number, kind, base, update_norm, control, rate_factor)
+    row = record_task(turn, site, number, kind, base, terms)
     post(turn.session, turn.services, site, stored_task(row.document))
     return row
 
@@ -93,12 +100,10 @@ def record_task(
     number: int,
     kind: TaskKind,
     base: ModelReference | None,
-    update_norm: float | None = None,
-    control: ModelReference | None = None,
-    rate_factor: float | None = None,
+    terms: TrainingTerms | None = None,
 ) -> TaskRow:
     """Note what is asked of a site; whoever asks posts the message."""
-    given = round_stores.tasks_given(turn.session, turn.study.digest, site, kind)
+    given, terms = round_stores.tasks_given(turn.session, turn.study.digest, site, kind), terms or TrainingTerms()
     task = RoundTask(
         task_id=f"{turn.study.name}.r{number}.{site}.{kind.value}",
         kind=kind,
@@ -108,29 +113,33 @@ def record_task(
         sequence=given + 1,
         base=base,
         noise_multiplier=turn.study.noise_multiplier if kind is TaskKind.TRAIN else None,
-        update_norm=update_norm,
-        control=control,
+        update_norm=terms.update_norm,
+        control=terms.control,
         difference=None if base is None else difference_to(turn, base),
-        rate_factor=rate_factor,
+        rate_factor=terms.rate_factor,
         deadline_seconds=turn.spec.participants.deadline_seconds,
         ledger_head=head_of(turn.session, site),
     )
-    row = TaskRow(
-        task_id=task.task_id,
-        study=turn.study.digest,
-        site=site,
-        round=number,
-        kind=kind.value,
-        sequence=task.sequence,
-        digest=task.digest,
-        document=task.canonical_bytes(),
-        state=TaskState.OPEN.value,
-        opened_at=turn.now,
-    )
+    row = _row_of(task, turn.now)
     turn.session.add(row)
     turn.session.flush()
     turn.audit("hub", "task.opened", row.task_id, {"study": row.study, "site": site, "digest": row.digest})
     return row
+
+
+def _row_of(task: RoundTask, now: float) -> TaskRow:
+    return TaskRow(
+        task_id=task.task_id,
+        study=task.study_digest,
+        site=task.site,
+        round=task.round,
+        kind=task.kind.value,
+        sequence=task.sequence,
+        digest=task.digest,
+        document=task.canonical_bytes(),
+        state=TaskState.OPEN.value,
+        opened_at=now,
+    )
 
 
 def difference_to(turn: Turn, base: ModelReference) -> VersionDifference | None:

@@ -39,7 +39,7 @@ class Reminders:
     def ready(self, key: tuple[str, int], since: float, now: float) -> bool:
         """Tell whether it is time to ask (again), and if so, note it."""
         due, wait = self.due.get(key, (since + REMIND_AFTER_SECONDS, REMIND_AFTER_SECONDS))
-        if now < due:
+        if now < due <= now + LONGEST_REMINDER_SECONDS:  # later than that: the clock was set back meanwhile
             return False
         wait = min(2 * wait, LONGEST_REMINDER_SECONDS)
         self.due[key] = (now + wait, wait)

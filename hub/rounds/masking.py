@@ -18,14 +18,16 @@ from hub.aggregation.unmasking import store_mean
 from hub.mail import post
 from hub.rounds.asking import Turn, cancel_waiting
 from hub.rounds.closing import Verdict, needed_updates
-from hub.rounds.masked_sum import names_in, stored_masks, stored_sum
+from hub.rounds.masked_sum import names_in, posted_roster, revealed_opening, stored_masks, stored_sum
 from hub.rounds.transitions import TaskState, is_waiting
 from hub.services import Services
 from hub.storage import round_stores
 from hub.storage.masking_stores import masking_messages, masking_round, who_has_spoken
 from hub.storage.tables import MaskingRoundRow, RoundRow, TaskRow
+from protocol.errors import MaskingError
 from protocol.message import Message
 from protocol.messages import expect
+from protocol.secure_aggregation.masking import opened_masks
 from protocol.secure_aggregation.phases import (
     CLOSED_BY_THE_THRESHOLD,
     NEXT_HUB_PHASE,
@@ -137,8 +139,22 @@ def end_masks(turn: Turn, row: RoundRow, task_kind: MaskedKind) -> None:
 
 def spoken_verdict(turn: Turn, masked: MaskingRoundRow, tasks: Sequence[TaskRow]) -> Verdict:
     """Say whether a phase in which sites send messages waits, is over, or has failed."""
-    standing = _standing(turn, masked, tasks)
-    return VERDICTS[phase_verdict(standing, enough_is_all=HubPhase(masked.phase) in CLOSED_BY_THE_THRESHOLD)]
+    standing, phase = _standing(turn, masked, tasks), HubPhase(masked.phase)
+    patient = VERDICTS[phase_verdict(standing)]
+    if patient is not Verdict.WAIT or phase not in CLOSED_BY_THE_THRESHOLD:
+        return patient
+    eager = VERDICTS[phase_verdict(standing, enough_is_all=True)]
+    if eager is Verdict.CLOSE and phase is HubPhase.REVEALS and _who_spoiled(turn, masked) is None:
+        return Verdict.WAIT  # a share among the first is wrong: those still to come may make up for it
+    return eager
+
+
+def _who_spoiled(turn: Turn, masked: MaskingRoundRow) -> tuple[str, ...] | None:
+    """Return who revealed shares that do not fit and are made up for, or None if the masks do not come off yet."""
+    try:
+        return opened_masks(posted_roster(turn.session, masked), revealed_opening(turn.session, masked))[1]
+    except MaskingError:
+        return None
 
 
 def what_was_missing(turn: Turn, masked: MaskingRoundRow, vectors: int) -> str:
@@ -159,6 +175,9 @@ def go_on(turn: Turn, masked: MaskingRoundRow, tasks: Sequence[TaskRow]) -> bool
     elif phase is HubPhase.SEEN:
         _post_proof(turn, masked)
     elif phase is HubPhase.REVEALS:
+        if spoiled := _who_spoiled(turn, masked):
+            subject = f"{turn.study.name}.r{masked.round}"
+            turn.audit("hub", "masking.wrong-shares", subject, {"task_kind": masked.task_kind, "sites": list(spoiled)})
         _enter(turn, masked, phase)
     return phase in (HubPhase.UPLOADS, HubPhase.REVEALS)
 

@@ -11,7 +11,6 @@ from protocol.study import StudySpec
 from protocol.study_parts import Participants
 
 APPROVED = "approved"
-WITHDRAWN = "withdrawn"
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from hub.aggregation.agreement import Course, Sent, courses_of
 from hub.aggregation.strategy import CountedUpdate, ServerState
 from hub.registry.blobs import BlobStore
+from hub.registry.lineage import read_lineage
 from hub.rounds.participants import APPROVED
 from hub.rounds.site_rates import RATE, RatedSite, next_rates
 from hub.storage import round_stores, stores
@@ -70,6 +71,14 @@ def rates_after(session: Session, spec: StudySpec, study: str, state: ServerStat
     if spec.site_rates.adapt == "none" or any(name.startswith(RATE) for name in state.numbers):
         return state.numbers
     return next_rates(spec, rated_sites(session, spec, study), {}, {})
+
+
+def rates_of_versions(session: Session, spec: StudySpec, study: str) -> dict[int, Mapping[str, float]]:
+    """Return the numbers kept with each of a study's versions; none where all sites learn at one rate."""
+    if spec.site_rates.adapt == "none":
+        return {}
+    states = {row.number: read_lineage(row.lineage)["server_state"] for row in stores.versions(session, study)}
+    return {number: ServerState.from_document(state).numbers for number, state in states.items()}
 
 
 def _courses(

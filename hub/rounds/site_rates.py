@@ -4,17 +4,17 @@
               evenness 4 p (1 - p), readable and single the fractions of patients without an unreadable or repeated
               image. A noised count counts only as far as its noise cannot explain it, which is two standard
               deviations; nothing falls below a tenth.
-    updates   after each round in which the site's update was counted: sqrt(its last value) x 2^((agreement + trend)/2),
+    updates   after each round in which the site's update was counted: sqrt(its last value) x 2^(agreement + trend),
               with the two cosines of `hub/aggregation/agreement.py`. The root forgets: a site that agrees at a and goes
-              on at t, round after round, comes to 2^(a + t).
+              on at t, round after round, comes to 4^(a + t).
     both      the square root of their product
 
 The factors are these values times one number, cut to the study's bounds; the number is the one for which the mean of
 the factors, each site weighing what its updates weigh, is 1. So the schedule and the hub's own step say how fast the
 federation learns, and the factors how the hospitals share it. All that goes in was noised before it came here.
 
-By hand, with bounds 0.5 and 2 and equal weights: two sites agree at 0.5 and one at -1, with no trend yet. Their values
-are 2^0.25 = 1.189, 1.189 and 2^-0.5 = 0.707; 3 / (1.189 + 1.189 + 0.707) = 0.9723; factors 1.1562, 1.1562 and 0.6875.
+By hand, with bounds 0.5 and 2 and equal weights: two sites agree at 0.5, one at -0.5, with no trend yet. Their values
+are 2^0.5 = 1.4142 twice and 2^-0.5 = 0.7071; 3 / (1.4142 + 1.4142 + 0.7071) = 0.8485; factors 1.2, 1.2 and 0.6.
 Were the third's value 0.3 and theirs 1, it would be cut to 0.5, and the others had 1.25 each.
 
 Source: the trend as in Baydin et al. 2018, arXiv:1703.04782, in its multiplicative form with the cosine in place of the
@@ -33,6 +33,8 @@ RATE, QUALITY, UPDATES, AGREEMENT, TREND = "rate.", "rate_quality.", "rate_updat
 """Before a site's name, in the numbers of a version's state: the factor for the rounds that follow, and its parts."""
 SMALLEST_PART = 0.1
 DEVIATIONS = 2.0
+SMALLEST_TOLD = 5
+"""Factors are shown, and with them what they are made of: of an un-noised count as much as is shown of counts."""
 DECIMALS = 4
 HALVINGS = 100
 
@@ -80,6 +82,13 @@ def rate_of(study: StudySpec, round_number: int, site: str, numbers: Mapping[str
     return numbers.get(RATE + site, 1.0)
 
 
+def parts_of(site: str, numbers: Mapping[str, float]) -> dict[str, float] | None:
+    """Return what stands behind a site's factor in a version's numbers, by name; None where nothing does."""
+    names = {"quality": QUALITY, "updates": UPDATES, "agreement": AGREEMENT, "trend": TREND}
+    found = {name: numbers[key + site] for name, key in names.items() if key + site in numbers}
+    return found or None
+
+
 def quality_part(figures: QualityFigures | None, training_patients: int) -> float:
     """Return what a hospital's figures are worth, in [0.1, 1]; 1 where there are none.
 
@@ -90,8 +99,10 @@ def quality_part(figures: QualityFigures | None, training_patients: int) -> floa
         return 1.0
     reach = 0.0 if figures.noise_epsilon is None else DEVIATIONS * math.sqrt(2.0) * FIGURES / figures.noise_epsilon
     half = training_patients / 2.0
-    uneven = max(0.0, abs(figures.positive - half) - reach) / half
-    flaws = [max(0.0, count - reach) / training_patients for count in (figures.unreadable, figures.repeated)]
+    least = SMALLEST_TOLD if figures.noise_epsilon is None else 0
+    uneven = max(0.0, min(abs(figures.positive - half), half - least) - reach) / half
+    counts = [count if count >= least else 0 for count in (figures.unreadable, figures.repeated)]
+    flaws = [max(0.0, count - reach) / training_patients for count in counts]
     parts = [1.0 - uneven * uneven, *(1.0 - flaw for flaw in flaws)]  # 4 p (1 - p) = 1 - (2 p - 1)^2
     return max(SMALLEST_PART, round(math.pow(max(0.0, math.prod(parts)), 1.0 / 3.0), DECIMALS))
 
@@ -104,7 +115,7 @@ def updates_part(before: float, course: Course | None) -> float:
     """
     if course is None:
         return before
-    doublings = ((course.agreement or 0.0) + (course.trend or 0.0)) / 2.0
+    doublings = (course.agreement or 0.0) + (course.trend or 0.0)
     return round(math.sqrt(before) * math.pow(2.0, doublings), DECIMALS)
 
 

@@ -4,14 +4,16 @@ from hub.aggregation.opening import expected_steps
 from hub.errors import AdmissionError
 from protocol.digest import parse_json
 from protocol.messages import EvaluationReport, RoundTask, TaskKind, UpdateNotice
+from protocol.metrics import histogram_problem
 from protocol.secure_aggregation.histograms import bins_of, sums_histograms
-from protocol.site_level import is_adaptive
+from protocol.site_level import bit_deviation, is_adaptive, is_possible_bit
 from protocol.study import StudySpec
 
 SAME_STUDY = (
     "Site and hub must hold the same study and task; the site's administrator finds the task in its egress list."
 )
 LARGEST_PAYLOAD_BYTES = 1 << 40
+MOST_PAIRS = 1 << 40
 
 
 def stored_task(document: bytes) -> RoundTask:
@@ -44,6 +46,10 @@ def check_notice(notice: UpdateNotice, task: RoundTask, study: StudySpec, traini
     encrypted = study.secure_aggregation.method == "homomorphic" and task.kind in (TaskKind.TRAIN, TaskKind.DECRYPT)
     _same("key", notice.key_id is not None, encrypted)
     _same("noised bit", notice.uncut is not None, task.kind is TaskKind.TRAIN and is_adaptive(study.privacy))
+    if notice.uncut is not None and not is_possible_bit(
+        notice.uncut, bit_deviation(study.privacy, task.noise_multiplier)
+    ):
+        raise AdmissionError("The noised bit is no 0 or 1 with the study's noise.", SAME_STUDY)
     if task.kind is TaskKind.TRAIN and study.privacy.epsilon is not None:
         _check_account(notice, study)
 
@@ -68,16 +74,18 @@ def check_report(report: EvaluationReport, task: RoundTask, study: StudySpec) ->
         raise AdmissionError("Counts of pairs are of survival studies only.", SAME_STUDY)
     if not report.histograms or not set(report.histograms) <= set(study.evaluation.splits):
         raise AdmissionError("The histograms are not those of the study's held-out splits.", SAME_STUDY)
-    noised = report.noise_epsilon is not None
     for histograms in report.histograms.values():
-        _same("number of bins", histograms.bins, bins_of(study))
-        if not noised and any(count < 0 for _, count in (*histograms.negative, *histograms.positive)):
-            raise AdmissionError("A histogram without noise counts fewer than no patients.", SAME_STUDY)
+        problem = histogram_problem(histograms, bins_of(study), study.evaluation.noise_epsilon)
+        if problem is not None:
+            raise AdmissionError(f"The histograms have {problem}.", SAME_STUDY)
 
 
 def _check_pairs(report: EvaluationReport, study: StudySpec) -> None:
     if report.histograms or not report.pairs or not set(report.pairs) <= set(study.evaluation.splits):
         raise AdmissionError("The counts of pairs are not those of the study's held-out splits.", SAME_STUDY)
+    # Sums of many hospitals' counts must stay countable.
+    if any(max(counts.patients, counts.comparable) > MOST_PAIRS for counts in report.pairs.values()):
+        raise AdmissionError("The counts of pairs are of more patients than a hospital has.", SAME_STUDY)
 
 
 def _check_account(notice: UpdateNotice, study: StudySpec) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from hub.aggregation.strategy import ServerState
 from hub.registry.lineage import read_lineage
-from hub.rounds.asking import Turn, ask
+from hub.rounds.asking import TrainingTerms, Turn, ask
 from hub.rounds.closing import needed_updates
 from hub.rounds.learned_deadlines import learned_deadline, usual_seconds
 from hub.rounds.moving import add_round
@@ -105,8 +105,8 @@ def _ask_to_train(turn: Turn, row: RoundRow, sites: Sequence[str]) -> None:
     control = None if state.control is None else base.model_copy(update={"weights_digest": state.control})
     rates = rates_after(turn.session, turn.spec, turn.study.digest, state)
     for site in sites:
-        factor = rate_of(turn.spec, row.number, site, rates)
-        ask(turn, site, row.number, TaskKind.TRAIN, base, state.update_norm, control, factor)
+        terms = TrainingTerms(state.update_norm, control, rate_of(turn.spec, row.number, site, rates))
+        ask(turn, site, row.number, TaskKind.TRAIN, base, terms)
 
 
 def _tasks(turn: Turn, row: RoundRow) -> Sequence[TaskRow]:

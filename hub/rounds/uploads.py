@@ -241,13 +241,13 @@ def _terms(session: Session, services: Services, row: UploadRow) -> Terms:
         form = form_of(vector, task.study_digest, task.round, notice.key_id or "") if encrypted else None
         return Terms(*shape, manifest, fresh_norm_bound, vector, form)
     base_norm, manifest = _base_norm(path), read_manifest(path)
-    coded = task.kind is TaskKind.TRAIN and upload_steps(spec).is_coded
-    longer = norm_factor(spec) if task.kind is TaskKind.TRAIN else 1.0
+    named = (task.update_norm, task.rate_factor)
 
     def bound(parameters: int) -> float:
-        return longer * update_norm_bound(spec, noise, base_norm, parameters, patients, task.update_norm)
+        return norm_factor(spec) * update_norm_bound(spec, noise, base_norm, parameters, patients, *named)
 
-    return Terms(*shape, manifest, bound, coding=upload_terms(spec, manifest, task.round) if coded else None)
+    coding = upload_terms(spec, manifest, task.round) if upload_steps(spec).is_coded else None
+    return Terms(*shape, manifest, bound, coding=coding)
 
 
 def _base_norm(path: Path) -> float:

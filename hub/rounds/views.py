@@ -11,7 +11,10 @@ from typing import Any
 from hub.rounds.closing import needed_updates
 from hub.rounds.judgements import judgements_of, judgements_of_version
 from hub.rounds.learned_deadlines import usual_seconds
+from hub.rounds.rating import rates_of_versions
 from hub.rounds.scoring import PooledReport, Report, Reports, pairs_of, pooled, pooled_pairs, version_of
+from hub.rounds.site_rates import parts_of
+from hub.rounds.terms import stored_task
 from hub.rounds.training_rounds import measured_seconds
 from hub.rounds.transitions import RoundState, TaskState, is_waiting
 from hub.storage import round_stores, stores
@@ -48,6 +51,7 @@ def round_views(session: Session, study: str, now: float) -> list[View]:
         participants={row.site: row for row in stores.participants(session, study)},
         sites={row.name: row for row in stores.sites(session)},
         tasks=[task for own in tasks.values() for task in own],
+        rates=rates_of_versions(session, spec, study),
     )
     versions = {row.number for row in stores.versions(session, study)}
     return [
@@ -122,10 +126,11 @@ class _Context:
         participants: Mapping[str, ParticipantRow],
         sites: Mapping[str, SiteRow],
         tasks: Sequence[TaskRow],
+        rates: Mapping[int, Mapping[str, float]],
     ) -> None:
         self.spec, self.now, self.updates, self.participants, self.sites = spec, now, updates, participants, sites
         self.tasks, self.measured = tasks, measured_seconds(tasks, TaskKind.TRAIN)
-        self.update_bytes = update_bytes
+        self.update_bytes, self.rates = update_bytes, rates
 
 
 def _round_view(
@@ -213,7 +218,16 @@ def _site_view(context: _Context, site: str, tasks: Sequence[TaskRow], report: E
         "staleness": update.staleness if update else None,
         "norm": update.norm if update else None,
         "metrics": metrics_view([report]) if report else None,
+        **_rate_view(context, site, by_kind.get(TaskKind.TRAIN.value), update),
     }
+
+
+def _rate_view(context: _Context, site: str, trained: TaskRow | None, update: UpdateRow | None) -> View:
+    """Return the factor that a site trained with, and what its update said for the next one; None where none is due."""
+    if context.spec.site_rates.adapt == "none" or trained is None:
+        return {"rate_factor": None, "rate_parts": None}
+    numbers = context.rates.get(update.counted_in, {}) if update and update.counted_in is not None else {}
+    return {"rate_factor": stored_task(trained.document).rate_factor, "rate_parts": parts_of(site, numbers)}
 
 
 def _is_learned(context: _Context, row: RoundRow) -> bool:

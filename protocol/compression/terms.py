@@ -31,14 +31,6 @@ def upload_terms(study: StudySpec, manifest: Manifest, number: int) -> CodingTer
     return CodingTerms(upload_steps(study), manifest, study.digest, number, keeps_residual(study))
 
 
-def download_terms(study: StudySpec, manifest: Manifest, number: int) -> CodingTerms:
-    """Return what the hub and the sites know of the coded difference that leads to a version.
-
-    The hub keeps the weights as they were before coding, so that what is lost once comes with a later difference.
-    """
-    return CodingTerms(download_steps(study), manifest, study.digest, number, feedback=True, use="download")
-
-
 def most_upload_bytes(terms: CodingTerms) -> int:
     """Return the most bytes of an update that travels by these steps."""
     whole = terms.most_bytes if terms.steps.is_coded else terms.manifest.payload_bytes

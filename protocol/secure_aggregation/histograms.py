@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from protocol.errors import MaskingError
-from protocol.metrics import BINS, MASKED_BINS, NOISED_BINS, Counts, ScoreHistograms, geometric_variance
+from protocol.metrics import BINS, MASKED_BINS, NOISED_BINS, Counts, ScoreHistograms, noise_variance_of
 from protocol.secure_aggregation.masking import SignedMask, add_masks
 from protocol.secure_aggregation.ring import Integers, Ring, Words
 from protocol.secure_messages import MOST_MEMBERS, WORDS_OF_A_PIECE
@@ -93,8 +93,7 @@ def _counts_of(study: StudySpec, histograms: Mapping[HeldOutSplit, ScoreHistogra
 
 
 def _histograms_of(study: StudySpec, counts: Integers, sites: int) -> dict[HeldOutSplit, ScoreHistograms]:
-    epsilon = study.evaluation.noise_epsilon
-    variance = 0.0 if epsilon is None else sites * geometric_variance(epsilon)
+    variance = noise_variance_of(study.evaluation.noise_epsilon, sites)
     sides: list[Counts] = np.split(counts, 2 * len(_splits(study)))
     return {
         split: ScoreHistograms.from_counts(sides[2 * place], sides[2 * place + 1], variance)

@@ -10,7 +10,7 @@ read as ring words: every word of the ring is equally likely, and no key serves 
 Source: Bonawitz et al. 2017, section 4 and Figure 4.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -19,7 +19,6 @@ from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import ChaCha20
 from numpy.typing import NDArray
 
-from protocol.errors import MaskingError
 from protocol.secure_aggregation.key_agreement import (
     commitment_to,
     mask_key,
@@ -28,7 +27,7 @@ from protocol.secure_aggregation.key_agreement import (
 )
 from protocol.secure_aggregation.ring import Ring, Words
 from protocol.secure_aggregation.roster import Roster
-from protocol.secure_aggregation.secret_sharing import join_shares
+from protocol.secure_aggregation.share_decoding import decode_shares
 
 NONCE_BYTES = 16
 CHUNK_BYTES = 1 << 20
@@ -97,37 +96,42 @@ def masks_on_sum(roster: Roster, opening: Opening) -> list[SignedMask]:
 
     Raises: MaskingError if too few shares are there, or what they give is not what the members committed to.
     """
+    return opened_masks(roster, opening)[0]
+
+
+def opened_masks(roster: Roster, opening: Opening) -> tuple[list[SignedMask], tuple[str, ...]]:
+    """Return the masks as `masks_on_sum` does, and who revealed a share that does not fit: it was passed over.
+
+    One such share was spoiled by who revealed it or by who made it; shares of several members, by who revealed them.
+    """
     taken: list[SignedMask] = []
+    wrong: set[str] = set()
     for name in opening.survivors:
-        seed = _opened(roster, opening.seed_shares.get(name, {}), roster.keys[name].seed_commitment, commitment_to)
+        shares, expected = opening.seed_shares.get(name, {}), roster.keys[name].seed_commitment
+        seed = _opened(roster, shares, expected, commitment_to, wrong)
         taken.append(SignedMask(own_mask_key(seed, roster, name), -1))
     for lost in opening.members:
         if lost in opening.survivors:
             continue
-        private = _opened(roster, opening.key_shares.get(lost, {}), roster.keys[lost].mask_key, _public_text)
+        shares, expected = opening.key_shares.get(lost, {}), roster.keys[lost].mask_key
+        private = _opened(roster, shares, expected, _public_text, wrong)
         # The survivor added +pair if the lost comes after it: that is taken off, and the other way round.
         taken += [
             SignedMask(mask_key(private, roster, lost, name), -1 if lost > name else 1) for name in opening.survivors
         ]
-    return taken
+    return taken, tuple(sorted(wrong))
 
 
 def _public_text(private: bytes) -> str:
     return public_key_of(private).hex()
 
 
-def _opened(roster: Roster, shares: Mapping[str, bytes], expected: str, check: Any) -> bytes:
-    """Join shares and check the secret; one wrong share among more than enough is passed over."""
-    holders = sorted(shares, key=roster.point)
-    needed = roster.threshold
-    for start in range(max(1, len(holders) - needed + 1)):
-        chosen = {roster.point(name): shares[name] for name in holders[start : start + needed]}
-        try:
-            secret = join_shares(chosen, needed)
-        except MaskingError:
-            if len(holders) <= needed:
-                raise
-            continue
-        if check(secret) == expected:
-            return secret
-    raise MaskingError("The shares do not give the secret that the member committed to. The sum stays closed.")
+def _opened(
+    roster: Roster, shares: Mapping[str, bytes], expected: str, check: Callable[[bytes], str], wrong: set[str]
+) -> bytes:
+    """Join shares to the secret that was committed to; add to `wrong` whose shares do not fit it."""
+    points = {roster.point(name): share for name, share in shares.items()}
+    suspected = frozenset(roster.point(name) for name in wrong)
+    secret, odd = decode_shares(points, roster.threshold, lambda found: check(found) == expected, suspected)
+    wrong.update(roster.names[point - 1] for point in odd)
+    return secret

@@ -38,8 +38,8 @@ def join_shares(shares: Mapping[int, bytes], threshold: int) -> bytes:
     if len(shares) < threshold or threshold < 1:
         raise MaskingError(f"{threshold} shares are needed, {len(shares)} are there. Nothing can be opened.")
     points = tuple(sorted(shares)[:threshold])
-    values = [_element(shares[x]) for x in points]
-    secret = sum(y * factor for y, factor in zip(values, _factors_at_zero(points), strict=True)) % PRIME
+    values = [element_of(shares[x]) for x in points]
+    secret = sum(y * factor for y, factor in zip(values, _factors_at(points, 0), strict=True)) % PRIME
     if secret >> (8 * SECRET_BYTES):
         raise MaskingError("The shares do not belong together.")
     return secret.to_bytes(SECRET_BYTES, "big")
@@ -52,21 +52,32 @@ def _value_at(coefficients: Sequence[int], x: int) -> int:
     return value
 
 
-@lru_cache(maxsize=64)
-def _factors_at_zero(points: tuple[int, ...]) -> tuple[int, ...]:
-    """Return what each point's value counts for at 0; the same for all secrets that the same members open."""
+def value_at_point(shares: Mapping[int, bytes], x: int) -> int:
+    """Return the value at x of the polynomial through these shares."""
+    points = tuple(sorted(shares))
+    factors = _factors_at(points, x)
+    return sum(element_of(shares[p]) * factor for p, factor in zip(points, factors, strict=True)) % PRIME
+
+
+@lru_cache(maxsize=256)
+def _factors_at(points: tuple[int, ...], at: int) -> tuple[int, ...]:
+    """Return what each point's value counts for at another; the same for all secrets that the same members open."""
     factors = []
     for x in points:
         above, below = 1, 1
         for other in points:
             if other != x:
-                above = above * other % PRIME
+                above = above * (other - at) % PRIME
                 below = below * (other - x) % PRIME
         factors.append(above * pow(below, -1, PRIME) % PRIME)
     return tuple(factors)
 
 
-def _element(share: bytes) -> int:
+def element_of(share: bytes) -> int:
+    """Return a share as an element of the field.
+
+    Raises: MaskingError if it is none.
+    """
     value = int.from_bytes(share, "big")
     if len(share) != SHARE_BYTES or value >= PRIME:
         raise MaskingError(f"A share has {SHARE_BYTES} bytes and lies in the field.")

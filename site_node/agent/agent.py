@@ -4,6 +4,7 @@ It decides nothing and can read neither images nor ledgers: losing, repeating or
 `step` does it once, for the simulator and for tests; `run` does it for as long as the process lives.
 """
 
+import errno
 import threading
 import time
 from collections.abc import Callable
@@ -102,7 +103,9 @@ class Agent:
                 _log.warning("hub_away", why=error.message, remedy=error.remedy, next="the agent tries again by itself")
             stop.wait(backoff.failed())
         except OSError as error:
-            _log.error("folder_not_usable", why=error.strerror, remedy="Check the disk and the folders' rights.")
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            remedy = "Make room on the site's disk" if full else "Check the disk and the folders' rights"
+            _log.error("folder_not_usable", why=error.strerror, remedy=f"{remedy}; the agent goes on by itself.")
             stop.wait(backoff.failed())
         else:
             if backoff.succeeded():

@@ -41,9 +41,11 @@ class Outbox:
         Raises: HubUnreachableError if the hub is away; HubRefusedError if it will not have it.
         """
         try:
-            envelope = path.read_bytes()
+            return self._deliver(path, path.read_bytes())
         except FileNotFoundError:
             return False
+
+    def _deliver(self, path: Path, envelope: bytes) -> bool:
         try:
             message = parse_message(read_unverified(envelope))
         except ProtocolError as error:

@@ -90,7 +90,7 @@ class Cohort:
         return tuple(patient for patient in self.patients if patient.split == split)
 
     def quality_counts(self) -> tuple[int, int, int]:
-        """Return the three un-noised counts of training patients (`quality.py`); they leave through `released` alone."""
+        """Return three un-noised counts of training patients (`quality.py`), which leave noised as the study says."""
         return quality_counts([(patient.key, patient.label) for patient in self.of("train")], self.noticed)
 
     def public_figure(self, *splits: Split) -> int:

@@ -1,6 +1,7 @@
 """What becomes of each attribute, one by one and in nested sequences; `deidentification.py` begins the walk."""
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydicom.datadict import dictionary_has_tag, dictionary_keyword, dictionary_VR
@@ -12,12 +13,14 @@ from pydicom.tag import BaseTag, Tag
 from site_node.dicom.attribute_values import DUMMIES, TIME, TIMEZONE, capped_age, moved_date, safe_words
 from site_node.dicom.deidentification_policy import DeidentificationPolicy
 from site_node.dicom.deidentification_report import Fate, Report
+from site_node.dicom.pixel_element import first_value
 from site_node.dicom.profile import Action, Option, row_of, type_of
 from site_node.dicom.pseudonyms import Pseudonyms
-from site_node.dicom.repeated_names import repeats
+from site_node.dicom.repeated_names import is_long_number, repeats
 
 MAX_DEPTH = 32
 SHORT_TEXT = frozenset({"LO", "SH", "UC"})
+NUMBERS = frozenset({"IS", "DS", "CS"})
 TEXT = SHORT_TEXT | {"LT", "ST", "UT"}
 TELLING = frozenset({"PN", "DA", "DT", "TM", "LT", "ST", "UT", "UR", "AE", "AS", "UN"})
 """Forms that an attribute goes by if the standard does not list it: persons, dates, prose and addresses."""
@@ -25,6 +28,8 @@ MEANINGS = frozenset(
     {"CodingSchemeUID", "ContextUID", "MappingResourceUID", "ContextGroupExtensionCreatorUID", "SOPClassesInStudy"}
 )
 CODES = frozenset({"CodeValue", "CodingSchemeDesignator", "CodingSchemeVersion", "CodeMeaning", "LongCodeValue"})
+STANDARD_SCHEMES = frozenset({"DCM", "SCT", "SRT", "SNM3", "LN", "UCUM", "RADLEX", "I9C", "I10", "I10C", "FMA", "UMLS"})
+"""Whose codes and meanings are published; other schemes are a hospital's own, and their meanings are its own text."""
 BEYOND = frozenset(
     {
         *("PatientBirthDateInAlternativeCalendar", "PatientDeathDateInAlternativeCalendar", "BreedRegistrationNumber"),
@@ -50,6 +55,23 @@ CLAIMS = frozenset(
 """Written anew in every copy: what an earlier one claimed is not known to be true."""
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where an attribute stands: how deep, in a sequence that is cleaned, in an item that holds a standard's code."""
+
+    depth: int = 0
+    cleaned: bool = False
+    coded: bool = False
+
+    @property
+    def inside(self) -> "Place":
+        """Return the place of the items of a sequence that stands here."""
+        return replace(self, depth=self.depth + 1)
+
+
+TOP = Place()
+
+
 class AttributeRules:
     """The profile applied to one file; `report` counts what was done."""
 
@@ -66,7 +88,7 @@ class AttributeRules:
         self._options = policy.options
         self._days = pseudonyms.days_back(patient)
         self._sop_class = sop_class
-        self._by_action: dict[Action, Callable[[DataElement, int], DataElement | None]] = {
+        self._by_action: dict[Action, Callable[[DataElement, Place], DataElement | None]] = {
             Action.REMOVE: self._removed,
             Action.EMPTY: self._emptied,
             Action.DUMMY: self._dummy,
@@ -75,16 +97,17 @@ class AttributeRules:
             Action.NEW_UID: self._new_uid,
         }
 
-    def copy_of(self, source: Dataset, depth: int) -> Dataset:
+    def copy_of(self, source: Dataset, place: Place = TOP) -> Dataset:
         """Return a dataset, or a sequence's item, with every attribute treated."""
         copy = Dataset()
+        place = replace(place, coded=_has_standard_code(source))
         for tag in sorted(source.keys()):
-            element = self._treated(source, Tag(tag), depth)
+            element = self._treated(source, Tag(tag), place)
             if element is not None:
                 copy[element.tag] = element
         return copy
 
-    def _treated(self, source: Dataset, tag: BaseTag, depth: int) -> DataElement | None:
+    def _treated(self, source: Dataset, tag: BaseTag, place: Place) -> DataElement | None:
         try:
             fate = self._at_once(source, tag)
             element = source[tag] if fate is None else None
@@ -93,10 +116,10 @@ class AttributeRules:
         if fate is not None or element is None:
             self.report.note(tag, fate or Fate.UNREADABLE)
             return None
-        if element.VR == "SQ" and depth >= MAX_DEPTH:
+        if element.VR == "SQ" and place.depth >= MAX_DEPTH:
             self._gone(element, Fate.UNREADABLE)
             return None
-        return self._private(element, depth) if tag.is_private else self._by_rule(element, depth)
+        return self._private(element, place) if tag.is_private else self._by_rule(element, place)
 
     def _at_once(self, source: Dataset, tag: BaseTag) -> Fate | None:
         """Return the fate of what goes whatever it holds, or None."""
@@ -121,81 +144,83 @@ class AttributeRules:
         element = source.get(creator)
         return element is not None and self._policy.allows_private(str(element.value).strip(), tag)
 
-    def _private(self, element: DataElement, depth: int) -> DataElement | None:
+    def _private(self, element: DataElement, place: Place) -> DataElement | None:
         if element.VR == "SQ":
-            return self._nested(element, Fate.SAFE_PRIVATE, depth)
+            return self._nested(element, Fate.SAFE_PRIVATE, place)
         if self._repeats(element):
             self._gone(element, Fate.REPEATED)
             return None
         return self._told(element, Fate.SAFE_PRIVATE, element.value)
 
-    def _by_rule(self, element: DataElement, depth: int) -> DataElement | None:
+    def _by_rule(self, element: DataElement, place: Place) -> DataElement | None:
         keyword = dictionary_keyword(element.tag)
         if keyword in CLAIMS:
             return None
-        if keyword in ("PatientID", "PatientName") and depth == 0:
+        if keyword in ("PatientID", "PatientName") and place.depth == 0:
             self.report.note(element.tag, Fate.CODE)  # the caller writes the code
             return None
         row = row_of(element.tag)
         if row is None:
-            return self._unlisted(element, keyword, depth)
-        action = row.action(self._options, self._type(keyword, depth))
+            return self._unlisted(element, keyword, place)
+        action = row.action(self._options, self._type(keyword, place))
         if action is Action.CLEAN and not _can_be_cleaned(element):
-            action = row.basic_action(self._type(keyword, depth))
-        return self._by_action[action](element, depth)
+            action = row.basic_action(self._type(keyword, place))
+        return self._by_action[action](element, place)
 
-    def _type(self, keyword: str, depth: int) -> str | None:
-        return type_of(self._sop_class, keyword) if depth == 0 else None
+    def _type(self, keyword: str, place: Place) -> str | None:
+        return type_of(self._sop_class, keyword) if place.depth == 0 else None
 
-    def _unlisted(self, element: DataElement, keyword: str, depth: int) -> DataElement | None:
+    def _unlisted(self, element: DataElement, keyword: str, place: Place) -> DataElement | None:
         forms = {element.VR, dictionary_VR(element.tag)}
         if "SQ" in forms:
-            return self._nested(element, Fate.KEPT, depth)
+            return self._nested(element, Fate.KEPT, place)
         if "UI" in forms:
             meaning = keyword in MEANINGS or keyword.endswith(("SOPClassUID", "TransferSyntaxUID"))
-            return self._told(element, Fate.KEPT, element.value) if meaning else self._new_uid(element, depth)
+            return self._told(element, Fate.KEPT, element.value) if meaning else self._new_uid(element, place)
         if forms & TELLING or keyword in BEYOND:
             self._gone(element, Fate.REMOVED_BEYOND)
             return None
         if not forms & SHORT_TEXT:
-            return self._told(element, Fate.KEPT, element.value)
+            is_number = bool(forms & NUMBERS) and any(is_long_number(t, self._names) for t in _texts_of(element))
+            return self._told(element, Fate.REPEATED if is_number else Fate.KEPT, "" if is_number else element.value)
         if self._repeats(element):
             return self._told(element, Fate.REPEATED, "")
-        return self._told(element, Fate.KEPT if keyword in CODES else Fate.FREE_TEXT, element.value)
+        is_code = keyword in CODES and place.coded
+        if place.cleaned and not is_code:
+            return self._words(element)
+        return self._told(element, Fate.KEPT if is_code else Fate.FREE_TEXT, element.value)
 
-    def _removed(self, element: DataElement, _depth: int) -> None:
+    def _removed(self, element: DataElement, _place: Place) -> None:
         self.report.note(element.tag, Fate.REMOVED)
 
-    def _emptied(self, element: DataElement, _depth: int) -> DataElement | None:
+    def _emptied(self, element: DataElement, _place: Place) -> DataElement | None:
         return self._told(element, Fate.EMPTIED, Sequence() if _is_sequence(element) else "")
 
-    def _dummy(self, element: DataElement, depth: int) -> DataElement | None:
+    def _dummy(self, element: DataElement, place: Place) -> DataElement | None:
         if dictionary_VR(element.tag) == "UI":
-            return self._new_uid(element, depth)
+            return self._new_uid(element, place)
         self.report.note(element.tag, Fate.DUMMY)
-        return self._dummy_of(element, depth)
+        return self._dummy_of(element, place)
 
-    def _dummy_of(self, element: DataElement, depth: int) -> DataElement | None:
+    def _dummy_of(self, element: DataElement, place: Place) -> DataElement | None:
         """Return an element of the same form that holds nothing of the original; of a sequence, one such item."""
         form = dictionary_VR(element.tag)
         if form == "UI":
-            return self._new_uid(element, depth)
+            return self._new_uid(element, place)
         if form != "SQ":
             return DataElement(element.tag, form, DUMMIES[form])
         item = Dataset()
         first = element.value[0] if _is_sequence(element) and len(element.value) else Dataset()
-        for tag in first.keys() if depth < MAX_DEPTH else ():
+        for tag in first.keys() if place.depth < MAX_DEPTH else ():
             if dictionary_has_tag(tag) and Tag(tag).element and not Tag(tag).is_private:
-                inner = self._dummy_of(first[tag], depth + 1)
+                inner = self._dummy_of(first[tag], place.inside)
                 if inner is not None:
                     item[inner.tag] = inner
         return DataElement(element.tag, "SQ", Sequence([item]))
 
-    def _by_option(self, element: DataElement, depth: int) -> DataElement | None:
+    def _by_option(self, element: DataElement, place: Place) -> DataElement | None:
         if _is_sequence(element):
-            return self._nested(element, Fate.OPTION, depth)
-        if dictionary_VR(element.tag) == "UI":
-            return self._new_uid(element, depth)
+            return self._nested(element, Fate.OPTION, place)
         if dictionary_VR(element.tag) == "AS":
             age = capped_age(str(element.value or ""))
             if age is None:
@@ -206,10 +231,10 @@ class AttributeRules:
             return self._told(element, Fate.REPEATED, "")
         return self._told(element, Fate.OPTION, element.value)
 
-    def _cleaned(self, element: DataElement, depth: int) -> DataElement | None:
+    def _cleaned(self, element: DataElement, place: Place) -> DataElement | None:
         form = dictionary_VR(element.tag)
         if form == "SQ":
-            return self._nested(element, Fate.OPTION, depth)
+            return self._nested(element, Fate.CLEANED, replace(place, cleaned=True))
         if form in ("DA", "DT"):
             moved = [moved_date(text, self._days) for text in _texts_of(element)]
             return self._told(element, Fate.MOVED, moved)
@@ -217,21 +242,24 @@ class AttributeRules:
             return self._told(element, Fate.TIME, element.value)
         if element.keyword == "TimezoneOffsetFromUTC":
             return self._told(element, Fate.TIME, element.value)
+        return self._words(element)
+
+    def _words(self, element: DataElement) -> DataElement:
         words = [safe_words(text, self._policy.words) for text in _texts_of(element)]
         words = ["" if repeats(text, self._names) else text for text in words]
         return self._told(element, Fate.CLEANED, words)
 
-    def _new_uid(self, element: DataElement, depth: int) -> DataElement | None:
+    def _new_uid(self, element: DataElement, place: Place) -> DataElement | None:
         if _is_sequence(element):  # X/Z/U*: what the sequence points to is renamed like everything else
-            return self._nested(element, Fate.KEPT, depth)
+            return self._nested(element, Fate.KEPT, place)
         uids = [self._pseudonyms.uid(text) if text else "" for text in _texts_of(element)]
         return self._told(element, Fate.NEW_UID, uids)
 
-    def _nested(self, element: DataElement, fate: Fate, depth: int) -> DataElement | None:
+    def _nested(self, element: DataElement, fate: Fate, place: Place) -> DataElement | None:
         if not _is_sequence(element):
             self._gone(element, Fate.UNREADABLE)
             return None
-        return self._told(element, fate, Sequence(self.copy_of(item, depth + 1) for item in element.value))
+        return self._told(element, fate, Sequence(self.copy_of(item, place.inside) for item in element.value))
 
     def _repeats(self, element: DataElement) -> bool:
         return any(repeats(text, self._names) for text in _texts_of(element))
@@ -247,6 +275,10 @@ class AttributeRules:
         copy = DataElement(element.tag, element.VR, value, already_converted=True)
         copy.is_undefined_length = element.is_undefined_length
         return copy
+
+
+def _has_standard_code(item: Dataset) -> bool:
+    return str(first_value(item, "CodingSchemeDesignator") or "").strip() in STANDARD_SCHEMES
 
 
 def _is_sequence(element: DataElement) -> bool:

@@ -1,8 +1,8 @@
 """Find text that is burnt into a picture: rows of small, sharp marks of one height on one line.
 
-Source: stroke-like pixels by the top-hat transform (Serra 1982; Meyer 1979), letters as connected components and lines of
-text by their alignment (Wong, Casey and Wahl 1982, IBM J. Research and Development 26(6); Fletcher and Kasturi 1988, IEEE
-TPAMI 10(6)). No text is read: what it says does not matter.
+Source: stroke-like pixels by the top-hat transform (Serra 1982; Meyer 1979), letters as connected components and lines
+of text by their alignment (Wong, Casey and Wahl 1982, IBM J. Research and Development 26(6); Fletcher and Kasturi 1988,
+IEEE TPAMI 10(6)). No text is read: what it says does not matter.
 Convention: boxes are (top, left, bottom, right) in pixels, the last two excluded.
 
 What it finds and misses is measured in docs/deidentification.md. It is a help for the person who looks, not a proof.
@@ -19,9 +19,10 @@ Box = tuple[int, int, int, int]
 Grey = NDArray[np.uint8]
 STROKE_WINDOWS = (5, 11)  # pixels: strokes narrower than this stand out, edges of organs do not
 LEAST_CONTRAST = 64  # of 255: between a stroke and what surrounds it
-LEAST_HEIGHT, MOST_HEIGHT = 6, 64  # pixels, of a letter
+TILE, ABOVE_NOISE = 32, 3.0  # pixels; times the median height of a tile
+LEAST_HEIGHT, MOST_HEIGHT = 5, 64  # pixels, of a letter
 LEAST_LETTERS = 3
-MOST_UNEVEN = 16  # of 255: the brighter part of a line's strokes is of one shade, other than bone or brain
+MOST_UNEVEN = 24  # of 255: the brighter part of a line's strokes is of one shade, other than bone or brain
 MOST_LETTERS = 6000  # candidates; a picture of more is noise
 BLOCK = 500
 
@@ -50,7 +51,7 @@ def text_lines(picture: NDArray[np.generic]) -> list[TextLine]:
 
 def _brightest(picture: NDArray[np.generic]) -> NDArray[np.float32]:
     values = picture.astype(np.float32)
-    return values[..., :3].max(axis=2) if values.ndim == 3 else values
+    return np.asarray(values[..., :3].max(axis=2) if values.ndim == 3 else values)
 
 
 def _spread(values: NDArray[np.float32]) -> Grey:
@@ -74,7 +75,18 @@ def _scaled(values: NDArray[np.float32], low: float, high: float) -> Grey:
 
 def _strokes(grey: Grey, window: int) -> NDArray[np.bool_]:
     opened = _slid(_slid(grey, window, np.minimum), window, np.maximum)
-    return np.asarray(grey - opened >= LEAST_CONTRAST)
+    height = grey - opened
+    return np.asarray((height >= LEAST_CONTRAST) & (height >= ABOVE_NOISE * _noise(height)))
+
+
+def _noise(height: Grey) -> NDArray[np.float32]:
+    """Return how high the ordinary pixels around each one stand: speckle and grain, but no strokes, which are fewer."""
+    rows, columns = height.shape
+    padded = np.pad(height, [(0, -rows % TILE), (0, -columns % TILE)], mode="edge")
+    tiles = padded.reshape(padded.shape[0] // TILE, TILE, padded.shape[1] // TILE, TILE)
+    ordinary = np.median(tiles, axis=(1, 3)).astype(np.float32)
+    spread: NDArray[np.float32] = ordinary.repeat(TILE, axis=0).repeat(TILE, axis=1)
+    return spread[:rows, :columns]
 
 
 def _slid(grey: Grey, window: int, extreme: np.ufunc) -> Grey:
@@ -93,7 +105,7 @@ def _slid(grey: Grey, window: int, extreme: np.ufunc) -> Grey:
 def _lines(strokes: NDArray[np.bool_], shades: Grey) -> list[TextLine]:
     found = connected_components(strokes)
     letters = found.chosen(_like_letters(found))
-    if not LEAST_LETTERS <= _letters_in(letters) or len(letters) > MOST_LETTERS:
+    if not _letters_in(letters) >= LEAST_LETTERS or len(letters) > MOST_LETTERS:
         return []
     group = _groups(letters)
     lines = []
@@ -142,7 +154,7 @@ def _neighbours(letters: Components, first: int, last: int) -> tuple[NDArray[np.
     shorter, taller = np.minimum(height_a, height_b), np.maximum(height_a, height_b)
     shared = np.minimum(a.bottom[:, None], b.bottom[None, :]) - np.maximum(a.top[:, None], b.top[None, :])
     gap = np.maximum(a.left[:, None], b.left[None, :]) - np.minimum(a.right[:, None], b.right[None, :])
-    near = (shared >= 0.6 * shorter) & (taller <= 2 * shorter) & (gap <= 1.2 * taller)
+    near = (shared >= 0.6 * shorter) & (taller <= 2 * shorter) & (gap <= 1.5 * taller)
     one, other = np.nonzero(near)
     return one + first, other
 
@@ -171,7 +183,7 @@ def _merged(lines: list[TextLine]) -> list[TextLine]:
         touching = [other for other in merged if _overlap(other.box, line.box)]
         for other in touching:
             merged.remove(other)
-            line = TextLine(_around(other.box, line.box), max(other.letters, line.letters))  # noqa: PLW2901
+            line = TextLine(_around(other.box, line.box), max(other.letters, line.letters))
         merged.append(line)
     return merged
 

@@ -1,7 +1,7 @@
 """Connected components of a picture's marked pixels, by runs, with numpy alone.
 
-Source: run-based labelling (He, Chao and Suzuki 2008, IEEE Trans. Image Processing 17(5)), with the equivalences resolved
-by hooking and pointer jumping (Shiloach and Vishkin 1982, J. Algorithms 3(1)).
+Source: run-based labelling (He, Chao and Suzuki 2008, IEEE Trans. Image Processing 17(5)), with the equivalences
+resolved by hooking and pointer jumping (Shiloach and Vishkin 1982, J. Algorithms 3(1)).
 Convention: two pixels that touch by a corner are connected.
 """
 

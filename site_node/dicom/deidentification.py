@@ -7,7 +7,6 @@ date, a time, long text or an address; what stays is text in UTF-8. Of curves an
 standard lets stay is emptied all the same if it repeats a name or number of the patient.
 """
 
-import warnings
 from collections.abc import Set
 from dataclasses import dataclass
 
@@ -21,6 +20,7 @@ from site_node.dicom.deidentification_report import Report
 from site_node.dicom.pixel_element import first_value
 from site_node.dicom.profile import BASIC_PROFILE, CODES, Option
 from site_node.dicom.pseudonyms import Pseudonyms
+from site_node.dicom.quiet import quiet
 from site_node.dicom.repeated_names import names_of
 from site_node.errors import DeidentificationError
 
@@ -46,12 +46,11 @@ def deidentify(
         in all files, so that references still resolve. Pixel data is carried over as it is.
     Raises: DeidentificationError if the object cannot be copied safely at all.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # damaged values are dropped and counted
+    with quiet():  # damaged values are dropped and counted
         patient = patient_id or _patient_of(source)
         sop_class = _text(source, "SOPClassUID")
         rules = AttributeRules(policy, pseudonyms, patient, sop_class, names_of(source))
-        copy = rules.copy_of(source, depth=0)
+        copy = rules.copy_of(source)
         _say_who(copy, pseudonyms.patient_code(patient))
         claim(copy, policy.options)
         copy.file_meta = _file_meta(source, copy, pseudonyms)

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 
 from pydicom.dataset import Dataset
 
-LEAST_NAME, LEAST_NUMBER = 3, 4  # letters: shorter ones are words of every header
+LEAST_NAME, LEAST_NUMBER, LEAST_LONG_NUMBER = 3, 4, 5  # letters: shorter ones are words of every header
 NUMBERS = (
     *("PatientID", "OtherPatientIDs", "AccessionNumber", "AdmissionID", "MedicalRecordLocator"),
     *("PatientTelephoneNumbers", "PatientBirthDate", "IssuerOfPatientID", "PatientAddress"),
@@ -22,6 +22,12 @@ def names_of(source: Dataset) -> frozenset[str]:
 def repeats(text: str, names: frozenset[str]) -> bool:
     """Tell whether a text holds one of the names as a word, or several words as one."""
     return not names.isdisjoint(_words([text], LEAST_NAME))
+
+
+def is_long_number(text: str, names: frozenset[str]) -> bool:
+    """Tell whether a text is one of the numbers as a whole: a series may be numbered like its patient."""
+    whole = text.strip().casefold()
+    return len(whole) >= LEAST_LONG_NUMBER and whole in names and any(letter.isdigit() for letter in whole)
 
 
 def _words(texts: Iterable[str], least: int) -> Iterator[str]:

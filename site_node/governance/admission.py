@@ -20,9 +20,10 @@ from protocol.compression.terms import most_upload_bytes, norm_factor, upload_st
 from protocol.errors import CodecError, TensorError
 from protocol.manifest import MAX_HEADER_BYTES, Manifest
 from protocol.messages import RoundTask, TaskKind
+from protocol.metrics import histogram_problem
 from protocol.secure_aggregation.histograms import bins_of, sums_histograms
 from protocol.secure_aggregation.vector import VectorTerms
-from protocol.site_level import is_adaptive
+from protocol.site_level import bit_deviation, is_adaptive, is_possible_bit
 from protocol.study import StudySpec
 from site_node.candidate import Candidate
 from site_node.errors import GateError, NotFiniteError
@@ -51,6 +52,7 @@ class PayloadTerms:
     says_uncut: bool = False
     coding: CodingTerms | None = None
     longer: float = 1.0
+    noise_of_bit: float | None = None
 
 
 def payload_terms(task: RoundTask, study: StudySpec, base: Manifest | None, maximum_bytes: int) -> PayloadTerms:
@@ -70,7 +72,9 @@ def payload_terms(task: RoundTask, study: StudySpec, base: Manifest | None, maxi
     largest = most_upload_bytes(coding) if coding is not None else _compressed_bound(base.payload_bytes)
     says_uncut = task.kind is TaskKind.TRAIN and is_adaptive(study.privacy)
     steps = ("difference", *codec.names)
-    return PayloadTerms(steps, base, min(maximum_bytes, largest), None, says_uncut, coding, norm_factor(study))
+    maximum_bytes = min(maximum_bytes, largest)
+    bit = bit_deviation(study.privacy, task.noise_multiplier) if says_uncut else None
+    return PayloadTerms(steps, base, maximum_bytes, None, says_uncut, coding, norm_factor(study), bit)
 
 
 def check_description(candidate: Candidate, task_digest: str, terms: PayloadTerms) -> tuple[str, int]:
@@ -86,6 +90,8 @@ def check_description(candidate: Candidate, task_digest: str, terms: PayloadTerm
         raise GateError(f"An update of this study is made by the steps {', '.join(terms.steps)}.", REMEDY)
     if (candidate.uncut is not None) != terms.says_uncut:
         raise GateError("A candidate says whether its update was cut where the study does not, or the reverse.", REMEDY)
+    if candidate.uncut is not None and not is_possible_bit(candidate.uncut, terms.noise_of_bit):
+        raise GateError("A candidate's noised bit is no 0 or 1 with the study's noise.", REMEDY)
     if candidate.payload_bytes > terms.maximum_bytes:
         raise GateError(f"A payload of this task holds at most {terms.maximum_bytes} bytes.", REMEDY)
     if terms.manifest is not None and candidate.manifest_digest != terms.manifest.digest:
@@ -136,16 +142,13 @@ def check_evaluation(candidate: Candidate, task_digest: str, study: StudySpec, h
         raise GateError("An evaluation holds a split that the study does not name.", REMEDY)
     if sums_histograms(study) and set(candidate.histograms) != set(study.evaluation.splits):
         raise GateError("An evaluation under masks holds every split that the study names.", REMEDY)
-    noised = study.evaluation.noise_epsilon is not None
     patients = 0
     for histograms in candidate.histograms.values():
-        if histograms.bins != bins_of(study):
-            raise GateError("An evaluation's histograms have another number of bins than the study's.", REMEDY)
-        counts = [count for _, count in (*histograms.negative, *histograms.positive)]
-        if not noised and any(count < 0 for count in counts):
-            raise GateError("An evaluation counts fewer than no patients.", REMEDY)
-        patients += sum(counts)
-    if not noised and patients > held_out_patients:
+        problem = histogram_problem(histograms, bins_of(study), study.evaluation.noise_epsilon)
+        if problem is not None:
+            raise GateError(f"An evaluation's histograms have {problem}.", REMEDY)
+        patients += sum(count for _, count in (*histograms.negative, *histograms.positive))
+    if study.evaluation.noise_epsilon is None and patients > held_out_patients:
         raise GateError("An evaluation counts more patients than the approved cohort holds out.", REMEDY)
 
 

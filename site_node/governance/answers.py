@@ -106,13 +106,14 @@ def _tasks_counted(context: GateContext, task: RoundTask) -> int:
 
 def _verdict(context: GateContext, record: TaskRecord) -> Verdict:
     task, database = record.task, context.database
+    known = study_record(database, task.study_digest)
     history = History(
         accepted_digest=input_digest(database, task),
         tasks_given=tasks_given(database, task.study_digest, task.kind),
         base_digest=known_version(database, task),
         newest_version=newest_version(database, task.study_digest),
+        was_opened=known is not None and hidden_answers.is_difference(database, task, known.study),
     )
-    known = study_record(database, task.study_digest)
     standing = None if known is None else _standing(context, known)
     verdict = decide(task, record.digest, context.settings.name, standing, history)
     if verdict.word == "accept" and task.base is not None:

@@ -1,6 +1,8 @@
 """A person's decision over one study's digest: approved, refused or withdrawn, with its expiry.
 
-Decisions are appended and never changed; the last one counts. Each is a statement signed with the site's identity key.
+Decisions are appended and never changed; the last one counts. Each is a statement signed with the site's identity key:
+it proves that somebody who may use that key decided so at this site, and no more. `person` is what they typed, and
+`account` is the operating system's account that the command ran under; who of a shared account it was, nothing tells.
 A changed study has another digest and needs a decision of its own. Withdrawal takes effect at once.
 """
 
@@ -10,8 +12,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
-from protocol.digest import canonical_json
-from protocol.signing import SigningKey, sign
+from protocol.digest import canonical_json, parse_json
+from protocol.signing import SigningKey, read_unverified, sign
 
 DecisionWord = Literal["approved", "refused", "withdrawn"]
 Standing = Literal["approved", "refused", "withdrawn", "expired", "undecided"]
@@ -21,13 +23,14 @@ SECONDS_A_DAY = 86400.0
 
 @dataclass(frozen=True)
 class Decision:
-    """What somebody decided; `person` is "policy" where the policy approves automatically."""
+    """What somebody decided; `person` is "policy" where the policy approves automatically, and `account` is None."""
 
     study_digest: str
     decision: DecisionWord
     person: str
     decided_at: float
     expires_at: float | None
+    account: str | None = None
 
     def statement(self) -> bytes:
         """Return the bytes that are signed."""
@@ -37,6 +40,7 @@ class Decision:
                 "study_digest": self.study_digest,
                 "decision": self.decision,
                 "person": self.person,
+                "account": self.account,
                 "decided_at": rfc3339(self.decided_at),
                 "expires_at": None if self.expires_at is None else rfc3339(self.expires_at),
             }
@@ -75,6 +79,17 @@ def decisions_on(database: sqlite3.Connection, study_digest: str) -> list[Decisi
         (study_digest,),
     )
     return [Decision(*row) for row in rows]
+
+
+def account_of_last(database: sqlite3.Connection, study_digest: str) -> str | None:
+    """Return the account that the last decision over a study was made under, as its signed statement says."""
+    row = database.execute(
+        "SELECT statement FROM decisions WHERE study = ? ORDER BY number DESC LIMIT 1", (study_digest,)
+    ).fetchone()
+    if row is None:
+        return None
+    account = parse_json(read_unverified(bytes(row["statement"]))).get("account")
+    return None if account is None else str(account)
 
 
 def rfc3339(seconds: float) -> str:

@@ -45,14 +45,16 @@ class StudyStanding:
 class History:
     """What was given before: the digest accepted for this (study, round, kind), and how many tasks of this kind.
 
-    `base_digest` is of the weights that the task's base version is known by here; `newest_version` is the highest
-    number of a version of the study that is known here.
+    `was_opened` says that this site helped to open an un-noised sum of this kind over the task's weights in another
+    round. `base_digest` is of the weights that the task's base version is known by here; `newest_version` is the
+    highest number of a version of the study that is known here.
     """
 
     accepted_digest: str | None
     tasks_given: int
     base_digest: str | None = None
     newest_version: int | None = None
+    was_opened: bool = False
 
 
 ACCEPT = Verdict("accept")
@@ -63,7 +65,8 @@ def decide(task: RoundTask, task_digest: str, site: str, known: StudyStanding | 
     """Return the verdict on a task.
 
     Guarantee: at most one digest is ever accepted for a (study, round, kind), never more tasks than were charged, and
-        one set of weights for each version number, of which 0 is this site's own build.
+        one set of weights for each version number, of which 0 is this site's own build, and one opened sum of un-noised
+        answers of a kind for each set of weights.
     """
     if task.site != site:
         return Verdict("refuse", Reason.BAD_TASK)
@@ -75,6 +78,8 @@ def decide(task: RoundTask, task_digest: str, site: str, known: StudyStanding | 
     was_accepted = history.accepted_digest == task_digest  # then it stood on what was the newest version
     reason = reason or _lineage(task, known.study.privacy.spare_tasks, history, was_accepted=was_accepted)
     reason = reason or _bounds(task, known, history)
+    if reason is None and history.was_opened:
+        reason = Reason.ROUND_ALREADY_ANSWERED
     if reason is None and history.accepted_digest not in (None, task_digest):
         reason = Reason.ROUND_ALREADY_ANSWERED
     return ACCEPT if reason is None else Verdict("refuse", reason)

@@ -10,10 +10,16 @@ from typing import Any
 from protocol.digest import digest_of_bytes
 from protocol.errors import ProtocolError
 from protocol.message import Message
-from protocol.messages import MAX_MESSAGE_BYTES, SITE_TO_HUB, Receipt, expect
+from protocol.messages import MAX_MESSAGE_BYTES, SITE_TO_HUB, EvaluationReport, Receipt, UpdateNotice, expect
+from protocol.secure_messages import MaskedHistograms
 from protocol.signing import PublicKey, SigningKey, open_envelope, read_unverified, sign
 from site_node.errors import GateError
 from site_node.governance import hash_chain
+
+TAKEN_BACK = "wardround.taken-back/1"
+PAYLOAD_GONE = "wardround.payload-gone/1"
+"""It was sent before a backup was restored that lacks the payload: not sent again, and the receipt is lost."""
+RESULTS = {str(kind.model_fields["schema_"].default) for kind in (UpdateNotice, EvaluationReport, MaskedHistograms)}
 
 
 def record(database: sqlite3.Connection, message: Message, key: SigningKey, now: float) -> int:
@@ -45,6 +51,28 @@ def record(database: sqlite3.Connection, message: Message, key: SigningKey, now:
     database.execute("INSERT INTO envelopes VALUES (?, ?, ?)", (number, envelope, payload_digest))
     database.execute("INSERT INTO unsent VALUES (?, ?)", (number, payload_digest))
     return number
+
+
+def take_back(database: sqlite3.Connection, study_digest: str, now: float) -> int:
+    """Let a study's results that were not sent yet never leave; return how many. Call within a transaction.
+
+    Results are updates, masked or not, evaluations and masked histograms. The ledger keeps their entries and gains one
+    for each that says it was taken back. What the agent is sending at this moment may still arrive: its receipt tells.
+    """
+    waiting = {row["number"] for row in database.execute("SELECT number FROM unsent")}
+    entries = [entry for entry in hash_chain.entries(database, "egress") if entry["number"] in waiting]
+    results = [entry for entry in entries if entry["kind"] in RESULTS and entry["study_digest"] == study_digest]
+    for entry in results:
+        set_aside(database, entry, now, TAKEN_BACK)
+    return len(results)
+
+
+def set_aside(database: sqlite3.Connection, entry: dict[str, Any], now: float, kind: str) -> None:
+    """Note that what an entry names is not sent by this gate any more, and why. Call within a transaction."""
+    same = {name: entry[name] for name in ("study_digest", "round", "task_id", "message_digest", "payload_digest")}
+    note = {"schema": "wardround.egress-entry/1", "time": now, "kind": kind, **same, "takes_back": entry["number"]}
+    hash_chain.append(database, "egress", {**note, "envelope_bytes": 0, "payload_bytes": 0})
+    database.execute("DELETE FROM unsent WHERE number = ?", (entry["number"],))
 
 
 def unsent(database: sqlite3.Connection) -> list[tuple[int, bytes, str | None]]:
@@ -94,10 +122,12 @@ def egress_entries(database: sqlite3.Connection) -> list[dict[str, Any]]:
 
 def without_receipt(database: sqlite3.Connection, now: float) -> list[dict[str, Any]]:
     """Return what the hub has not answered yet, oldest first: number, kind, and age in whole seconds."""
+    listed = egress_entries(database)
+    settled = {entry["takes_back"] for entry in listed if "takes_back" in entry}
     return [
         {"number": entry["number"], "kind": entry["kind"], "age_seconds": max(0, int(now - entry["time"]))}
-        for entry in egress_entries(database)
-        if entry["receipt"] is None
+        for entry in listed
+        if entry["receipt"] is None and not {entry["number"], entry.get("takes_back")} & settled
     ]
 
 
@@ -112,12 +142,32 @@ def egress_export(database: sqlite3.Connection) -> dict[str, Any]:
     entries = [
         {
             "entry": entry,
-            "envelope": envelopes[entry["number"]].decode(),
+            "envelope": envelopes[entry["number"]].decode() if entry["number"] in envelopes else None,
             "receipt": receipts[entry["number"]].decode() if entry["number"] in receipts else None,
         }
         for entry in hash_chain.entries(database, "egress")
     ]
     return {"schema": "wardround.egress-export/1", "number": number, "head": head, "entries": entries}
+
+
+def faults_of(database: sqlite3.Connection, own_key: PublicKey) -> list[str]:
+    """Return what does not fit together: envelopes that are not their entries', and what was sent without a receipt."""
+    envelopes = {row["number"]: row["envelope"] for row in database.execute("SELECT number, envelope FROM envelopes")}
+    waiting = {row["number"] for row in database.execute("SELECT number FROM unsent")}
+    listed = egress_entries(database)
+    aside = {entry["takes_back"] for entry in listed if "takes_back" in entry}
+    faults = []
+    for entry in (entry for entry in listed if "takes_back" not in entry):
+        number = entry["number"]
+        try:
+            body = open_envelope(envelopes.get(number, b""), own_key)
+        except ProtocolError:
+            body = b""
+        if digest_of_bytes(body) != entry["message_digest"]:
+            faults.append(f"Entry {number}: the kept envelope is missing, or not the message that the entry names.")
+        if entry["receipt"] is None and number not in waiting | aside:
+            faults.append(f"Entry {number} was sent, and the hub's receipt is missing.")
+    return faults
 
 
 def verify_receipts(database: sqlite3.Connection, hub_key: PublicKey) -> int:

@@ -5,16 +5,16 @@ from typing import Literal
 import structlog
 
 from protocol.digest import canonical_json
-from protocol.messages import TaskKind
+from protocol.messages import Reason, TaskKind
 from site_node.cohort_members import SPENT_SUFFIX, write_spent
 from site_node.durable import finished_files, remove, write_durably
 from site_node.errors import GateError, SettingsError
-from site_node.governance import egress, high_water, spool
+from site_node.governance import egress, hash_chain, high_water, spool
 from site_node.governance.context import GateContext
 from site_node.governance.decrypting import awaited_requests
 from site_node.governance.privacy_ledger import accounts, spent_patients
 from site_node.governance.records import StudyRecord, is_paused, study_record, study_records, task_records
-from site_node.orders import WorkOrder, cohort_task_id, order_path, write_order
+from site_node.orders import ENDED_SUFFIX, WorkOrder, cohort_task_id, ended_path, order_path, write_order
 from site_node.settings import SitePaths
 from site_node.sqlite import transaction
 
@@ -49,7 +49,13 @@ def read_receipts(context: GateContext) -> int:
 
 
 def fill_outbox(context: GateContext) -> int:
-    """Put everything recorded and not yet receipted into the outbox; return how many were missing there."""
+    """Put everything recorded and not yet receipted into the outbox; return how many were missing there.
+
+    What was taken back leaves the outbox; while the site is paused everything does, and lies there again afterwards.
+    """
+    _empty_outbox(context)
+    if is_paused(context.database):
+        return 0
     outbox = context.paths.outbox
     missing = [entry for entry in egress.unsent(context.database) if not spool.numbered(outbox, entry[0]).exists()]
     if missing:
@@ -59,6 +65,19 @@ def fill_outbox(context: GateContext) -> int:
         spool.place(context.paths, number, envelope, payload_digest)
         context.checkpoint("outbox filled")
     return len(missing)
+
+
+def _empty_outbox(context: GateContext) -> None:
+    """Take away what may not leave now; the gate keeps its own copy of a payload that leaves later."""
+    waiting = {number: digest for number, _, digest in egress.unsent(context.database)}
+    paused = is_paused(context.database)
+    for number, _ in spool.received(context.paths.outbox):
+        if paused and number in waiting:
+            spool.withhold(context.paths, number, waiting[number])
+        elif number not in waiting:
+            row = context.database.execute("SELECT payload_digest FROM envelopes WHERE number = ?", (number,))
+            digest = next((found["payload_digest"] for found in row), None)
+            spool.clear(context.paths, number, digest, _is_needed(context, digest))
 
 
 def write_verdicts_and_orders(context: GateContext) -> int:
@@ -86,7 +105,7 @@ def write_verdicts_and_orders(context: GateContext) -> int:
     for path in finished_files(paths.orders, SPENT_SUFFIX):
         if path.stem not in wanted:
             remove(path)
-    return changed + _write_verdicts(paths, verdicts)
+    return changed + _write_ended(context) + _write_verdicts(paths, verdicts)
 
 
 def remove_orphans(context: GateContext) -> None:
@@ -108,7 +127,8 @@ def remove_orphans(context: GateContext) -> None:
         if digest is not None and not spool.has_payload(paths, number, digest):
             _log.error("payload_gone", number=number)
             with transaction(context.database):
-                context.database.execute("DELETE FROM unsent WHERE number = ?", (number,))
+                entry = hash_chain.entries(context.database, "egress", after=number - 1)[0]
+                egress.set_aside(context.database, entry, context.clock(), egress.PAYLOAD_GONE)
 
 
 def _is_needed(context: GateContext, payload_digest: str | None) -> bool:
@@ -171,6 +191,30 @@ def _write_task_orders(context: GateContext, wanted: set[str]) -> int:
         )
         changed += 1
     return changed
+
+
+def _write_ended(context: GateContext) -> int:
+    """Say which studies have ended for good, so that the worker deletes what it kept of them.
+
+    A refusal by `ledger-behind` is taken up again, and a withdrawn approval may be renewed until the hub closes the
+    study: their cohorts stay, because no other may take the place of the one that was charged.
+    """
+    rows = context.database.execute(
+        "SELECT digest FROM studies WHERE state = 'closed' OR (state = 'refused' AND reason != ?)",
+        (Reason.LEDGER_BEHIND,),
+    )
+    wanted = {ended_path(context.paths, digest) for digest in {row["digest"] for row in rows} | _lost(context)}
+    there = set(finished_files(context.paths.orders, ENDED_SUFFIX))
+    for path in wanted - there:
+        write_durably(path, b"")
+    for path in there - wanted:
+        remove(path)
+    return len(wanted ^ there)
+
+
+def _lost(context: GateContext) -> set[str]:
+    withdrawn = context.database.execute("SELECT digest FROM studies WHERE state = 'withdrawn'")
+    return {row["digest"] for row in withdrawn} & high_water.given_up(context.database)
 
 
 def _write_verdicts(paths: SitePaths, wanted: dict[str, tuple[str, str | None]]) -> int:

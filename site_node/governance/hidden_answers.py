@@ -4,6 +4,7 @@ The rounds themselves are `masking.py` and `decrypting.py`; here a candidate tha
 see of it, once the peers' part of the round has come.
 """
 
+import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Literal
 from protocol.errors import ProtocolError
 from protocol.homomorphic.vector_form import form_of
 from protocol.message import Message
-from protocol.messages import RoundTask, UpdateNotice
+from protocol.messages import RoundTask, TaskKind, UpdateNotice
 from protocol.metrics import ScoreHistograms
 from protocol.secure_aggregation.histograms import masked_words
 from protocol.secure_aggregation.vector import VectorTerms
@@ -26,6 +27,7 @@ from site_node.governance.context import GateContext
 from site_node.governance.decrypting import is_encrypted
 from site_node.governance.encrypted_output import write_encrypted
 from site_node.governance.masked_output import write_masked
+from site_node.governance.masking_records import helped_to_open
 from site_node.governance.records import StudyRecord, TaskRecord, study_record
 
 REMEDY = "Nothing left. Ask the hub's operator."
@@ -120,3 +122,14 @@ def _encrypted(context: GateContext, known: StudyRecord, task: RoundTask, plain:
     form = form_of(terms, known.digest, task.round, cipher.key_id)
     digest, size = write_encrypted(context.paths, plain, terms, weight, form, cipher)
     return Hidden(digest, size, "encrypted", cipher.key_id)
+
+
+def is_difference(database: sqlite3.Connection, task: RoundTask, study: StudySpec) -> bool:
+    """Tell whether an answer, less what an opened sum over the same weights held, could be one site's un-noised part.
+
+    With noise each sum is charged for itself, and a difference tells no more than both.
+    """
+    if not masking.is_masked(task, study):
+        return False
+    terms = study.evaluation.noise_epsilon if task.kind is TaskKind.EVALUATE else study.privacy.epsilon
+    return terms is None and helped_to_open(database, task, masking.masked_kind(task))

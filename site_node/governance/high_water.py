@@ -8,7 +8,8 @@ that folder, so it stays. A database whose egress ledger does not hold the mark'
 approves no study and ends its masked rounds, until the administrator gives up the studies that the mark names
 (`wardround site reconcile`). Which of their rounds were answered nobody knows any more: they never go on at this site.
 
-Tables: `given_up` those studies; `reconciled_marks` the marks that were dealt with, by digest.
+Table: `given_up` those studies. `begin_again` then writes a fresh mark: nothing in the database, which travels in
+backups, says that a missing or damaged mark was dealt with.
 """
 
 import sqlite3
@@ -32,7 +33,6 @@ from site_node.sqlite import transaction
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS given_up (study TEXT PRIMARY KEY);
-CREATE TABLE IF NOT EXISTS reconciled_marks (digest TEXT PRIMARY KEY);
 """
 MAX_MARK_BYTES = 64 << 20
 CHARGE_SUFFIX = ".dsse.json"
@@ -61,9 +61,7 @@ def advance(context: GateContext) -> None:
     if is_behind(paths, database):
         return
     _keep_charges(paths, database)
-    number, chain = hash_chain.head(database, "egress")
-    mark = Mark(number=number, chain=chain, studies=sorted(_answered(paths, database)))
-    write_durably(paths.mark_of_egress, canonical_json(mark.model_dump(mode="json", by_alias=True)), PRIVATE)
+    _write(paths, database)
     if not _has_marked(database):
         with transaction(database):
             database.execute("INSERT OR REPLACE INTO switches (name, value) VALUES ('marked', 1)")
@@ -78,10 +76,12 @@ def is_behind(paths: SitePaths, database: sqlite3.Connection) -> bool:
     if data is None and not _has_marked(database):
         return False
     known = _parsed(data)
-    if known is not None and _chain_at(database, known.number) == known.chain:
-        return False
-    row = database.execute("SELECT 1 FROM reconciled_marks WHERE digest = ?", (_name(data),)).fetchone()
-    return row is None
+    return known is None or _chain_at(database, known.number) != known.chain
+
+
+def is_lost(paths: SitePaths) -> bool:
+    """Tell whether there is no mark that can be read: then nobody knows whether the database is older or whole."""
+    return _parsed(read_up_to(paths.mark_of_egress, MAX_MARK_BYTES)) is None
 
 
 def objection_to(context: GateContext, study: str) -> Objection | None:
@@ -111,9 +111,18 @@ def give_up(paths: SitePaths, database: sqlite3.Connection) -> list[str]:
     """
     studies = answered_studies(paths, database)
     database.executemany("INSERT OR IGNORE INTO given_up VALUES (?)", [(study,) for study in studies])
-    name = _name(read_up_to(paths.mark_of_egress, MAX_MARK_BYTES))
-    database.execute("INSERT OR IGNORE INTO reconciled_marks VALUES (?)", (name,))
     return studies
+
+
+def begin_again(paths: SitePaths, database: sqlite3.Connection) -> None:
+    """Write a fresh mark where the database stands, once what was answered is given up and that is committed.
+
+    Guarantee: a crash before it leaves the gate behind its mark, and `reconcile` is called again.
+    """
+    with transaction(database):
+        if is_behind(paths, database):
+            _write(paths, database)
+            database.execute("INSERT OR REPLACE INTO switches (name, value) VALUES ('marked', 1)")
 
 
 def take_in_charges(paths: SitePaths, database: sqlite3.Connection, key: PublicKey, site: str) -> None:
@@ -126,6 +135,12 @@ def take_in_charges(paths: SitePaths, database: sqlite3.Connection, key: PublicK
                 ledger_heads.keep_charge(database, path.read_bytes(), key, site)
         except GateError as error:
             _log.error("marked_charge_refused", why=str(error))
+
+
+def _write(paths: SitePaths, database: sqlite3.Connection) -> None:
+    number, chain = hash_chain.head(database, "egress")
+    mark = Mark(number=number, chain=chain, studies=sorted(_answered(paths, database) | given_up(database)))
+    write_durably(paths.mark_of_egress, canonical_json(mark.model_dump(mode="json", by_alias=True)), PRIVATE)
 
 
 def _keep_charges(paths: SitePaths, database: sqlite3.Connection) -> None:
@@ -158,7 +173,3 @@ def _chain_at(database: sqlite3.Connection, number: int) -> str:
 
 def _has_marked(database: sqlite3.Connection) -> bool:
     return database.execute("SELECT 1 FROM switches WHERE name = 'marked'").fetchone() is not None
-
-
-def _name(data: bytes | None) -> str:
-    return digest_of_bytes(data or b"")

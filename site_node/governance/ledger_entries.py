@@ -70,9 +70,17 @@ class RestatedEntry(_Entry):
     study_digest: Digest
 
 
-Entry = LedgerEntry | BudgetEntry | GapEntry | RestatedEntry
+class DismissedEntry(_Entry):
+    """The administrator set a head aside that the hub had named without any charge that this site signed."""
+
+    schema_: Literal["wardround.ledger-dismissed/1"] = Field(default="wardround.ledger-dismissed/1", alias="schema")
+    head: LedgerHead
+
+
+Entry = LedgerEntry | BudgetEntry | GapEntry | RestatedEntry | DismissedEntry
 _KINDS: dict[str, type[Entry]] = {
-    str(kind.model_fields["schema_"].default): kind for kind in (LedgerEntry, BudgetEntry, GapEntry, RestatedEntry)
+    str(kind.model_fields["schema_"].default): kind
+    for kind in (LedgerEntry, BudgetEntry, GapEntry, RestatedEntry, DismissedEntry)
 }
 
 

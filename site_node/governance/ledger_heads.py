@@ -22,6 +22,7 @@ from site_node.errors import GateError
 from site_node.governance import hash_chain
 from site_node.governance.context import GateContext
 from site_node.governance.ledger_entries import (
+    DismissedEntry,
     GapEntry,
     Group,
     LedgerEntry,
@@ -40,6 +41,8 @@ CREATE TABLE IF NOT EXISTS told_heads (
 CREATE TABLE IF NOT EXISTS hub_heads (number INTEGER NOT NULL, chain TEXT NOT NULL, PRIMARY KEY (number, chain));
 CREATE TABLE IF NOT EXISTS hub_charges (
     position INTEGER PRIMARY KEY AUTOINCREMENT, digest TEXT NOT NULL UNIQUE, envelope BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS dismissed_heads (
+    number INTEGER NOT NULL, chain TEXT NOT NULL, PRIMARY KEY (number, chain));
 CREATE TABLE IF NOT EXISTS reconciled (number INTEGER NOT NULL, chain TEXT NOT NULL, PRIMARY KEY (number, chain));
 """
 _log = structlog.get_logger()
@@ -108,6 +111,18 @@ def keep_charge(database: sqlite3.Connection, envelope: bytes, key: PublicKey, s
         "INSERT OR IGNORE INTO hub_charges (digest, envelope) VALUES (?, ?)", (digest_of_bytes(envelope), envelope)
     )
     note_head(database, charge.head)
+    # what was dismissed for want of proof is proven now
+    database.execute("DELETE FROM dismissed_heads WHERE number = ? AND chain = ?", (charge.number, charge.chain))
+
+
+def dismiss_unproven(database: sqlite3.Connection, gap: Gap) -> None:
+    """Let the heads not count that the hub named without a charge of ours. Call within a transaction.
+
+    Guarantee: the ledger has an entry for each; a head whose signed charge comes later counts again.
+    """
+    for head in gap.unexplained:
+        append_entry(database, DismissedEntry(head=head))
+        database.execute("INSERT OR IGNORE INTO dismissed_heads VALUES (?, ?)", (head.number, head.chain))
 
 
 def own_charge(envelope: bytes, key: PublicKey, site: str) -> LedgerCharge:
@@ -143,7 +158,8 @@ def charge_gap(database: sqlite3.Connection, gap: Gap) -> int:
     if gap.unexplained:
         raise GateError(
             "The hub has countersigned charges that it has not sent yet.",
-            "Let gate and agent run, and try again when the hub's mail has come.",
+            "Let gate and agent run, and try again when the hub's mail has come. If it never comes, ask the hub's "
+            "operator; what the hub cannot show, `--dismiss-unproven` sets aside.",
         )
     for charge in gap.charges:
         append_entry(
@@ -220,7 +236,8 @@ def _missing_heads(database: sqlite3.Connection) -> list[tuple[int, str]]:
     rows = database.execute(
         "SELECT number, chain FROM hub_heads AS hub "
         "WHERE NOT EXISTS (SELECT 1 FROM ledger WHERE ledger.number = hub.number AND ledger.chain = hub.chain) "
-        "AND NOT EXISTS (SELECT 1 FROM reconciled AS r WHERE r.number = hub.number AND r.chain = hub.chain)"
+        "AND NOT EXISTS (SELECT 1 FROM reconciled AS r WHERE r.number = hub.number AND r.chain = hub.chain) "
+        "AND NOT EXISTS (SELECT 1 FROM dismissed_heads AS d WHERE d.number = hub.number AND d.chain = hub.chain)"
     )
     return [(row["number"], row["chain"]) for row in rows]
 

@@ -13,6 +13,7 @@ from typing import Literal
 from protocol.errors import MaskingError
 from protocol.homomorphic_messages import DecryptionRequest
 from protocol.message import Message
+from protocol.messages import RoundTask, expect
 from protocol.secure_aggregation.phases import SiteEvent, SitePhase, next_site_phase
 from protocol.secure_messages import MaskedKind, MaskingDelivery, MaskingProof, MaskingRoster, MaskingSurvivors
 
@@ -109,6 +110,21 @@ def open_rounds(database: sqlite3.Connection, study: str | None = None) -> list[
     marks = ", ".join("?" * len(OPEN_PHASES))
     rows = database.execute(f"SELECT * FROM masking WHERE phase IN ({marks}) ORDER BY study, round", OPEN_PHASES)  # noqa: S608
     return [_round(row) for row in rows if study in (None, row["study"])]
+
+
+def helped_to_open(database: sqlite3.Connection, task: RoundTask, task_kind: MaskedKind) -> bool:
+    """Tell whether this site helped to open another round's sum of this kind over the weights that a task names.
+
+    A sum over the same weights with one site less would give that site's part as the difference. No site alone need
+    see it: both sums are opened by more than two thirds of the members, so that honest ones would have opened both.
+    """
+    rows = database.execute(
+        "SELECT tasks.message FROM masking JOIN tasks ON tasks.task_id = masking.task_id "
+        "WHERE masking.study = ? AND masking.task_kind = ? AND masking.round != ? AND masking.phase = ?",
+        (task.study_digest, task_kind, task.round, SitePhase.REVEALED.value),
+    )
+    bases = [expect(bytes(row["message"]), RoundTask).base for row in rows]
+    return task.base is not None and task.base.weights_digest in [base.weights_digest for base in bases if base]
 
 
 def move(

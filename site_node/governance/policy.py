@@ -30,7 +30,8 @@ approval_days: 365          # an approval ends after so many days
 
 networks: [convnet, densenet, resnet]  # permitted networks (`wardround site networks`), or: any
 modalities: [CR, DX]          # DICOM modalities that studies may ask for, or: any
-minimum_patients: 10          # with fewer training patients this hospital does not train
+minimum_patients: 10          # with fewer training patients this hospital does not train; and automatic approval leaves
+                            # to a person whose exact number, with those told before, would tell fewer apart
 
 # Differential privacy.
 dp_required: true           # refuse studies that train without it
@@ -44,6 +45,7 @@ lifetime_delta: 1.0e-3
 composition: renyi          # how studies add up: renyi (many small ones fit) | sum (a few as large as the lifetime)
 noised_evaluation: false    # refuse studies whose held-out score histograms are not noised
 summed_evaluation: false    # refuse studies in which the hub sees this hospital's held-out histograms by themselves
+                            # two sums may differ by this hospital's counts: set noised_evaluation too
 
 secure_aggregation_required: false  # true: refuse studies in which the hub sees this hospital's update by itself
                             # [masking]: only this way; with homomorphic, other hospitals could open our update

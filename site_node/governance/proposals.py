@@ -19,7 +19,7 @@ from site_node.candidate import CohortFigures, cohort_path, read_cohort_figures
 from site_node.cohort_members import CohortMembers, group_digest, members_path, read_members
 from site_node.durable import remove
 from site_node.errors import GateError
-from site_node.governance import high_water
+from site_node.governance import egress, high_water
 from site_node.governance.approval import (
     POLICY_PERSON,
     SECONDS_A_DAY,
@@ -51,6 +51,7 @@ from site_node.governance.records import (
     study_record,
     study_records,
 )
+from site_node.governance.told_figures import WAITS_FOR_A_PERSON, keep_counted, needs_a_person, note_told
 from site_node.sqlite import transaction
 
 _log = structlog.get_logger()
@@ -166,6 +167,7 @@ def _count(context: GateContext, record: StudyRecord) -> int:
         if version_zero is not None:
             keep_version(database, record.digest, VERSION_KINDS, 0, version_zero)
         keep_quality(database, record.digest, figures.quality if training else None)
+        keep_counted(database, record.digest, members if training else None)
         objection = _objection_to_count(context, record, figures, members, training)
         if objection is not None:
             _refuse(context, record.digest, objection)
@@ -221,6 +223,8 @@ def _decide(context: GateContext, record: StudyRecord) -> int:
     policy, now = context.policy(), context.clock()
     standing = standing_of(decisions_on(context.database, record.digest), now)
     if standing == "undecided" and policy.approval == "automatic":
+        if _waits_for_a_person(context, record, policy):
+            return 0
         decision = Decision(record.digest, "approved", POLICY_PERSON, now, now + policy.approval_days * SECONDS_A_DAY)
         with transaction(context.database):
             record_decision(context.database, decision, context.key)
@@ -230,6 +234,19 @@ def _decide(context: GateContext, record: StudyRecord) -> int:
             _refuse(context, record.digest, Objection(Reason.NOT_APPROVED, "A person of this hospital refused it."))
         return 1
     return _approve(context, record, policy) if standing == "approved" else 0
+
+
+def _waits_for_a_person(context: GateContext, record: StudyRecord, policy: Policy) -> bool:
+    """Tell whether the policy must not approve a study by itself, and say so where the administrator looks."""
+    why = WAITS_FOR_A_PERSON.format(policy.minimum_patients)
+    if record.detail == why:
+        return True  # found in an earlier pass; further figures only tell more
+    if not needs_a_person(context.database, record.digest, policy.minimum_patients):
+        return False
+    with transaction(context.database) as database:
+        set_study(database, record.digest, detail=why)
+    _log.warning("study_waits_for_a_person", study=record.digest)
+    return True
 
 
 def _approve(context: GateContext, record: StudyRecord, policy: Policy) -> int:
@@ -262,6 +279,7 @@ def _charge_and_tell(context: GateContext, record: StudyRecord, planned: list[tu
     if entries:
         tell_charge(context, context.settings.name, entries)
     set_study(database, record.digest, state="approved", reason=None, detail="")
+    note_told(database, record.digest)
     expires_at = decisions_on(database, record.digest)[-1].expires_at
     context.send(
         Approval(
@@ -286,6 +304,7 @@ def _withdraw(context: GateContext, record: StudyRecord) -> int:
         database.execute(
             "UPDATE tasks SET state = 'waiting' WHERE study = ? AND state = 'accepted'", (record.digest,)
         )  # they are decided again in this pass, and refused
+        egress.take_back(database, record.digest, context.clock())
         context.send(
             Approval(
                 site=context.settings.name,

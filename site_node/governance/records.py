@@ -12,7 +12,14 @@ from typing import Any, Literal
 from protocol.digest import parse_json
 from protocol.messages import Reason, RoundTask, TaskKind, expect
 from protocol.study import StudySpec, parse_study
-from site_node.governance import high_water, ledger_heads, patient_accounts, privacy_ledger, quality_records
+from site_node.governance import (
+    high_water,
+    ledger_heads,
+    patient_accounts,
+    privacy_ledger,
+    quality_records,
+    told_figures,
+)
 from site_node.governance.hash_chain import chain_schema
 from site_node.governance.masking_records import MASKING_SCHEMA
 from site_node.governance.policy import Patients
@@ -66,6 +73,7 @@ CREATE TABLE IF NOT EXISTS switches (name TEXT PRIMARY KEY, value INTEGER NOT NU
     + ledger_heads.SCHEMA
     + high_water.SCHEMA
     + quality_records.SCHEMA
+    + told_figures.SCHEMA
     + MASKING_SCHEMA
 )
 

@@ -101,6 +101,14 @@ def clear(paths: SitePaths, number: int, payload_digest: str | None, payload_is_
         remove(kept_payload(paths, payload_digest))
 
 
+def withhold(paths: SitePaths, number: int, payload_digest: str | None) -> None:
+    """Take a message out of the outbox for a while; its payload stays with the gate."""
+    payload = numbered(paths.outbox, number, PAYLOAD_SUFFIX)
+    if payload_digest is not None and not kept_payload(paths, payload_digest).exists() and payload.exists():
+        copy_durably(payload, kept_payload(paths, payload_digest))
+    clear(paths, number, None, payload_is_needed=True)
+
+
 def received(folder: Path) -> list[tuple[int, Path]]:
     """Return the numbered envelopes of a folder in their order."""
     found = [(number_of(path), path) for path in finished_files(folder, ENVELOPE_SUFFIX)]

@@ -114,8 +114,8 @@ def audited_study(study: StudySpec, epsilon: float | None, public_patients: int)
     document["preprocessing"]["augmentation"] = "none"
     document["rounds"] = study.maximum_steps
     document["evaluation"] = {"every": study.maximum_steps}
-    # What is made of noised sums is not audited.
-    for later in ("strategy", "transport", "secure_aggregation", "personal"):
+    # What is made of noised sums is not audited, nor the quality figures, which are a mechanism of their own.
+    for later in ("strategy", "transport", "secure_aggregation", "personal", "site_rates"):
         document.pop(later, None)
     document["training"] |= {
         "local_steps": 1, "local_epochs": None, "optimizer": "sgd", "momentum": 0.0, "weight_decay": 0.0,

@@ -1,7 +1,7 @@
 """Finds orders that nobody works on and queues them again: a worker was killed, Redis was lost, a pause ended.
 
 Duplicates are harmless (`run_order.py`), so it asks only whether the order's versions are here, and whether there is a
-result or a live lease.
+result or a live lease. It also deletes what is kept here of studies that have ended (`ended_studies.py`).
 """
 
 import threading
@@ -12,6 +12,7 @@ import structlog
 from site_node.durable import finished_files
 from site_node.errors import OrderError, SiteError
 from site_node.orders import read_order
+from site_node.tasks.ended_studies import erase_ended
 from site_node.tasks.run_order import Worker, has_versions, result_exists
 
 INTERVAL_SECONDS = 1.0
@@ -46,6 +47,8 @@ class Supervisor:
         while not self._worker.stop.wait(INTERVAL_SECONDS):
             try:
                 self.look()
+                if erased := erase_ended(self._worker.settings.paths):
+                    _log.info("ended_studies_erased", studies=erased)
             except (SiteError, OSError) as error:
                 _log.error("supervisor_failed", why=str(error))
 

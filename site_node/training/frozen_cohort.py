@@ -20,6 +20,8 @@ from site_node.durable import write_durably
 from site_node.errors import CohortError
 from site_node.file_names import stored
 
+COHORT_SUFFIX, VALUES_SUFFIX = ".json", ".npy"
+
 
 def freeze_cohort(folder: Path, study_digest: str, cohort: Cohort) -> None:
     """Freeze a study's cohort. Only the order that counts it does, before the study is approved."""
@@ -43,11 +45,11 @@ def frozen_cohort(folder: Path, study_digest: str) -> Cohort:
 
 
 def _place(folder: Path, study_digest: str) -> Path:
-    return folder / f"{hex_of(study_digest)}.json"
+    return folder / f"{hex_of(study_digest)}{COHORT_SUFFIX}"
 
 
 def _place_of_values(folder: Path, study_digest: str) -> Path:
-    return folder / f"{hex_of(study_digest)}.npy"
+    return folder / f"{hex_of(study_digest)}{VALUES_SUFFIX}"
 
 
 def _npy_of(values: NDArray[np.float32]) -> bytes:

@@ -73,7 +73,7 @@ class Job:
     @property
     def frozen_cohorts(self) -> Path:
         """Return the folder of frozen cohorts."""
-        return self.settings.paths.worker / "cohorts"
+        return self.settings.paths.frozen_cohorts
 
     def noise(self, cohort: Cohort) -> NoiseSource:
         """Return the task's secret streams."""

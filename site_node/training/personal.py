@@ -86,7 +86,7 @@ def judged_weights(study: StudySpec, version: Weights, state: LocalState) -> Wei
 
 def is_judged_personally(study: StudySpec) -> bool:
     """Tell whether a study's held-out figures are those of the sites' personal models."""
-    return study.personal.judged == OWN and bool(study.personal.keep or study.personal.ditto is not None)
+    return study.personal.judged == "own" and (bool(study.personal.keep) or study.personal.ditto is not None)
 
 
 def _normalisation(network: nn.Module) -> frozenset[str]:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from site_node.training.local_round import Round, train_locally
 from site_node.training.shared_noise import noised_step
 from site_node.training.site_level import train_and_release
-from site_node.update.steps import Payload, Rounding, difference_payload, integers_payload
+from site_node.update.steps import Payload, Rounding, integers_payload, update_payload
 
 
 def round_output(training: Round) -> tuple[Payload, float | None]:
@@ -21,7 +21,7 @@ def round_output(training: Round) -> tuple[Payload, float | None]:
 
 
 def _local(training: Round) -> tuple[Payload, float | None]:
-    return difference_payload(training.study, train_locally(training), _rounding(training)), None
+    return update_payload(training.study, train_locally(training), _rounding(training)), None
 
 
 def _site_level(training: Round) -> tuple[Payload, float | None]:
@@ -35,7 +35,7 @@ def _site_level(training: Round) -> tuple[Payload, float | None]:
         round_number=training.order.round,
         report=training.report,
     )
-    return difference_payload(training.study, released.update, _rounding(training)), released.uncut
+    return update_payload(training.study, released.update, _rounding(training)), released.uncut
 
 
 def _shared_noise(training: Round) -> tuple[Payload, float | None]:

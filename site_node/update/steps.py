@@ -62,17 +62,11 @@ class Rounding:
     state: LocalState | None = None
 
 
-def update_payload(study: StudySpec, base: Weights, trained: Weights, rounding: Rounding | None = None) -> Payload:
-    """Return what a site hands over after training; `rounding` is needed where the study adds under masks.
+def update_payload(study: StudySpec, update: Weights, rounding: Rounding | None = None) -> Payload:
+    """Return an update as it is handed over; `rounding` is needed where the study adds under masks or codes updates.
 
-    Raises: BaseUnavailableError if base and trained weights are not of one model; NotFiniteError if the update
-        is not finite; MaskingError if the study needs a rounding that was not given.
+    Raises: NotFiniteError if the update is not finite; MaskingError if the study needs a rounding that was not given.
     """
-    return difference_payload(study, difference(base, trained), rounding)
-
-
-def difference_payload(study: StudySpec, update: Weights, rounding: Rounding | None = None) -> Payload:
-    """Return a difference of weights as it is handed over; see `update_payload`."""
     masked, steps = study.secure_aggregation.method != "none", upload_steps(study)
     if not masked and not steps.is_coded:
         return _payload(study, update, "difference")

@@ -126,7 +126,7 @@ from site_node.training.evaluation import evaluate
 from site_node.training.networks import initial_weights
 from site_node.training.trainer import train
 from site_node.training.transforms import preparation
-from site_node.update.steps import update_payload
+from site_node.update.steps import difference, update_payload
 """
 TRAINING = """
 study = small_study(8.0)
@@ -134,7 +134,7 @@ image = next(Path("compose/demo/hospitals").rglob("*.dcm"))
 preparation(study.preprocessing)(read_pixels(image))
 base, patients, noise = initial_weights(study), make_patients(study, 30, 0), NoiseSource(b"k" * 32, "t", "c")
 trained = train(study, base, patients, noise, noise_multiplier=noise_multiplier_of(study), round_number=1)
-update_payload(study, base, trained)
+update_payload(study, difference(base, trained))
 evaluate(study, trained, {"validation": patients}, noise)
 """
 ONLY_LOOKED = {"socket.__new__", "socket.bind"}

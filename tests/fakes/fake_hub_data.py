@@ -19,7 +19,7 @@ def wobble(text: str) -> float:
     return int(hashlib.sha256(text.encode()).hexdigest()[:6], 16) / 0xFFFFFF - 0.5
 
 
-def specification(name: str, title: str, rounds: int, epsilon: float | None) -> StudySpec:
+def specification(name: str, title: str, rounds: int, epsilon: float | None, **terms: Any) -> StudySpec:
     return parse_study(
         {
             "name": name,
@@ -32,12 +32,14 @@ def specification(name: str, title: str, rounds: int, epsilon: float | None) -> 
             "rounds": rounds,
             "participants": {"training_patients": 334, "minimum_sites": 2, "deadline_seconds": 600},
             "privacy": {"epsilon": epsilon, "delta": 1e-4},
+            **terms,
         }
     )
 
 
 def studies(now: float) -> list[dict[str, Any]]:
-    running = specification("pneumonia-cxr", "Pneumonia on chest radiographs", 16, 8.0)
+    rates = {"adapt": "both", "quality_epsilon": 0.8}
+    running = specification("pneumonia-cxr", "Pneumonia on chest radiographs", 16, 8.0, site_rates=rates)
     pilot = specification("pneumonia-pilot", "Pneumonia, pilot without privacy", 8, None)
     waiting = specification("effusion-cxr", "Pleural effusion on chest radiographs", 20, 3.0)
     return [
@@ -69,11 +71,11 @@ def _study(spec: StudySpec, state: str, at: float, round_number: int | None, noi
         "ended_at": at + 4000 if state == "completed" else None,
         "final_version": spec.rounds if state == "completed" else None,
         "privacy": {"unit": "patient", "epsilon_target": target, "epsilon": spent, "delta": spec.privacy.delta},
-        "sites": [_study_site(name, proposed) for name in [*HOSPITALS, "hillcrest"]],
+        "sites": [_study_site(name, proposed, spec) for name in [*HOSPITALS, "hillcrest"]],
     }
 
 
-def _study_site(name: str, proposed: bool) -> dict[str, Any]:
+def _study_site(name: str, proposed: bool, spec: StudySpec) -> dict[str, Any]:
     state, reason = "approved", None
     if name == "hillcrest":
         state, reason = ("invited", None) if proposed else ("refused", "too-few-patients")
@@ -86,7 +88,25 @@ def _study_site(name: str, proposed: bool) -> dict[str, Any]:
         "reason": reason,
         "training_patients": HOSPITALS[name] if known else 0,
         "evaluates": known,
+        "quality": _quality(name) if known and spec.site_rates.reads_quality else None,
     }
+
+
+def _quality(name: str) -> dict[str, Any]:
+    patients = HOSPITALS[name]
+    unreadable = 24 if name == "st-anna" else 2
+    return {"positive": round(0.45 * patients), "unreadable": unreadable, "repeated": 0, "noise_epsilon": 0.8}
+
+
+def rates(study: dict[str, Any], name: str, number: int, done: bool) -> dict[str, Any]:
+    """Return a hospital's factor in a round and what its update said: the smallest one falls behind."""
+    if study["study"]["site_rates"]["adapt"] == "none":
+        return {"rate_factor": None, "rate_parts": None}
+    end = {"northgate": 1.22, "riverside": 1.03, "st-anna": 0.57}[name]
+    factor = 1 + (end - 1) * (1 - 0.5 ** (number - 1)) + 0.04 * wobble(f"rate{name}{number}")
+    agreement = {"northgate": 0.34, "riverside": 0.22, "st-anna": -0.31}[name]
+    parts = {"quality": 0.84 if name == "st-anna" else 0.99, "updates": end, "agreement": agreement, "trend": 0.08}
+    return {"rate_factor": round(factor, 4) if number > 1 else None, "rate_parts": parts if done else None}
 
 
 def sites(now: float) -> list[dict[str, Any]]:
@@ -222,6 +242,7 @@ def _round_site(study: dict[str, Any], name: str, number: int, live: bool) -> di
         "train_seconds": 60 + 40 * wobble(f"{name}{number}") + HOSPITALS[name] / 4 if done and not missed else None,
         "norm": 1.2 if done else None,
         "metrics": metrics(f"{name}{number}", centre_of(study, number) + BIAS[name], 31) if scored else None,
+        **rates(study, name, number, done and not missed),
     }
 
 

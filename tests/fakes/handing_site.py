@@ -31,7 +31,7 @@ from site_node.privacy.noise import NoiseSource
 from site_node.privacy.skellam import skellam_noise
 from site_node.settings import SiteSettings
 from site_node.training.local_state import LocalState
-from site_node.update.steps import Payload, Rounding, integers_payload, update_payload, weights_payload
+from site_node.update.steps import Payload, Rounding, difference, integers_payload, update_payload, weights_payload
 from tests.fakes.gated_site import HELD_OUT, patients_of
 
 POLICY = "approval: automatic\nnetworks: any\nmodalities: any\nminimum_patients: 1\ndp_required: false\n"
@@ -127,9 +127,9 @@ class HandingSite:
             payload = integers_payload(self.base, self._noise_share(study, order))
         else:
             draws = NoiseSource(ROUNDING_KEY, order.task_digest, self.name).rounding.halves
-            trained = self.trained(order.round)
+            update = difference(self.base, self.trained(order.round))
             state = LocalState(self.settings.paths.local_state, study.digest, order.round)
-            payload = update_payload(study, self.base, trained, Rounding(self.patients, draws, order.round, state))
+            payload = update_payload(study, update, Rounding(self.patients, draws, order.round, state))
         self.handed[order.round] = payload
         candidate = Candidate(
             task_id=task_id,

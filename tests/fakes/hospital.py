@@ -9,7 +9,7 @@ import jwt
 from protocol.digest import digest_of_bytes
 from protocol.message import Message
 from protocol.messages import PROTOCOL_VERSION, Approval, Enrolment, LedgerCharge, LedgerHead
-from protocol.privacy_accounting import histogram_event, noise_multiplier_of, training_event
+from protocol.privacy_accounting import histogram_event, noise_multiplier_of, training_events
 from protocol.signing import SigningKey, sign
 from protocol.study import StudySpec
 
@@ -56,7 +56,7 @@ class Hospital:
         noise = noise_multiplier_of(study)
         assert noise is not None
         number = 1 if self.head is None else self.head.number + 1
-        charged = {"training": [training_event(study, noise, study.maximum_training_tasks)]}
+        charged = {"training": training_events(study, noise, study.maximum_training_tasks)}
         if study.evaluation.noise_epsilon is not None:
             charged["held-out"] = [histogram_event(study.evaluation.noise_epsilon, study.maximum_training_tasks + 1)]
         fields: dict[str, Any] = {

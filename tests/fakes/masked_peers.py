@@ -9,7 +9,7 @@ import numpy as np
 from protocol.digest import digest_of_bytes
 from protocol.message import Message
 from protocol.messages import RoundTask, TaskKind, UpdateNotice
-from protocol.metrics import ScoreHistograms
+from protocol.metrics import ScoreHistograms, noise_variance_of
 from protocol.secure_aggregation.histograms import bins_of
 from protocol.secure_aggregation.key_agreement import seal
 from protocol.secure_aggregation.roster import Roster, roster_of
@@ -203,6 +203,8 @@ class MaskedPeers:
             split: ScoreHistograms.from_scores(rng.random(patients), rng.integers(0, 2, patients), bins_of(self.study))
             for split in (self.study.evaluation.splits if splits is None else splits)
         }
+        variance = noise_variance_of(self.study.evaluation.noise_epsilon)
+        self.counts = {s: h.model_copy(update={"noise_variance": variance}) for s, h in self.counts.items()}
         candidate = Candidate(
             task_id=self.task.task_id,
             task_digest=digest_of_bytes(self.task.canonical_bytes()),

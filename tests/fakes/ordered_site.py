@@ -13,7 +13,9 @@ def make_site(folder: Path, redis_url: str = "redis://127.0.0.1:1/0") -> SiteSet
     return create_site(folder / "site", "st-anna", "http://hub.test", [folder / "images"], redis_url=redis_url)
 
 
-def give_order(settings: SiteSettings, task_id: str = "task-1", kind: str = "train") -> WorkOrder:
+def give_order(
+    settings: SiteSettings, task_id: str = "task-1", kind: str = "train", base_blob: str | None = None
+) -> WorkOrder:
     order = WorkOrder.model_validate(
         {
             "kind": kind,
@@ -21,6 +23,7 @@ def give_order(settings: SiteSettings, task_id: str = "task-1", kind: str = "tra
             "task_digest": digest_of_bytes(task_id.encode()),
             "study": {},
             "study_digest": digest_of_bytes(b"study"),
+            "base_blob": base_blob,
         }
     )
     write_order(settings.paths, order)

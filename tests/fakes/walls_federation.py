@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,10 @@ from compose import leash
 from compose.programs import DIRECT, THREAD_VARIABLES
 from compose.redis_server import prepare_redis
 from hub.auth.coordinator import add_person, invite_site
+from hub.rounds.views import round_views
 from hub.services import Services, open_services
 from hub.settings import Settings, write_settings
+from hub.storage import stores
 from hub.storage.migrate import upgrade
 from protocol.study import StudySpec
 from site_node.enrolment import create_site
@@ -48,11 +50,11 @@ CALLER = """
 import json, sys, httpx
 url, login, method, path, body = sys.argv[1], *json.load(sys.stdin)
 with httpx.Client(base_url=url, timeout=60.0, trust_env=False) as client:
-    token = client.post("/v1/token/person", json=login)
-    if token.is_success:
-        head = {"Authorization": "Bearer " + token.json()["access_token"]}
-        token = client.request(method, path, headers=head, content=body)
-    print(json.dumps([token.status_code, token.json()]))
+    if method == "SIGN-IN":
+        answer = client.post("/v1/token/person", json=login)
+    else:
+        answer = client.request(method, path, headers={"Authorization": f"Bearer {login}"}, content=body)
+    print(json.dumps([answer.status_code, answer.json()]))
 """
 
 
@@ -118,6 +120,7 @@ class WalledFederation:
     hub_zone: Zone
     services: Services
     environment: dict[str, str]
+    token: str = ""
     cables: dict[str, Cable] = field(default_factory=dict)
     running: dict[str, "subprocess.Popen[bytes]"] = field(default_factory=dict)
     commands: dict[str, tuple[Zone, tuple[str, ...], Mapping[str, str]]] = field(default_factory=dict)
@@ -158,6 +161,10 @@ class WalledFederation:
     def restart(self, role: str) -> None:
         """Kill a process, with all that it started, and start it again."""
         self.end(role)
+        self.start_again(role)
+
+    def start_again(self, role: str) -> None:
+        """Start a process that was ended as it was started before."""
         zone, words, variables = self.commands[role]
         self.start(role, zone, words, **variables)
 
@@ -169,8 +176,18 @@ class WalledFederation:
         process.wait()
 
     def call(self, method: str, path: str, body: str | None = None) -> tuple[int, Any]:
-        """Let the researcher call the hub's API from the hub's own network; return status and answer."""
-        login = {"name": "rita", "password": PASSWORD}
+        """Let the researcher call the hub's API from the hub's own network; return status and answer.
+
+        She signs in at her first call; a status of 0 says that nobody answered.
+        """
+        if not self.token:
+            status, answer = self._call({"name": "rita", "password": PASSWORD}, "SIGN-IN", "", None)
+            if status != 200:
+                return status, answer
+            self.token = str(answer["access_token"])
+        return self._call(self.token, method, path, body)
+
+    def _call(self, login: object, method: str, path: str, body: str | None) -> tuple[int, Any]:
         done = subprocess.run(
             [*self.hub_zone.entered(), sys.executable, "-c", CALLER, f"http://127.0.0.1:{HUB_PORT}"],
             input=json.dumps([login, method, path, body]),
@@ -192,16 +209,12 @@ class WalledFederation:
 
     def state(self, digest: str) -> tuple[str, str]:
         """Return a study's state and its reason."""
-        from hub.storage import stores
-
         with self.services.reading() as session:
             row = stores.study(session, digest)
             return row.state, row.reason
 
     def rounds(self, digest: str) -> list[dict[str, Any]]:
         """Return the rounds as the researcher sees them."""
-        from hub.rounds.views import round_views
-
         with self.services.reading() as session:
             return round_views(session, digest, time.time())
 
@@ -241,7 +254,7 @@ def walled_federation(
     parameters: int,
     names: Sequence[str] = NAMES,
     policy: str = POLICY,
-    mounted: Callable[[Path], object] = lambda folder: None,
+    prepare: Callable[[Path, ExitStack], object] = lambda folder, ending: None,
     enrolled: Callable[[str, Path], object] = lambda name, site: None,
     variables: Mapping[str, Mapping[str, str]] | None = None,
 ) -> Iterator[WalledFederation]:
@@ -249,15 +262,17 @@ def walled_federation(
 
     Args:
         parameters: of the model that the workers make up.
-        mounted: called with the new folder before anything lies in it, to mount something there.
+        prepare: called with the new folder before anything lies in it, to mount something there; what it puts on the
+            stack is called at the end.
         enrolled: called with a hospital's name and folder once it is enrolled and none of its processes runs.
         variables: more of the environment for a role (`hub api`, `anna gate`) or an owner (`hub`, `anna`).
     """
     # Short, because a Unix socket's path is; not pytest's folder.
-    with tempfile.TemporaryDirectory(prefix="faults-", ignore_cleanup_errors=True) as name:
-        folder = Path(name)
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="faults-", ignore_cleanup_errors=True)))
         (folder / "logs").mkdir()
-        mounted(folder)
+        ending = stack.enter_context(ExitStack())
+        prepare(folder, ending)
         made = _prepared(folder, parameters)
         try:
             _start_hub(made, variables or {})

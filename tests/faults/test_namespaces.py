@@ -221,7 +221,7 @@ def carry_a_study(hospital: Hospital) -> None:
         return any(study["digest"] == hospital.digest and study["state"] == "awaiting" for study in listed)
 
     hospital.wait_until(asked)
-    hospital.site("gate", GATE, "approve", hospital.digest, "--person", "olga")
+    hospital.site("gate", GATE, "approve", hospital.digest, "--person", "olga", "--yes")
 
     def ended() -> bool:
         look_at_the_workers_processes(hospital)

@@ -9,13 +9,10 @@ import json
 import os
 import random
 import secrets
-import sqlite3
-import subprocess
-import sys
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
-from contextlib import closing
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +20,16 @@ import pytest
 
 from compose.errors import DemoError
 from compose.person import HubSilentError, Person
-from hub.audit.verify import read_sqlite, verify_entries
-from protocol.signing import read_unverified
 from protocol.study import parse_study
 from tests.fakes.demo_run import SMALL_STUDY, DemoRun
+from tests.faults.invariants import (
+    assert_audit_whole,
+    assert_counted_once,
+    assert_egress_verified,
+    assert_ledgers_cover_what_left,
+    assert_versions_whole,
+    rows,
+)
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("demo"), pytest.mark.timeout(3600)]
 
@@ -39,9 +42,11 @@ ROLES = (
 )
 KILLS = int(os.environ.get("WARDROUND_FAULTS_KILLS", "100"))
 SEED = int(os.environ.get("WARDROUND_FAULTS_SEED", secrets.randbelow(1 << 32)))
-ROUNDS = 3
+ROUNDS = 5
 PRIVACY = {"epsilon": 1.0, "delta": 1e-4}  # small, so that many studies fit a patient's lifetime
 AT_ONCE = 2
+MOST_WHILE_ANOTHER_WAITS = 3
+"""So many rounds, of five, a study may finish while another that trains too finishes none."""
 LONGEST_PAUSE_SECONDS = 4.0
 # A supervisor gives up on what dies again and again within seconds; a hospital's would as well.
 PEACE_SECONDS = 15.0
@@ -61,6 +66,14 @@ class StudyRun:
         self.killed: Counter[str] = Counter()
         self.last: dict[str, float] = {}
         self.proposed: list[str] = []
+
+    @property
+    def hub(self) -> Path:
+        return self.run.folder / "hub" / "hub.sqlite"
+
+    @property
+    def sites(self) -> dict[str, Path]:
+        return {site: self.run.folder / "sites" / site for site in SITES}
 
     def go(self) -> None:
         while self.killed.total() < KILLS:
@@ -139,45 +152,32 @@ def test_all_studies_finish(studies: StudyRun) -> None:
 
 
 def test_every_accepted_update_is_counted_exactly_once(studies: StudyRun) -> None:
-    accepted = studies.run.rows("SELECT study, round, site FROM updates WHERE round > 0")
-    assert len(accepted) == len(set(accepted))
-    counted = [
-        (study, number, part["site"])
-        for study, number, envelope in studies.run.rows("SELECT study, number, lineage FROM versions WHERE number > 0")
-        for part in json.loads(read_unverified(envelope))["participants"]
-    ]
-    assert sorted(counted) == sorted(accepted)
+    assert_counted_once(studies.hub)
 
 
 def test_no_version_is_lost_or_doubled(studies: StudyRun) -> None:
-    versions = studies.run.rows("SELECT study, number FROM versions")
-    rounds = {digest: 3 for (digest,) in studies.run.rows("SELECT digest FROM studies")}
-    assert Counter(versions) == Counter(
-        (digest, number) for digest, most in rounds.items() for number in range(most + 1)
-    )
+    assert_versions_whole(studies.hub, ROUNDS)
+
+
+def test_studies_that_share_the_sites_progress_side_by_side(studies: StudyRun) -> None:
+    ends: dict[str, list[float]] = defaultdict(list)
+    query = "SELECT study, ended_at FROM rounds WHERE state = 'complete' ORDER BY ended_at"
+    for digest, ended_at in rows(studies.hub, query):
+        ends[digest].append(ended_at)  # the first is round 0's: from then on the sites train
+    waits = [(digest, gap) for digest, times in ends.items() for gap in pairwise(times)]
+    for digest, (since, until) in waits:
+        others = {other: sum(since < time < until for time in times) for other, times in ends.items()}
+        others.pop(digest)
+        assert max(others.values()) <= MOST_WHILE_ANOTHER_WAITS, f"{digest} got no round while others got {others}"
 
 
 def test_the_ledgers_never_count_less_than_what_left(studies: StudyRun) -> None:
-    for site in SITES:
-        rows = _site_rows(studies.run, site, "SELECT study, COUNT(*) FROM outputs WHERE kind = 'train' GROUP BY study")
-        assert rows, f"nothing left {site}"
-        assert all(count <= ROUNDS for _, count in rows)
-        charged = studies.run.rows(f"SELECT DISTINCT study FROM ledger_charges WHERE site = '{site}'")  # noqa: S608
-        assert {study for study, _ in rows} <= {study for (study,) in charged}
+    assert_ledgers_cover_what_left(studies.hub, studies.sites, ROUNDS)
 
 
 def test_what_left_each_hospital_is_what_the_hub_confirms(studies: StudyRun) -> None:
-    for site in SITES:
-        command = [sys.executable, "-m", "compose.cli", "site", "egress", str(studies.run.folder / "sites" / site)]
-        done = subprocess.run([*command, "--verify"], capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
+    assert_egress_verified(studies.sites.values())
 
 
 def test_the_audit_log_still_holds_together(studies: StudyRun) -> None:
-    assert verify_entries(read_sqlite(studies.run.folder / "hub" / "hub.sqlite")).ok
-
-
-def _site_rows(run: DemoRun, site: str, query: str) -> list[tuple[Any, ...]]:
-    path: Path = run.folder / "sites" / site / "gate" / "gate.sqlite"
-    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10)) as database:
-        return database.execute(query).fetchall()
+    assert_audit_whole(studies.hub)

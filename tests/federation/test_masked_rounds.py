@@ -9,10 +9,13 @@ import pytest
 
 from hub.registry.lineage import read_lineage
 from hub.storage import stores
+from hub.storage.audit_stores import entries
 from protocol.message import Message
 from protocol.messages import parse_message
 from protocol.secure_messages import MaskingKeys
 from protocol.signing import SigningKey, read_unverified
+from site_node.governance import masking
+from site_node.governance.context import GateContext
 from site_node.governance.peers import write_peers
 from tests.fakes.handing_site import HandingSite
 from tests.federation.masked_federation import (
@@ -121,6 +124,24 @@ def test_below_the_threshold_the_round_fails_closed(federation: MaskedFederation
     assert "4 are needed. Nothing was opened." in reason
     assert federation.phase() == "failed"
     assert [r["number"] for r in federation.rounds() if r["state"] == "complete"] == [0]
+
+
+@pytest.mark.parametrize("liar", ["anna", "clara", "emil"])
+def test_one_hospital_with_wrong_shares_keeps_no_sum_closed_and_is_named(
+    federation: MaskedFederation, liar: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def held(context: GateContext, *given: Any) -> dict[str, tuple[bytes, bytes]]:
+        shares = honest(context, *given)
+        return {name: (bytes(33), bytes(33)) for name in shares} if context.settings.name == liar else shares
+
+    honest: Any = masking._shares_held
+    monkeypatch.setattr(masking, "_shares_held", held)
+    federation.rest()
+    assert_exact(federation, ALL)
+    with federation.services.reading() as session:
+        found = [row.entry for row in entries(session, 0, 10_000) if b"masking.wrong-shares" in row.entry]
+    assert all(f'"sites":["{liar}"]'.encode() in entry for entry in found)
+    assert found or liar == "emil"  # the last to reveal is not read where the others are enough
 
 
 def test_a_hub_that_is_ended_in_any_phase_goes_on_where_it_was(federation: MaskedFederation) -> None:

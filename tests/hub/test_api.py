@@ -1,8 +1,10 @@
 """The people's and the sites' routes over HTTP: who may call what, how large it may be, what an error looks like."""
 
 import asyncio
+import errno
 import json
 import re
+import sqlite3
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 from fastapi import FastAPI
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
+from sqlalchemy.exc import OperationalError
 
 from compose.in_memory import BASE_URL, InMemoryTransport
 from hub.api.app import assemble
@@ -299,6 +302,12 @@ def test_an_address_or_parameter_that_does_not_exist_gets_our_form(
     assert (answer.status_code, answer.json()["message"]) == (422, "Missing or unusable: query.limit.")
 
 
+def database_error(code: int) -> OperationalError:
+    cause = sqlite3.OperationalError("as SQLite says it")
+    cause.sqlite_errorcode = code
+    return OperationalError("INSERT", {}, cause)
+
+
 def test_an_unforeseen_error_tells_nothing_of_the_inside(services: Services) -> None:
     app = assemble(services)
 
@@ -315,6 +324,36 @@ def test_an_unforeseen_error_tells_nothing_of_the_inside(services: Services) -> 
     answer = asyncio.run(call())
     assert (answer.status_code, answer.json()["error"]) == (500, "internal")
     assert "secret" not in answer.text
+
+
+@pytest.mark.parametrize(
+    ("problem", "status", "code"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "/a/path"), 507, "disk-full"),
+        (database_error(sqlite3.SQLITE_FULL), 507, "disk-full"),
+        (OSError(errno.EIO, "Input/output error", "/a/path"), 500, "internal"),
+        (database_error(sqlite3.SQLITE_BUSY), 500, "internal"),
+    ],
+)
+def test_a_hub_without_room_says_so_and_that_the_request_may_come_again(
+    services: Services, problem: Exception, status: int, code: str
+) -> None:
+    app = assemble(services)
+
+    def fail() -> None:
+        raise problem
+
+    app.add_api_route("/v1/fails", fail)
+
+    async def call() -> httpx.Response:
+        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url=BASE_URL) as client:
+            return await client.get("/v1/fails")
+
+    answer = asyncio.run(call())
+    assert (answer.status_code, answer.json()["error"]) == (status, code)
+    assert "sent again" in answer.json()["remedy"]
+    assert "/a/path" not in answer.text
 
 
 def test_the_clock_that_closes_rounds_runs_only_while_the_application_does(services: Services) -> None:

@@ -1,5 +1,6 @@
 """Bodies that go past the event loop: the same bytes, the same answers, the next request on the same connection."""
 
+import errno
 import http.client
 import os
 import socket
@@ -26,6 +27,7 @@ class Echo:
     def __init__(self, folder: Path) -> None:
         self.file = folder / "body"
         self.stop_after: int | None = None
+        self.full = False
         self.sent = 0
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -44,11 +46,16 @@ class Echo:
         got = bytearray()
 
         def take(data: memoryview) -> bool:
+            if self.full:
+                raise OSError(errno.ENOSPC, "No space left on device")
             got.extend(data)
             return self.stop_after is None or len(got) < self.stop_after
 
         if scope["method"] == "PUT":
-            await direct.read(length, take)
+            try:
+                await direct.read(length, take)
+            except OSError:
+                got[:] = b"no room"
         else:
             while len(got) < length:
                 got += (await receive())["body"]
@@ -113,6 +120,15 @@ def test_what_is_not_wanted_any_more_is_read_and_dropped(served: Served) -> None
     taken = int(asked(connection, "PUT", os.urandom(SIZE)))
     assert taken < SIZE
     app.stop_after = None
+    assert asked(connection, "PUT", b"next") == b"4"
+
+
+def test_bytes_that_cannot_be_kept_are_read_to_the_end_so_that_the_answer_is(served: Served) -> None:
+    app, connection = served
+    app.full = True
+    assert asked(connection, "PUT", os.urandom(SIZE)) == b"7"
+    assert app.file.read_bytes() == b"no room"
+    app.full = False
     assert asked(connection, "PUT", b"next") == b"4"
 
 

@@ -8,7 +8,18 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from protocol.errors import MetricError
-from protocol.metrics import BINS, MASKED_BINS, NOISED_BINS, ScoreHistograms, calibration_curve, merge, roc_curve, summarise
+from protocol.metrics import (
+    BINS,
+    MASKED_BINS,
+    MOST_COUNTED,
+    NOISED_BINS,
+    ScoreHistograms,
+    calibration_curve,
+    histogram_problem,
+    merge,
+    roc_curve,
+    summarise,
+)
 
 
 def exact_auc(scores: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
@@ -183,3 +194,39 @@ def test_histograms_with_other_bins_do_not_merge() -> None:
 def test_bins_out_of_order_twice_or_outside_are_refused(bins: list[tuple[int, int]]) -> None:
     with pytest.raises(ValidationError):
         ScoreHistograms(negative=bins, positive=[])
+
+
+@pytest.mark.parametrize("noise", [0.0, 1e-300, 1e37, 1e300])
+def test_no_variance_of_noise_is_too_large_for_an_interval(noise: float) -> None:
+    found = summarise(
+        ScoreHistograms(bins=64, negative=[(9, 5), (40, 1)], positive=[(20, 2), (50, 5)], noise_variance=noise)
+    )
+    assert found.auc is not None
+    assert found.auc_low is not None
+    assert found.auc_high is not None
+    assert 0 <= found.auc_low <= found.auc <= found.auc_high <= 1
+
+
+@pytest.mark.parametrize(
+    ("epsilon", "variance", "problem"),
+    [
+        (None, 0.0, None),
+        (None, 1e-300, "another noise than the study's"),
+        (1.0, 1.8413471884, None),  # 2 e / (e - 1)^2, to the tenth digit
+        (1.0, 0.0, "another noise than the study's"),
+        (1.0, 1e37, "another noise than the study's"),
+    ],
+)
+def test_a_site_does_not_choose_the_variance_of_its_noise(
+    epsilon: float | None, variance: float, problem: str | None
+) -> None:
+    histograms = ScoreHistograms(bins=64, negative=[(9, 5)], positive=[], noise_variance=variance)
+    assert histogram_problem(histograms, 64, epsilon) == problem
+
+
+def test_a_site_s_counts_stay_small_enough_for_the_sum_of_the_most_sites() -> None:
+    largest = ScoreHistograms(bins=64, negative=[(9, MOST_COUNTED)], positive=[])
+    assert histogram_problem(largest, 64, None) is None
+    assert merge([largest] * (2 * 4096 - 1)).negative[0][1] < 2**40
+    beyond = ScoreHistograms(bins=64, negative=[(9, MOST_COUNTED + 1)], positive=[])
+    assert histogram_problem(beyond, 64, None) == "a count that no hospital has"

@@ -55,6 +55,11 @@ def masked(**changes: Any) -> dict[str, Any]:
         (masked(pace=BUFFERED), "pace.mode: 'buffered' adds updates of different rounds, and masks"),
         (masked(participants={"minimum_sites": 4, "late": "fold"}), "participants.late: 'fold' adds updates of"),
         (SITE_LEVEL, "each round has its own length"),
+        ({"pace": BUFFERED, "strategy": {"name": "scaffold"}}, "control variates of 'scaffold'"),
+        (
+            {"participants": {"minimum_sites": 4, "late": "fold"}, "strategy": {"name": "scaffold"}},
+            "control variates of 'scaffold'",
+        ),
         ({"evaluation": {"splits": ["test"], "patience": 2}}, "Add 'validation'"),
         ({"start": {"study": "chest", "version": 3}}, "hospitals approve the very weights"),
         ({"start": {"weights": WEIGHTS, "study": "chest"}}, "State both, or neither"),

@@ -10,6 +10,10 @@ from protocol.study import StudySpec, parse_study
 
 SITES = {"minimum_sites": 5, "quorum": 1.0, "training_patients": 500}
 PRIVATE = {"epsilon": 8.0, "delta": 1e-4}
+SITE_LEVEL = {
+    "privacy": {**PRIVATE, "mechanism": "site-level", "unit": "site"},
+    "participants": {**SITES, "minimum_sites": 10},
+}
 
 
 def study_of(strategy: dict[str, Any], **parts: Any) -> StudySpec:
@@ -86,9 +90,11 @@ def test_a_step_that_needs_the_mean_alone_goes_with_masks(strategy: dict[str, An
         ({"name": "fedexp"}, {"privacy": PRIVATE, "training": {"optimizer": "adam"}}, "knows the noise of sgd only"),
         ({"name": "scaffold", "norm_limit": 2.0}, {}, "as they were sent"),
         ({"name": "scaffold", "join": "median", "weighting": "equal"}, {}, "as they were sent"),
-        ({"name": "scaffold"}, {"participants": {**SITES, "late": "fold"}}, "older updates began with another"),
-        ({"name": "scaffold"}, {"pace": {"mode": "buffered", "buffer": 3}}, "older updates began with another"),
-        ({"name": "scaffold"}, {"training": {"momentum": 0.5}}, "SCAFFOLD"),
+        ({"name": "scaffold"}, {"training": {"momentum": 0.5}}, "sgd without momentum"),
+        ({"name": "scaffold"}, {"training": {"optimizer": "adam"}}, "sgd without momentum"),
+        ({"name": "scaffold"}, {"training": {"proximal": 0.1}}, "learn the pull"),
+        ({"name": "scaffold", "weighting": "equal"}, SITE_LEVEL, "off a site's own update"),
+        ({"name": "scaffold"}, {"personal": {"keep": ["bias"]}}, "no mean for SCAFFOLD"),
         ({"weighting": "noise"}, {"privacy": PRIVATE, "training": {"optimizer": "adam"}}, "'noise' knows what"),
         ({"join": "krum", "weighting": "equal"}, MASKED, "compares single updates"),
         ({"name": "fedexp"}, MASKED, "needs the length of each update"),

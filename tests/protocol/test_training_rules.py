@@ -49,21 +49,6 @@ REFUSED = {
     "a pull in shared steps": Refusal(
         {**SHARED, "training": {"local_steps": 1, "proximal": 0.1}}, "nothing to pull back from"
     ),
-    "SCAFFOLD with momentum": Refusal(
-        {"strategy": {"name": "scaffold"}, "training": {"momentum": 0.9}}, "sgd without momentum"
-    ),
-    "SCAFFOLD with Adam": Refusal(
-        {"strategy": {"name": "scaffold"}, "training": {"optimizer": "adam"}}, "sgd without momentum"
-    ),
-    "SCAFFOLD with FedProx": Refusal(
-        {"strategy": {"name": "scaffold"}, "training": {"proximal": 0.1}}, "learn the pull"
-    ),
-    "SCAFFOLD with an update that is cut as a whole": Refusal(
-        {**SITE_LEVEL, "strategy": {"name": "scaffold", "weighting": "equal"}}, "off a site's own update"
-    ),
-    "SCAFFOLD with tensors that stay": Refusal(
-        {"strategy": {"name": "scaffold"}, "personal": {"keep": ["bias"]}}, "no mean for SCAFFOLD"
-    ),
     "two ways to a personal model": Refusal({"personal": {"keep": ["normalisation"], "ditto": 0.1}}, "one personal"),
     "tensors that stay under site-level privacy": Refusal(
         {**SITE_LEVEL, "personal": {"keep": ["bias"]}}, "tell of its"
@@ -77,6 +62,9 @@ REFUSED = {
     ),
     "the best of versions that sites have no personal models of": Refusal(
         {"personal": {"ditto": 1.0}, "evaluation": {"final_version": "best-validation"}}, "Set it to last"
+    ),
+    "patience with personal models, which ends a study with an earlier version": Refusal(
+        {"personal": {"keep": ["normalisation"]}, "evaluation": {"patience": 2}}, "ends with its best version"
     ),
     "a pattern that is no tensor's name": Refusal({"personal": {"keep": ["../secret"]}}, "personal.keep"),
 }
@@ -93,10 +81,11 @@ def test_a_study_is_refused_with_the_reason_that_asks_for(refusal: Refusal) -> N
     "changes",
     [
         {"training": {"local_epochs": 2, "warm_up_rounds": 3, "schedule": "linear", "proximal": 0.01}},
-        {"strategy": {"name": "scaffold"}},
-        {"strategy": {"name": "scaffold"}, "privacy": private("dp-sgd")},
         {"personal": {"keep": ["normalisation", "head.*"]}, "privacy": private("dp-sgd")},
-        {"personal": {"ditto": 0.1, "judged": "global"}, "evaluation": {"final_version": "best-validation"}},
+        {
+            "personal": {"ditto": 0.1, "judged": "global"},
+            "evaluation": {"final_version": "best-validation", "patience": 2},
+        },
         {"personal": {"keep": ["normalisation"]}, "network": {"name": "convnet", "normalisation": "batch"}},
     ],
 )

@@ -7,11 +7,13 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from protocol.digest import digest_of_bytes
 from protocol.messages import Receipt, expect
 from protocol.signing import SigningKey, open_envelope
+from site_node.budget_report import percent
 from site_node.cli import app
 from site_node.errors import SettingsError
 from site_node.governance.egress import without_receipt
@@ -105,7 +107,7 @@ def test_a_study_is_approved_by_the_beginning_of_its_digest_and_withdrawn(tmp_pa
     study, folder = study_of(), str(site.paths.root)
     site.join(study)
     assert run("approve", folder, "sha256:ffffffffffff")[0] == 1
-    status, output = run("approve", folder, study.digest[7:20], "--person", "Dr Grey")
+    status, output = run("approve", folder, study.digest[7:20], "--person", "Dr Grey", "--yes")
     assert status == 0, output
     site.now = time.time()
     site.sweep()
@@ -123,12 +125,90 @@ def test_a_study_is_approved_by_the_beginning_of_its_digest_and_withdrawn(tmp_pa
     assert json.loads(run("status", folder, "--json")[1])["studies"] == {study.digest: "withdrawn"}
 
 
+PERSON = "approval: person\nmodalities: any\nminimum_patients: 1\n"
+
+
+def test_nobody_signs_before_the_patients_are_counted(tmp_path: Path) -> None:
+    site = GatedSite.make(tmp_path, PERSON)
+    study, folder = study_of(), str(site.paths.root)
+    site.propose(study)
+    site.sweep()
+    status, output = run("approve", folder, study.digest, "--yes")
+    assert (status, "still being counted" in output, "awaiting" in output) == (1, True, True)
+    assert "not known yet" in run("studies", folder, "--show", "tiny")[1]
+    assert run("approve", folder, study.digest, "--refuse")[0] == 0  # to refuse, no figure is needed
+
+
+def test_a_study_is_read_whole_before_it_is_signed_and_the_answer_no_decides_nothing(tmp_path: Path) -> None:
+    site = GatedSite.make(tmp_path, PERSON)
+    study, folder = study_of(), str(site.paths.root)
+    site.join(study)
+    status, shown = run("studies", folder, "--show", "tiny")
+    assert status == 0
+    for words in (
+        "modality DX", "classes no / yes", "Differential privacy by dp-sgd", "the hub sees it by itself",
+        "NOT NOISED", "40 training patients", "0.0% is used before the study", "e^epsilon", study.digest,
+    ):  # fmt: skip
+        assert words in shown
+    asked = CliRunner().invoke(app, ["approve", folder, study.digest], input="n\n")
+    assert (asked.exit_code, shown in asked.output, "Nothing was decided" in asked.output) == (1, True, True)
+    assert json.loads(run("studies", folder, "--json")[1])[0]["standing"] == "undecided"
+    asked = CliRunner().invoke(app, ["approve", folder, study.digest, "--person", "Dr Grey"], input="y\n")
+    assert asked.exit_code == 0, asked.output
+    [listed] = json.loads(run("studies", folder, "--json")[1])
+    assert (listed["decided_by"], listed["mechanism"]) == ("Dr Grey", "dp-sgd")
+    assert listed["decided_under_account"] not in (None, "Dr Grey")
+
+
+def test_what_is_signed_can_be_had_byte_for_byte(tmp_path: Path) -> None:
+    site = GatedSite.make(tmp_path, PERSON)
+    study, folder = study_of(), str(site.paths.root)
+    site.join(study)
+    printed = CliRunner().invoke(app, ["studies", folder, "--show", study.digest, "--yaml"]).stdout_bytes
+    assert digest_of_bytes(printed) == study.digest
+    assert yaml.safe_load(printed)["name"] == "tiny"
+    assert json.loads(run("studies", folder, "--show", "tiny", "--json")[1])["specification"]["name"] == "tiny"
+    assert run("studies", folder, "--yaml")[0] == 1
+
+
+def test_the_summary_says_on_whom_shared_noise_and_masks_rely_and_what_a_charged_study_used(tmp_path: Path) -> None:
+    site = GatedSite.make(tmp_path)
+    study, folder = study_of(), str(site.paths.root)
+    site.join(study)
+    used = json.loads(run("budget", folder, "--json")[1])["share_used"]
+    shown = run("studies", folder, "--show", "tiny")[1]
+    assert 0 < used < 1
+    assert f"0.0% is used before the study, and {used:.1%} after it" in shown
+    shared = study_of(
+        training={"local_steps": 1, "sampling_rate": 0.2},
+        privacy={"epsilon": 4.0, "delta": 1e-4, "mechanism": "shared-noise"},
+        secure_aggregation={"method": "masking", "maximum_sites": 10, "maximum_weight": 100},
+        transport={"upload": []},
+        participants={"minimum_sites": 8, "training_patients": 100},
+    )
+    site.propose(shared)
+    site.sweep()
+    shown = run("studies", folder, "--show", shared.digest)[1]
+    for words in ("The OTHER HOSPITALS", "at most 30%", "honest_fraction 0.7", "under masks", "sum alone"):
+        assert words in shown
+
+
+def test_the_policy_says_what_it_means_for_the_studies_that_were_proposed(tmp_path: Path) -> None:
+    site = GatedSite.make(tmp_path, PERSON)
+    site.join(study_of())
+    folder = str(site.paths.root)
+    assert "study tiny" in run("policy", folder)[1]
+    assert run("policy", folder)[1].rstrip().endswith("allowed")
+    site.settings.policy.write_text(PERSON + "maximum_epsilon: 1\n")
+    assert "above `maximum_epsilon`" in run("policy", folder)[1]
+
+
 def test_an_account_without_a_name_decides_by_its_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     site = GatedSite.make(tmp_path, "approval: person\nmodalities: any\nminimum_patients: 1\n")
     study, folder = study_of(), str(site.paths.root)
     site.join(study)
     monkeypatch.setattr(os, "getuid", lambda: 2**31 - 7)
-    status, output = run("approve", folder, study.digest)
+    status, output = run("approve", folder, study.digest, "--yes")
     assert status == 0, output
     assert f"by uid-{2**31 - 7}." in output
 
@@ -174,12 +254,24 @@ def test_the_budget_is_shown_in_sentences(tmp_path: Path) -> None:
     site.join(study_of())
     status, output = run("budget", str(site.paths.root))
     assert status == 0
-    for words in ("Lifetime budget of each patient: epsilon 24", "order 2", "not yet countersigned", "still fits"):
+    for words in (
+        "Lifetime budget of each patient: epsilon 24",
+        "order 2",
+        "Used of it at most",
+        "e^epsilon",
+        "not yet countersigned",
+        "still fits",
+    ):
         assert words in output
     lines = [line for line in output.splitlines() if "epsilon" in line]
     assert lines
     assert all("delta" in line for line in lines)
     assert "at delta 0.0001 (the study's own)" in output
+
+
+@pytest.mark.parametrize(("share", "said"), [(0.0, "0.0%"), (1e-5, "less than 0.1%"), (0.25, "25.0%"), (1.0, "100.0%")])
+def test_a_small_charge_is_never_called_none(share: float, said: str) -> None:
+    assert percent(share) == said
 
 
 def test_pause_and_resume(folder: str) -> None:
@@ -237,3 +329,28 @@ def test_other_hospitals_keys_are_shown_and_pinned_with_their_fingerprints(folde
     assert (status, "The key that was given is none" in output, "peers.yaml" in output) == (1, True, False)
     status, output = run("pin", folder, "st-anna", key.text)
     assert (status, "st-anna is this hospital itself" in output) == (1, True)
+
+
+@pytest.mark.parametrize("spoilt", ["envelope", "receipts", "last entry"])
+def test_verify_fails_on_what_was_changed_behind_the_gate(tmp_path: Path, spoilt: str) -> None:
+    site = GatedSite.make(tmp_path)
+    site.join(study_of())
+    site.receive_all()
+    site.sweep()
+    folder, database = str(site.paths.root), open_records(site.paths)
+    listed = run("egress", folder)[1].splitlines()
+    assert max(map(len, listed)) <= 100
+    assert "tiny" in listed[1]
+    assert run("egress", folder, "--verify")[0] == 0
+    if spoilt == "envelope":
+        database.execute("UPDATE envelopes SET envelope = (SELECT envelope FROM envelopes WHERE number = 1)")
+    elif spoilt == "receipts":
+        database.execute("DELETE FROM receipts")
+    else:
+        database.execute("DROP TRIGGER egress_stays")
+        database.execute("DELETE FROM egress WHERE number = 2")
+        database.execute("DELETE FROM envelopes WHERE number = 2")
+        database.execute("DELETE FROM receipts WHERE number = 2")
+    status, output = run("egress", folder, "--verify")
+    found = json.loads(output)
+    assert (status, found["ok"], bool(found["faults"])) == (1, False, True)

@@ -14,7 +14,7 @@ from ui.hub_client import HubClient, open_http
 from ui.pages.audit import details_markup
 from ui.server import listen, streamlit_options
 from ui.settings import UiSettings
-from ui.views import Metrics
+from ui.views import Metrics, Round, RoundSite
 
 
 @pytest.mark.parametrize(
@@ -174,3 +174,16 @@ def test_a_study_of_images_is_drawn_by_its_auc() -> None:
     metrics = Metrics(auc=0.9, auc_low=0.8, auc_high=0.95)
     assert (metrics.score, metrics.score_name) == (0.9, "AUC")
     assert charts.forest(metrics, [], []).layout.xaxis.title.text == "AUC (95 % interval)"
+
+
+def test_a_hospital_s_rate_is_drawn_round_by_round_and_is_one_before_the_first_factor() -> None:
+    def of(number: int, factor: float | None) -> Round:
+        site = RoundSite("north", train_state="accepted", rate_factor=factor)
+        return Round(number, "complete", number, 0.0, None, None, None, None, None, [site])
+
+    figure = charts.rates_by_round([of(0, None), of(1, None), of(2, 0.5)], ["north"], ["north"])
+    (line,) = figure.data
+    assert (list(line.x), list(line.y)) == ([1, 2], [1.0, 0.5])
+    low, high = figure.layout.yaxis.range
+    assert 10**low < 0.5 < 1.25 < 10**high
+    assert charts.rates_by_round([], [], []).data == ()

@@ -9,10 +9,15 @@ from ui import charts, markup
 from ui.live import attempt, live
 from ui.session import RESEARCHER, Session, require_session
 from ui.study_choice import auc_cell, choose_study
-from ui.views import Round, RoundSite, Study, StudySite
+from ui.views import Quality, Round, RoundSite, Study, StudySite
 from ui.wording import NONE, count, duration, epsilon, interval, number, per_unit, plural, power_of_ten, size, words_of
 
 ANSWERED = {"accepted", "refused"}
+RATED_BY = {
+    "quality": "smaller steps where the data are of poor quality",
+    "updates": "smaller steps where updates pull against the others', or swing",
+    "both": "smaller steps where the data are of poor quality, or updates pull against the others'",
+}
 STEPS = {
     ("initialise", "open"): "asked to build the first version",
     ("initialise", "delivered"): "building the first version",
@@ -152,6 +157,7 @@ def _site_card(site: RoundSite, names: list[str], over: bool, current: Round) ->
             ("sent in all", size(site.bytes_up or 0)),
             ("fetched", size(site.bytes_down or 0)),
             *_pace(site),
+            *_rate(site),
         ]
     )
     tone = "done" if state == "accepted" else "late" if late else ""
@@ -164,6 +170,16 @@ def _pace(site: RoundSite) -> list[tuple[str, str]]:
     """Return what is known of a hospital's pace: its usual time, and how old the version was that it trained on."""
     found = [] if site.usual_seconds is None else [("usually takes", duration(site.usual_seconds))]
     return [*found, ("versions behind", str(site.staleness))] if site.staleness else found
+
+
+def _rate(site: RoundSite) -> list[tuple[str, str]]:
+    """Return what is known of a hospital's own learning rate, and of what it is made."""
+    found = [] if site.rate_factor is None else [("learning rate", f"{site.rate_factor:.2f} times")]
+    parts = site.rate_parts
+    if parts is None:
+        return found
+    named = (("data quality", parts.quality), ("agrees with others", parts.agreement), ("keeps its way", parts.trend))
+    return [*found, *((name, f"{value:.2f}") for name, value in named if value is not None)]
 
 
 def _badge(site: RoundSite, state: str | None, late: bool) -> str:
@@ -208,10 +224,35 @@ def _charts(study: Study, rounds: list[Round]) -> None:
     with right, st.container(key="card-epsilon"):
         st.html(markup.section("What has it cost in privacy?"))
         _epsilon_chart(study, rounds)
+    _rates_chart(study, rounds, seen, names)
     with st.container(key="card-traffic"):
         travelled = "versions of the model to the hospitals; updates and held-out counts back; never an image"
         st.html(markup.section("What travelled?", travelled))
         st.plotly_chart(charts.traffic_by_round(rounds), key="traffic", config=charts.CONFIG, theme=None)
+
+
+def _rates_chart(study: Study, rounds: list[Round], seen: list[str], names: list[str]) -> None:
+    adapt = (study.study.get("site_rates") or {}).get("adapt", "none")
+    if adapt == "none":
+        return
+    noised = study.privacy.epsilon_target is not None
+    why = f"{RATED_BY[adapt]}; {'noised before it leaves' if noised else 'un-noised: no differential privacy'}"
+    with st.container(key="card-rates"):
+        st.html(markup.section("How fast does each hospital learn?", why))
+        st.plotly_chart(charts.rates_by_round(rounds, seen, names), key="rates", config=charts.CONFIG, theme=None)
+        told = [site for site in study.sites if site.quality is not None]
+        if told:
+            heads = ["Hospital", "Training patients", "Positive", "With a damaged image", "With an image twice"]
+            st.html(markup.table(heads, [_quality_row(site) for site in told], numeric=(1, 2, 3, 4)))
+
+
+def _quality_row(site: StudySite) -> list[str]:
+    figures = site.quality or Quality()
+    told = (figures.positive, figures.unreadable, figures.repeated)
+    about = "" if figures.noise_epsilon is None else "about "
+    hidden = "too few to show"
+    cells = [hidden if value is None else f"{about}{value}" for value in told]
+    return [escape(site.site), count(site.training_patients), *cells]
 
 
 def _held_out(rounds: list[Round]) -> str:

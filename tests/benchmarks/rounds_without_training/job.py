@@ -18,7 +18,7 @@ from site_node.cohort_members import CohortMembers, write_members
 from site_node.orders import WorkOrder, read_order
 from site_node.settings import SiteSettings
 from site_node.update.handover import hand_over_payload
-from site_node.update.steps import update_payload, weights_payload
+from site_node.update.steps import difference, update_payload, weights_payload
 from site_node.update.versions import read_version
 from tests.benchmarks.rounds_without_training.job_name import PARAMETERS, PATIENTS
 
@@ -48,7 +48,7 @@ def hand_over(settings: SiteSettings, task_id: str) -> None:
         payload = weights_payload(study, model_of(order.study["name"], _noise.size))
     else:
         base = read_version(settings.paths, order.base_blob)
-        payload = update_payload(study, base, _as_if_trained(base, order.round))
+        payload = update_payload(study, difference(base, _as_if_trained(base, order.round)))
     hand_over_payload(settings.paths, order, payload)
 
 

@@ -281,3 +281,6 @@ def test_without_noise_the_bound_follows_the_model() -> None:
 def test_adam_moves_each_value_by_its_learning_rate() -> None:
     study = parse_study(specification(training={"optimizer": "adam", "learning_rate": 0.01, "local_steps": 5}))
     assert update_norm_bound(study, None, 0.0, 100, 50) == pytest.approx(20.0 + 4 * 0.01 * 5 * 10)
+    faster, slower = (update_norm_bound(study, None, 0.0, 100, 50, rate_factor=factor) for factor in (50.0, 0.5))
+    assert faster == pytest.approx(20.0 + 4 * 50 * 0.01 * 5 * 10)
+    assert slower == update_norm_bound(study, None, 0.0, 100, 50)

@@ -31,7 +31,7 @@ from protocol.messages import (
     parse_message,
 )
 from protocol.metrics import ScoreHistograms
-from protocol.privacy_accounting import epsilon_of, noise_multiplier_of, training_event
+from protocol.privacy_accounting import epsilon_of, noise_multiplier_of, training_events
 from protocol.signing import open_envelope
 from protocol.study import StudySpec, parse_study
 from protocol.tensors import Weights, decode_weights, encode_weights
@@ -51,10 +51,10 @@ def spent_after(study: StudySpec, tasks: int) -> PrivacySpent:
     """Return the account of a hospital that answered so many training tasks."""
     noise = noise_multiplier_of(study)
     assert noise is not None
-    event = training_event(study, noise, tasks)
+    events = training_events(study, noise, tasks)
     delta = study.privacy.delta
-    digest = digest_of([event.model_dump(mode="json", by_alias=True)])
-    return PrivacySpent(epsilon=epsilon_of([event], delta), delta=delta, events_digest=digest)
+    digest = digest_of([event.model_dump(mode="json", by_alias=True) for event in events])
+    return PrivacySpent(epsilon=epsilon_of(events, delta), delta=delta, events_digest=digest)
 
 
 def filled(value: float) -> Weights:

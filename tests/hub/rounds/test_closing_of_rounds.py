@@ -63,6 +63,13 @@ def test_reminders_come_at_growing_intervals() -> None:
     assert times == [10, 30, 70, 150]
 
 
+def test_a_clock_that_is_set_back_does_not_keep_a_close_from_being_asked_for_again() -> None:
+    reminders = Reminders()
+    assert reminders.ready(("s", 1), 7200.0, 7210.0)
+    assert reminders.ready(("s", 1), 7200.0, 10.0)
+    assert not reminders.ready(("s", 1), 7200.0, 11.0)
+
+
 def test_a_lost_blob_fails_the_round_with_its_reason(bench: Bench) -> None:
     bench.begin(study_of())
     bench.train_all(1.0, 2.0, 3.0)

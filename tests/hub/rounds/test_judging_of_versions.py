@@ -4,6 +4,7 @@ import pytest
 
 from hub.rounds.deadlines import tick
 from protocol.messages import RoundTask, TaskKind
+from protocol.metrics import BINS, ScoreHistograms
 from tests.hub.conftest import Clock
 from tests.hub.rounds.bench import Bench, study_of
 
@@ -71,3 +72,16 @@ def test_metrics_are_pooled_from_histograms_and_small_counts_hidden(bench: Bench
     assert (site["patients"], site["positives"], site["auc"]) == (6, None, None)
     # Of 3 x 3 pairs of a site 8 are ordered rightly (0.4 stands below 0.6), and all sites have the same scores.
     assert view["metrics"]["auc"] == pytest.approx(8 / 9)
+
+
+@pytest.mark.parametrize("variance", [1e-300, 1e37])
+def test_a_site_that_claims_noise_of_its_own_choice_is_refused_and_the_page_holds(
+    bench: Bench, variance: float
+) -> None:
+    bench.begin(study_of())
+    bench.train_all(1.0, 1.0, 1.0)
+    bench.close()
+    forged = ScoreHistograms(bins=BINS, negative=[(0, 1)], positive=[(BINS - 1, 1)], noise_variance=variance)
+    receipt = bench.report(bench.tasks(TaskKind.EVALUATE)[0], [], [], histograms={"validation": forged})
+    assert (receipt.accepted, "another noise than the study's" in receipt.reason) == (False, True)
+    assert bench.round(1)["metrics"] is None

@@ -28,25 +28,25 @@ def study_with(**site_rates: Any) -> StudySpec:
 
 
 THREE = [RatedSite(name, 1.0, 100) for name in ("anna", "bela", "clara")]
-AGREEING = {"anna": Course(0.5, None), "bela": Course(0.5, None), "clara": Course(-1.0, None)}
+AGREEING = {"anna": Course(0.5, None), "bela": Course(0.5, None), "clara": Course(-0.5, None)}
 
 
 def test_a_hospital_whose_update_pulls_against_the_others_learns_at_a_smaller_rate() -> None:
     numbers = next_rates(study_with(adapt="updates"), THREE, {}, AGREEING)
-    # 2^0.25 = 1.1892 twice and 2^-0.5 = 0.7071; times 3 / 3.0855
-    assert numbers["rate_updates.anna"] == 1.1892
+    # 2^0.5 = 1.4142 twice and 2^-0.5 = 0.7071; times 3 / 3.5355
+    assert numbers["rate_updates.anna"] == 1.4142
     assert numbers["rate_updates.clara"] == 0.7071
-    assert numbers["rate.anna"] == numbers["rate.bela"] == 1.1562
-    assert numbers["rate.clara"] == 0.6875
-    assert numbers["agreement.clara"] == -1.0
+    assert numbers["rate.anna"] == numbers["rate.bela"] == 1.2
+    assert numbers["rate.clara"] == 0.6
+    assert numbers["agreement.clara"] == -0.5
     assert "trend.clara" not in numbers
 
 
 def test_what_goes_on_adds_up_and_half_of_it_is_forgotten_each_round() -> None:
     value = 1.0
     for _ in range(60):
-        value = updates_part(value, Course(0.5, 0.5))
-    assert value == pytest.approx(2.0, abs=1e-3)  # 2^(agreement + trend)
+        value = updates_part(value, Course(0.25, 0.25))
+    assert value == pytest.approx(2.0, abs=1e-3)  # 4^(agreement + trend)
     assert updates_part(4.0, None) == 4.0
     assert updates_part(4.0, Course(None, None)) == 2.0
 
@@ -69,10 +69,17 @@ def test_what_the_noise_can_explain_is_not_held_against_a_hospital() -> None:
     assert quality_part(noised.model_copy(update={"unreadable": 60}), 100) < 0.9
 
 
+def test_an_un_noised_count_below_five_is_not_told_by_a_factor_either() -> None:
+    figures = QualityFigures(positive=1, unreadable=4, repeated=3, **EXACT)
+    same = QualityFigures(positive=5, unreadable=0, repeated=0, **EXACT)
+    assert quality_part(figures, 100) == quality_part(same, 100) < 1.0
+    assert quality_part(QualityFigures(positive=2, unreadable=0, repeated=0, **EXACT), 4) == 1.0
+
+
 def test_both_is_the_root_of_the_product() -> None:
     sites = [
-        RatedSite("anna", 1.0, 4),
-        RatedSite("bela", 1.0, 4, QualityFigures(positive=2, unreadable=4, repeated=0, **EXACT)),
+        RatedSite("anna", 1.0, 40),
+        RatedSite("bela", 1.0, 40, QualityFigures(positive=20, unreadable=40, repeated=0, **EXACT)),
     ]
     numbers = next_rates(study_with(adapt="both", least=0.01, most=100), sites, {"rate_updates.anna": 4.0}, {})
     # anna sqrt(1 x 4) = 2; bela sqrt(0.1 x 1) = 0.316, for nothing of her is readable

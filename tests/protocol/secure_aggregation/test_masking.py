@@ -8,7 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protocol.errors import MaskingError
-from protocol.secure_aggregation.masking import MaskStreams, Opening, SignedMask, add_masks, masks_of_site, masks_on_sum
+from protocol.secure_aggregation.masking import (
+    MaskStreams,
+    Opening,
+    SignedMask,
+    add_masks,
+    masks_of_site,
+    masks_on_sum,
+    opened_masks,
+)
 from protocol.secure_aggregation.ring import Ring
 from protocol.secure_aggregation.roster import roster_of, threshold_of
 from tests.protocol.secure_aggregation.members import (
@@ -60,18 +68,34 @@ def test_below_the_threshold_nothing_opens() -> None:
         masks_on_sum(roster_for(members), opening_of(members, members, survivors))
 
 
-def test_a_wrong_share_among_more_than_enough_is_passed_over_and_otherwise_refused() -> None:
-    members, ring = members_of(6), Ring(16)
-    roster = roster_for(members)
-    opening = opening_of(members, members, members)
-    bad = {**opening.seed_shares[members[0].name], members[1].name: bytes(33)}
-    spoiled = Opening(opening.members, opening.survivors, {**opening.seed_shares, members[0].name: bad}, {})
-    with pytest.raises(MaskingError, match="do not give the secret"):
-        masks_on_sum(roster, spoiled)
-    first = {**opening.seed_shares[members[0].name], members[0].name: bytes(33)}
-    spared = Opening(opening.members, opening.survivors, {**opening.seed_shares, members[0].name: first}, {})
+@pytest.mark.parametrize(("sites", "wrong"), [(5, 1), (6, 1), (30, 4)])
+@pytest.mark.parametrize("first", [0, 2])
+def test_wrong_shares_among_more_than_enough_are_passed_over_and_their_holders_named(
+    sites: int, wrong: int, first: int
+) -> None:
+    """Five sites of which four open: a single liar, anywhere in the order of names, does not keep a sum closed."""
+    members, ring = members_of(sites), Ring(32)
+    roster, honest = roster_for(members), opening_of(members, members, members)
+    liars = {member.name for member in members[first : first + wrong]}
+    spoiled = {
+        of: {name: bytes(33) if name in liars else share for name, share in shares.items()}
+        for of, shares in honest.seed_shares.items()
+    }
+    opening = Opening(honest.members, honest.survivors, spoiled, {})
+    masks, named = opened_masks(roster, opening)
+    assert named == tuple(sorted(liars))
     sent = [masked(roster, members, m, ring.encode(np.array([7, -9])), ring) for m in members]
-    assert unmasked(roster, spared, np.add.reduce(sent, dtype=ring.dtype), ring).tolist() == [42, -54]
+    opened = ring.decode(add_masks(np.add.reduce(sent, dtype=ring.dtype), masks, ring))
+    assert opened.tolist() == [7 * sites, -9 * sites]
+
+
+def test_with_fewer_right_shares_than_the_threshold_the_sum_stays_closed() -> None:
+    members = members_of(5)
+    honest = opening_of(members, members, members)
+    own = {**honest.seed_shares[members[0].name], members[1].name: bytes(33), members[3].name: bytes(33)}
+    spoiled = Opening(honest.members, honest.survivors, {**honest.seed_shares, members[0].name: own}, {})
+    with pytest.raises(MaskingError, match="do not give the secret"):
+        masks_on_sum(roster_for(members), spoiled)
 
 
 @pytest.mark.parametrize("bits", [16, 32])

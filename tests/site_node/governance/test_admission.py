@@ -6,6 +6,7 @@ import pytest
 
 from protocol.digest import digest_of_bytes
 from protocol.messages import Reason, TaskKind, TaskRefusal
+from protocol.metrics import ScoreHistograms
 from protocol.tensors import encode_weights
 from tests.fakes.gated_site import GatedSite, study_of, weights
 
@@ -88,5 +89,20 @@ def test_an_evaluation_of_more_patients_than_approved_is_refused(site: GatedSite
     site.join(study)
     task = site.give(site.task(study, 1, TaskKind.EVALUATE))
     site.hand_over_scores(task, patients=21)
+    site.sweep()
+    assert isinstance(site.sent()[-1], TaskRefusal)
+
+
+@pytest.mark.parametrize("variance", [1e-300, 1e37])
+def test_an_evaluation_whose_worker_chose_the_variance_of_its_noise_is_refused(
+    site: GatedSite, variance: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = study_of()
+    site.join(study)
+    task = site.give(site.task(study, 1, TaskKind.EVALUATE))
+    honest = ScoreHistograms.from_scores
+    changed = {"noise_variance": variance}
+    monkeypatch.setattr(ScoreHistograms, "from_scores", lambda *given: honest(*given).model_copy(update=changed))
+    site.hand_over_scores(task, patients=10)
     site.sweep()
     assert isinstance(site.sent()[-1], TaskRefusal)

@@ -17,8 +17,9 @@ from protocol.messages import (
     UpdateNotice,
 )
 from protocol.signing import SigningKey
+from protocol.study import StudySpec
 from protocol.tensors import encode_weights
-from site_node.governance import hash_chain
+from site_node.governance import egress, hash_chain
 from site_node.governance.approval import Decision, record_decision
 from site_node.governance.privacy_ledger import ledger_entries
 from site_node.governance.records import open_records, set_paused
@@ -396,3 +397,43 @@ def test_version_0_is_posted_as_weights_without_a_base(site: GatedSite) -> None:
         None,
         1.0,
     )
+
+
+def waiting_update(site: GatedSite, study: StudySpec) -> Path:
+    site.join(study)
+    site.receive_all()
+    site.sweep()
+    task = site.give(site.task(study))
+    site.hand_over(task)
+    site.sweep()
+    [payload] = site.paths.outbox.glob("*.payload")
+    return payload
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+def test_an_update_that_waits_in_the_outbox_is_taken_back_by_a_withdrawal(site: GatedSite, restarts: bool) -> None:
+    study = study_of()
+    payload = waiting_update(site, study)
+    decide_as(site, study.digest, "withdrawn")
+    if restarts:
+        site.start()
+    site.sweep()
+    assert not payload.exists()
+    assert not list(site.paths.gate_payloads.iterdir())
+    assert not (site.paths.outbox / payload.name.replace(".payload", ".dsse.json")).exists()
+    entries = egress.egress_entries(open_records(site.paths))
+    [taken] = [entry for entry in entries if "takes_back" in entry]
+    assert entries[taken["takes_back"] - 1]["kind"] == "wardround.update/1"
+    hash_chain.verify(open_records(site.paths), "egress")
+
+
+def test_a_paused_site_holds_its_outbox_back_and_fills_it_again_afterwards(site: GatedSite) -> None:
+    payload = waiting_update(site, study_of())
+    before = {path.name: path.read_bytes() for path in site.paths.outbox.iterdir()}
+    set_paused(open_records(site.paths), True)
+    site.sweep()
+    assert not payload.exists()
+    assert not list(site.paths.outbox.iterdir())
+    set_paused(open_records(site.paths), False)
+    site.sweep()
+    assert {path.name: path.read_bytes() for path in site.paths.outbox.iterdir()} == before

@@ -146,7 +146,7 @@ def test_a_person_cannot_approve_again_what_was_given_up(site: GatedSite) -> Non
     site.restore(backup, with_mark=False)
     reconcile(site)
     said = len(site.sent())
-    assert run("approve", str(site.paths.root), FIRST.digest, "--person", "olga")[0] == 0
+    assert run("approve", str(site.paths.root), FIRST.digest, "--person", "olga", "--yes")[0] == 0
     site.sweep()
     assert len(site.sent()) == said
     [shown] = json.loads(run("studies", str(site.paths.root), "--json")[1])
@@ -342,3 +342,22 @@ def test_an_old_letter_in_the_outbox_is_not_sent_under_a_new_number(site: GatedS
     assert set(kept) == {path.name for path in site.paths.outbox.iterdir()}
     site.start()
     assert not old.exists()
+
+
+def test_a_mark_lost_a_second_time_is_behind_again_whatever_the_backup_remembers(site: GatedSite) -> None:
+    site.paths.mark_of_egress.unlink(missing_ok=True)
+    site.join(FIRST)
+    site.paths.mark_of_egress.unlink()
+    assert is_behind(site)
+    assert "missing or damaged" in run("reconcile", str(site.paths.root), "--yes")[1]
+    assert not is_behind(site)
+    site.sweep()
+    site.join(SECOND)
+    backup = site.back_up()
+    answer(site, site.task(SECOND))
+    assert len(notices(site)) == 1
+    site.restore(backup, with_mark=False)
+    site.paths.mark_of_egress.unlink()
+    assert is_behind(site)
+    answer(site, site.task(SECOND, task_id="another-task"), 0.25)
+    assert notices(site) == []

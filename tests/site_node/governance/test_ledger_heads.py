@@ -23,7 +23,7 @@ from site_node.budget_report import budget_overview
 from site_node.cli import app
 from site_node.errors import GateError
 from site_node.governance import hash_chain
-from site_node.governance.ledger_entries import GapEntry, all_entries
+from site_node.governance.ledger_entries import DismissedEntry, GapEntry, all_entries
 from site_node.governance.ledger_heads import charge_gap, gap_of, is_behind
 from site_node.governance.policy import load_policy
 from site_node.governance.privacy_ledger import ledger_entries
@@ -363,3 +363,27 @@ def test_a_study_that_spends_nothing_is_approved_even_while_the_ledger_is_behind
     approval = site.sent()[-1]
     assert isinstance(approval, Approval)
     assert (approval.study_digest, approval.decision) == (plain.digest, "approved")
+
+
+def test_a_head_that_the_hub_made_up_is_set_aside_and_noted_and_a_signed_charge_still_counts(site: GatedSite) -> None:
+    folder = str(site.paths.root)
+    site.join(FIRST)
+    made_up = LedgerHead(number=999, chain="sha256:" + "ab" * 32)
+    assert refusal_of(site, site.task(FIRST, ledger_head=made_up)) is Reason.LEDGER_BEHIND
+    assert run("reconcile", folder, "--yes", "--whole-site")[0] == 1
+    assert CliRunner().invoke(app, ["reconcile", folder, "--dismiss-unproven"], input="n\n").exit_code == 1
+    assert is_behind(open_records(site.paths))
+    status, output = run("reconcile", folder, "--yes", "--dismiss-unproven")
+    assert (status, "hands budget back" in output) == (0, True)
+    database = open_records(site.paths)
+    assert not is_behind(database)
+    assert [entry.head for entry in all_entries(database) if isinstance(entry, DismissedEntry)] == [made_up]
+
+
+def test_a_dismissed_head_counts_again_when_its_signed_charge_comes(restored: Restored) -> None:
+    site = restored.site
+    assert run("reconcile", str(site.paths.root), "--yes", "--dismiss-unproven")[0] == 0
+    assert not is_behind(open_records(site.paths))
+    site.post(record_of(site, restored.charge))
+    site.sweep()
+    assert is_behind(open_records(site.paths))

@@ -153,7 +153,7 @@ def test_an_order_names_the_list_of_those_it_leaves_out(tight: GatedSite) -> Non
     assert read_spent(tight.paths, order.task_id, order.spent_digest).training == frozenset(patients_of(0, 40))
     tight.count_cohort(study)
     tight.sweep()
-    assert [path.name for path in tight.paths.orders.iterdir()] == []
+    assert {path.suffix for path in tight.paths.orders.iterdir()} == {".ended"}
 
 
 class Together:

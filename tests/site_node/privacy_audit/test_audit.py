@@ -142,6 +142,13 @@ def test_steps_sampling_and_delta_are_the_studys_own() -> None:
     assert (audited.training.optimizer, audited.preprocessing.augmentation) == ("sgd", "none")
 
 
+@pytest.mark.parametrize("claim", [None, 4.0])
+def test_a_study_with_quality_figures_is_audited_without_them(claim: float | None) -> None:
+    rates = {"adapt": "quality", "quality_epsilon": 0.5}
+    study = parse_study({**small_study(4.0).model_dump(mode="json", by_alias=True), "site_rates": rates})
+    assert audited_study(study, claim, 700).site_rates.adapt == "none"
+
+
 def test_what_cannot_be_audited_is_refused_with_the_reason() -> None:
     with pytest.raises(SpecificationError, match="epsilon"):
         audited_study(STUDY, -1.0, 100)

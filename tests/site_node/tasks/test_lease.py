@@ -45,6 +45,15 @@ def test_a_heartbeat_keeps_it_and_silence_loses_it(tmp_path: Path) -> None:
     assert taken.token == lease.token + 1
 
 
+def test_a_clock_that_was_set_back_keeps_no_lease_of_a_holder_that_is_gone(tmp_path: Path) -> None:
+    first, second, clock = two(tmp_path)
+    assert first.acquire("t") is not None
+    clock.now -= EXPIRY_SECONDS - 1
+    assert second.acquire("t") is None
+    clock.now -= 1
+    assert second.acquire("t") is not None
+
+
 def test_a_stale_holder_s_result_is_refused(tmp_path: Path) -> None:
     first, second, clock = two(tmp_path)
     stale = first.acquire("t")

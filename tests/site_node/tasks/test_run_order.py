@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from protocol.digest import digest_of_bytes, hex_of
 from protocol.messages import Reason
 from site_node.candidate import read_candidate, read_cohort_figures
 from site_node.orders import order_path
@@ -214,3 +215,31 @@ def test_the_supervisor_enqueues_what_nobody_works_on_and_not_too_often(settings
     work_on(worker(settings), "task-1")
     now[0] += AGAIN_SECONDS
     assert supervisor.look() == []
+
+
+def test_an_order_waits_for_the_versions_that_the_agent_still_fetches(settings: SiteSettings) -> None:
+    now = [1000.0]
+    supervisor = Supervisor(Worker(settings, clock=lambda: now[0]), lambda task_id: True)
+    weights = b"weights"
+    give_order(settings, base_blob=digest_of_bytes(weights))
+    supervisor.look()
+    now[0] += 100 * AGAIN_SECONDS  # a slow network: the download takes long
+    assert supervisor.look() == []
+    assert work_on(worker(settings), "task-1") == "waits for its version"
+    assert starts(settings) == []
+    (settings.paths.blobs / hex_of(digest_of_bytes(weights))).write_bytes(weights)
+    supervisor.look()
+    now[0] += GRACE_SECONDS
+    assert supervisor.look() == ["task-1"]
+    assert work_on(worker(settings), "task-1") == "done"
+
+
+def test_a_clock_that_is_set_back_does_not_keep_the_supervisor_from_looking(settings: SiteSettings) -> None:
+    now = [10_000.0]
+    supervisor = Supervisor(Worker(settings, clock=lambda: now[0]), lambda task_id: True)
+    give_order(settings)
+    supervisor.look()
+    now[0] -= 7200.0
+    supervisor.look()
+    now[0] += AGAIN_SECONDS
+    assert supervisor.look() == ["task-1"]

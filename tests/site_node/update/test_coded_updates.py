@@ -20,7 +20,7 @@ from protocol.study import StudySpec, parse_study
 from protocol.tensors import Vector, Weights, flatten
 from site_node.errors import NotFiniteError
 from site_node.training.local_state import LocalState
-from site_node.update.steps import RESIDUAL, Payload, Rounding, difference_payload, weights_payload
+from site_node.update.steps import RESIDUAL, Payload, Rounding, update_payload, weights_payload
 from tests.site_node.training.examples import make_study
 
 MASKS: dict[str, Any] = {
@@ -74,7 +74,7 @@ KEEPING = [
 def test_all_that_was_sent_and_what_is_kept_is_all_that_was_learnt(study: StudySpec, tmp_path: Path) -> None:
     sent, learnt = np.zeros(MANIFEST.parameters), np.zeros(MANIFEST.parameters)
     for number in (1, 2, 5, 6):  # the site was not asked in rounds 3 and 4
-        payload = difference_payload(study, update(number), rounding(tmp_path, study, number))
+        payload = update_payload(study, update(number), rounding(tmp_path, study, number))
         sent += opened(study, payload, number)
         learnt += flatten(update(number), MANIFEST)
     kept = LocalState(tmp_path, study.digest, 7).before(RESIDUAL)
@@ -85,23 +85,23 @@ def test_all_that_was_sent_and_what_is_kept_is_all_that_was_learnt(study: StudyS
 
 @pytest.mark.parametrize("study", KEEPING, ids=lambda study: "+".join(study.transport.upload))
 def test_a_round_that_is_repeated_sends_the_same_bytes_and_keeps_the_same(study: StudySpec, tmp_path: Path) -> None:
-    difference_payload(study, update(1), rounding(tmp_path, study, 1))
-    first = difference_payload(study, update(2), rounding(tmp_path, study, 2))
+    update_payload(study, update(1), rounding(tmp_path, study, 1))
+    first = update_payload(study, update(2), rounding(tmp_path, study, 2))
     kept = {path: path.read_bytes() for path in tmp_path.rglob("*.safetensors")}
-    assert difference_payload(study, update(2), rounding(tmp_path, study, 2)) == first
+    assert update_payload(study, update(2), rounding(tmp_path, study, 2)) == first
     assert {path: path.read_bytes() for path in tmp_path.rglob("*.safetensors")} == kept
 
 
 def test_unbiased_steps_keep_nothing_at_the_site(tmp_path: Path) -> None:
     study = study_sending("random-k:0.1", "quantise:8", "zstandard")
-    payload = difference_payload(study, update(1), rounding(tmp_path, study, 1))
+    payload = update_payload(study, update(1), rounding(tmp_path, study, 1))
     assert payload.steps == ("difference", "random-k", "quantise", "zstandard")
     assert not list(tmp_path.rglob("*"))
 
 
 def test_fewer_values_under_masks_are_those_of_the_round_s_places() -> None:
     study = study_sending("random-k:0.1", **MASKS)
-    payloads = [difference_payload(study, update(1), Rounding(50, draws, number)) for number in (1, 2)]
+    payloads = [update_payload(study, update(1), Rounding(50, draws, number)) for number in (1, 2)]
     assert payloads[0].steps == ("difference", "random-k", "quantised")
     values = [opened(study, payload, number) for number, payload in enumerate(payloads, 1)]
     assert [np.count_nonzero(vector) for vector in values] == [13, 13]  # a tenth of 127 values
@@ -119,9 +119,9 @@ def test_version_0_is_sent_without_loss_whatever_the_steps() -> None:
 def test_an_update_is_never_sent_half_made(tmp_path: Path) -> None:
     study = study_sending("top-k:0.1")
     with pytest.raises(MaskingError, match="rounded first"):
-        difference_payload(study, update(1))
+        update_payload(study, update(1))
     with pytest.raises(CodecError, match="state of the study"):
-        difference_payload(study, update(1), replace(rounding(tmp_path, study, 1), state=None))
+        update_payload(study, update(1), replace(rounding(tmp_path, study, 1), state=None))
     broken = {**update(1), "b": np.full(7, np.nan, np.float32)}
     with pytest.raises(NotFiniteError, match="finite"):
-        difference_payload(study, broken, rounding(tmp_path, study, 1))
+        update_payload(study, broken, rounding(tmp_path, study, 1))

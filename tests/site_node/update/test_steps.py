@@ -10,17 +10,18 @@ from protocol.study import parse_study
 from protocol.tensors import decode_weights
 from site_node.errors import BaseUnavailableError, NotFiniteError
 from site_node.privacy.noise import NoiseSource
-from site_node.update.steps import Rounding, update_payload, weights_payload
+from site_node.update.steps import Rounding, difference, update_payload, weights_payload
 from tests.site_node.training.examples import make_study
 
 BASE = {"a": np.array([1.0, 2.0], np.float32), "b": np.array([[3.0]], np.float32)}
 TRAINED = {"a": np.array([1.5, 1.0], np.float32), "b": np.array([[3.25]], np.float32)}
+UPDATE = difference(BASE, TRAINED)
 ZSTANDARD = make_study()
 NONE = parse_study(ZSTANDARD.model_dump(mode="json", by_alias=True) | {"transport": {"upload": []}})
 
 
 def test_an_update_is_the_difference_as_a_weights_file() -> None:
-    payload = update_payload(NONE, BASE, TRAINED)
+    payload = update_payload(NONE, UPDATE)
     assert payload.steps == ("difference",)
     assert payload.manifest_digest == manifest_of(BASE).digest
     update = decode_weights(payload.data)
@@ -29,7 +30,7 @@ def test_an_update_is_the_difference_as_a_weights_file() -> None:
 
 
 def test_the_steps_undone_in_reverse_give_the_trained_weights() -> None:
-    payload = update_payload(ZSTANDARD, BASE, TRAINED)
+    payload = update_payload(ZSTANDARD, UPDATE)
     assert payload.steps == ("difference", "zstandard")
     update = decode_weights(zstandard.ZstdDecompressor().decompress(payload.data))
     assert all(np.array_equal(BASE[name] + update[name], TRAINED[name]) for name in BASE)
@@ -43,17 +44,17 @@ def test_version_0_travels_as_it_is() -> None:
 
 
 def test_the_same_update_gives_the_same_bytes() -> None:
-    assert update_payload(ZSTANDARD, BASE, TRAINED) == update_payload(ZSTANDARD, BASE, TRAINED)
+    assert update_payload(ZSTANDARD, UPDATE) == update_payload(ZSTANDARD, UPDATE)
 
 
 def test_weights_of_another_model_are_refused() -> None:
     with pytest.raises(BaseUnavailableError):
-        update_payload(NONE, BASE, {"a": TRAINED["a"]})
+        difference(BASE, {"a": TRAINED["a"]})
 
 
 def test_an_update_that_is_not_finite_never_becomes_a_payload() -> None:
     with pytest.raises(NotFiniteError, match="finite"):
-        update_payload(NONE, BASE, {**TRAINED, "b": np.array([[np.inf]], np.float32)})
+        update_payload(NONE, {**UPDATE, "b": np.array([[np.inf]], np.float32)})
 
 
 MASKED = parse_study(
@@ -70,7 +71,7 @@ def no_chance(count: int) -> NDArray[np.uint32]:
 
 
 def test_an_update_under_masks_is_rounded_integers_of_the_weighted_difference() -> None:
-    payload = update_payload(MASKED, BASE, TRAINED, Rounding(training_patients=50, draws=no_chance))
+    payload = update_payload(MASKED, UPDATE, Rounding(training_patients=50, draws=no_chance))
     assert payload.steps == ("difference", "quantised")
     assert payload.manifest_digest == manifest_of(BASE).digest
     # 0.5, -1 and 0.25, times 50/100, in units of 2/4095, rounded down because chance is left out.
@@ -88,7 +89,7 @@ def test_rounding_is_drawn_from_the_task_s_own_secret_stream() -> None:
 
 def test_an_update_under_masks_is_never_sent_unrounded_or_not_finite() -> None:
     with pytest.raises(MaskingError, match="rounded first"):
-        update_payload(MASKED, BASE, TRAINED)
-    broken = {**TRAINED, "b": np.array([[np.nan]], np.float32)}
+        update_payload(MASKED, UPDATE)
+    broken = {**UPDATE, "b": np.array([[np.nan]], np.float32)}
     with pytest.raises(NotFiniteError, match="finite"):
-        update_payload(MASKED, BASE, broken, Rounding(50, no_chance))
+        update_payload(MASKED, broken, Rounding(50, no_chance))

@@ -1,0 +1,42 @@
+"""What the worker keeps of a study goes when the study has ended: its frozen cohort, and what algorithms kept here.
+
+The gate knows which studies have ended and publishes them beside its orders, as one empty file for each
+(`orders.py`); the worker sweeps. Looked for is what still lies here, so that a look costs little however many studies
+have ended, and so that a job which was stopped late leaves nothing behind. A personal model (`local_state/STUDY/own`)
+is what the hospital took part for: it stays until somebody deletes it.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from site_node.durable import finished_files, remove
+from site_node.orders import has_ended
+from site_node.settings import SitePaths
+from site_node.training.frozen_cohort import COHORT_SUFFIX, VALUES_SUFFIX
+
+KEPT = "own"
+
+
+def erase_ended(paths: SitePaths) -> int:
+    """Delete the frozen cohorts and local states of ended studies; return how many studies something was deleted of.
+
+    Guarantee: nothing of a study that has not ended is touched. Called again, it does nothing more.
+    """
+    erased = set()
+    for suffix in (COHORT_SUFFIX, VALUES_SUFFIX):
+        for path in finished_files(paths.frozen_cohorts, suffix):
+            if has_ended(paths, path.stem):
+                remove(path)
+                erased.add(path.stem)
+    for folder in _folders(paths.local_state):
+        states = [state for state in _folders(folder) if state.name != KEPT]
+        if states and has_ended(paths, folder.name):
+            for state in states:
+                remove(state)
+            erased.add(folder.name)
+    return len(erased)
+
+
+def _folders(parent: Path) -> Iterator[Path]:
+    if parent.is_dir():
+        yield from sorted(path for path in parent.iterdir() if path.is_dir())
