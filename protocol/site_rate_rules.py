@@ -20,7 +20,7 @@ def site_rate_problems(study: StudySpec) -> list[str]:
     if study.privacy.mechanism != "dp-sgd":
         found.append(
             f"site_rates.adapt: with {study.privacy.mechanism!r} a hospital's own learning rate is undone, because the "
-            "hub takes the steps or every update is cut to one length. Use privacy.mechanism: dp-sgd, or set it to "
+            "hub takes the steps or every update is cut to one length. Use privacy.mechanism: dp-sgd, or adapt: "
             "none."
         )
     return [*found, *_updates(study), *_readers_of_the_rate(study)]
