@@ -44,7 +44,8 @@ class DirectBody:
 
         It is fewer if the other side goes away, or takes nothing for the longest silence.
         """
-        protocol, sent = self._protocol, 0
+        # A fast client's next request may have come, and be the protocol's cycle, before the thread's end is known here.
+        protocol, cycle, sent = self._protocol, self._protocol.cycle, 0
         while protocol.transport.get_write_buffer_size() and not protocol.transport.is_closing():
             await asyncio.sleep(0.001)
         with path.open("rb") as file:
@@ -61,7 +62,7 @@ class DirectBody:
             except (OSError, TimeoutError):
                 protocol.transport.abort()
                 return sent
-        protocol.cycle.expected_content_length = 0
+        cycle.expected_content_length = 0
         return sent
 
     async def read(self, count: int, take: Callable[[memoryview], bool]) -> int:
@@ -70,7 +71,7 @@ class DirectBody:
         Once it does not, or fails, the rest is read and dropped, so that the sender can read the answer.
         Raises: ClientDisconnect if the sender goes away; TimeoutError if it is silent for too long; what `take` raised.
         """
-        protocol, failures = self._protocol, list[Exception]()
+        protocol, cycle, failures = self._protocol, self._protocol.cycle, list[Exception]()
 
         def taken(data: memoryview) -> bool:
             try:
@@ -80,7 +81,7 @@ class DirectBody:
                 return False
 
         protocol.flow.pause_reading()
-        early, protocol.cycle.body = protocol.cycle.body, bytearray()
+        early, cycle.body = cycle.body, bytearray()
         wanted = await asyncio.to_thread(taken, memoryview(early)) if early else True
         left, buffer = count - len(early), memoryview(bytearray(BUFFER_BYTES))
 
@@ -98,12 +99,12 @@ class DirectBody:
         try:
             await self._move(step, select.POLLIN)
         except TimeoutError:
-            protocol.cycle.keep_alive = False  # nobody knows any more where on this connection a request begins
+            cycle.keep_alive = False  # nobody knows any more where on this connection a request begins
             raise
         # Its body went past the parser; the next request begins with a new one.
         protocol.parser = httptools.HttpRequestParser(protocol)
-        protocol.cycle.more_body = False
-        protocol.cycle.message_event.set()
+        cycle.more_body = False
+        cycle.message_event.set()
         protocol.flow.resume_reading()
         if failures:
             raise failures[0]

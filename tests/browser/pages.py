@@ -64,8 +64,15 @@ def wait_for(browser: WebDriver, by: str, value: str) -> WebElement:
     return found
 
 
+def wait_until_drawn(browser: WebDriver) -> None:
+    """Wait until no script of the page runs: what is typed or clicked before may be lost when it is drawn anew."""
+    wait_for(browser, By.CSS_SELECTOR, '[data-testid="stApp"][data-test-script-state="notRunning"]')
+
+
 def click(browser: WebDriver, by: str, value: str) -> None:
     """Click an element once it is there; the page may be redrawn between finding and clicking."""
+    wait_for(browser, by, value)
+    wait_until_drawn(browser)
 
     def clicked(driver: WebDriver) -> bool:
         with contextlib.suppress(WebDriverException):

@@ -21,7 +21,16 @@ from hub.auth.coordinator import add_person
 from hub.services import open_services
 from hub.settings import Settings
 from protocol.study import parse_study
-from tests.browser.pages import FAULTS, click, served_pages, sign_in, wait_for, wait_for_heading, wait_for_text
+from tests.browser.pages import (
+    FAULTS,
+    click,
+    served_pages,
+    sign_in,
+    wait_for,
+    wait_for_heading,
+    wait_for_text,
+    wait_until_drawn,
+)
 from tests.fakes.dicom import make_hospital
 from tests.fakes.fake_hub import PASSWORD
 
@@ -103,6 +112,7 @@ def test_a_clinicians_decision_is_recorded(browser: WebDriver, finished: tuple[d
     sign_in(browser, name="claire")
     wait_for_heading(browser, "Validate")
     wait_for_text(browser, "Held-out patients: no DP")
+    wait_until_drawn(browser)
     wait_for(browser, By.CSS_SELECTOR, "textarea").send_keys("Looked at the ROC of both hospitals.")
     click(browser, By.XPATH, "//button[contains(., 'Accept')]")
     wait_for_text(browser, "Looked at the ROC of both hospitals.")
