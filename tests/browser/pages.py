@@ -65,14 +65,12 @@ def wait_for(browser: WebDriver, by: str, value: str) -> WebElement:
 
 
 def wait_until_drawn(browser: WebDriver) -> None:
-    """Wait until no script of the page runs: what is typed or clicked before may be lost when it is drawn anew."""
+    """Wait until no script of a Streamlit page runs: a redraw may lose what was typed or clicked before."""
     wait_for(browser, By.CSS_SELECTOR, '[data-testid="stApp"][data-test-script-state="notRunning"]')
 
 
 def click(browser: WebDriver, by: str, value: str) -> None:
     """Click an element once it is there; the page may be redrawn between finding and clicking."""
-    wait_for(browser, by, value)
-    wait_until_drawn(browser)
 
     def clicked(driver: WebDriver) -> bool:
         with contextlib.suppress(WebDriverException):

@@ -114,6 +114,7 @@ def test_a_clinicians_decision_is_recorded(browser: WebDriver, finished: tuple[d
     wait_for_text(browser, "Held-out patients: no DP")
     wait_until_drawn(browser)
     wait_for(browser, By.CSS_SELECTOR, "textarea").send_keys("Looked at the ROC of both hospitals.")
+    wait_until_drawn(browser)
     click(browser, By.XPATH, "//button[contains(., 'Accept')]")
     wait_for_text(browser, "Looked at the ROC of both hospitals.")
     wait_for_text(browser, "claire")
