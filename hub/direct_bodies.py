@@ -44,7 +44,7 @@ class DirectBody:
 
         It is fewer if the other side goes away, or takes nothing for the longest silence.
         """
-        # A fast client's next request may have come, and be the protocol's cycle, before the thread's end is known here.
+        # A fast client's next request may be the protocol's cycle before the thread's end is known here.
         protocol, cycle, sent = self._protocol, self._protocol.cycle, 0
         while protocol.transport.get_write_buffer_size() and not protocol.transport.is_closing():
             await asyncio.sleep(0.001)
