@@ -61,8 +61,8 @@ def approve(
         str | None, typer.Option(help="Who decides: any text, recorded beside this account; by default its name.")
     ] = None,
     days: Annotated[int | None, typer.Option(min=1, help="The approval ends after so many days.")] = None,
-    refuse: Annotated[bool, typer.Option("--refuse", help="Refuse the study instead.")] = False,
-    withdraw: Annotated[bool, typer.Option("--withdraw", help="Withdraw an approval, at once.")] = False,
+    refuse: Annotated[bool, typer.Option("--refuse", help="Refuse instead; an approval is withdrawn by it.")] = False,
+    withdraw: Annotated[bool, typer.Option("--withdraw", help="Withdraw an approval: what waits is not sent.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask; for scripts.")] = False,
 ) -> None:
     """Decide on a study: approve exactly this digest; a changed study needs a new approval.

@@ -296,7 +296,8 @@ def _charge_and_tell(context: GateContext, record: StudyRecord, planned: list[tu
 
 def _withdraw(context: GateContext, record: StudyRecord) -> int:
     is_lost = record.digest in high_water.given_up(context.database)
-    if not is_lost and standing_of(decisions_on(context.database, record.digest), context.clock()) != "withdrawn":
+    standing = standing_of(decisions_on(context.database, record.digest), context.clock())
+    if not is_lost and standing not in ("withdrawn", "refused"):  # who refuses what was approved means the same
         return 0
     with transaction(context.database) as database:
         detail = high_water.GIVEN_UP if is_lost else ""

@@ -1,4 +1,4 @@
-"""What the worker keeps of a study goes when the study has ended: its frozen cohort, and what algorithms kept here.
+"""What the worker keeps of a study goes when the study has ended: its frozen cohort, and what algorithms kept.
 
 The gate knows which studies have ended and publishes them beside its orders, as one empty file for each
 (`orders.py`); the worker sweeps. Looked for is what still lies here, so that a look costs little however many studies
@@ -9,6 +9,7 @@ is what the hospital took part for: it stays until somebody deletes it.
 from collections.abc import Iterator
 from pathlib import Path
 
+from site_node.cohort_members import MEMBERS_SUFFIX
 from site_node.durable import finished_files, remove
 from site_node.orders import has_ended
 from site_node.settings import SitePaths
@@ -23,8 +24,13 @@ def erase_ended(paths: SitePaths) -> int:
     Guarantee: nothing of a study that has not ended is touched. Called again, it does nothing more.
     """
     erased = set()
-    for suffix in (COHORT_SUFFIX, VALUES_SUFFIX):
-        for path in finished_files(paths.frozen_cohorts, suffix):
+    kept = (
+        (paths.frozen_cohorts, COHORT_SUFFIX),
+        (paths.frozen_cohorts, VALUES_SUFFIX),
+        (paths.cohorts, MEMBERS_SUFFIX),
+    )
+    for folder, suffix in kept:
+        for path in finished_files(folder, suffix):
             if has_ended(paths, path.stem):
                 remove(path)
                 erased.add(path.stem)

@@ -20,7 +20,7 @@ from protocol.signing import SigningKey
 from protocol.study import StudySpec
 from protocol.tensors import encode_weights
 from site_node.governance import egress, hash_chain
-from site_node.governance.approval import Decision, record_decision
+from site_node.governance.approval import Decision, DecisionWord, record_decision
 from site_node.governance.privacy_ledger import ledger_entries
 from site_node.governance.records import open_records, set_paused
 from site_node.orders import cohort_task_id, read_order
@@ -304,11 +304,12 @@ def test_a_person_must_approve_where_the_policy_says_so(tmp_path: Path) -> None:
     assert (site.verdict(task.task_id) or {})["verdict"] == "accept"
 
 
-def test_withdrawal_takes_effect_at_once(site: GatedSite) -> None:
+@pytest.mark.parametrize("word", ["withdrawn", "refused"])
+def test_withdrawal_takes_effect_at_once(site: GatedSite, word: DecisionWord) -> None:
     study = study_of()
     site.join(study)
     task = site.give(site.task(study))
-    decide_as(site, study.digest, "withdrawn")
+    decide_as(site, study.digest, word)
     site.sweep()
     approval, refusal = site.sent()[-2:]
     assert isinstance(approval, Approval)

@@ -7,6 +7,7 @@ import pytest
 
 from protocol.digest import digest_of_bytes, hex_of
 from protocol.messages import StudyClosed
+from site_node.cohort_members import members_path
 from site_node.orders import ended_path
 from site_node.settings import SitePaths
 from site_node.tasks.ended_studies import erase_ended
@@ -22,15 +23,16 @@ def keep_something(paths: SitePaths, digest: str) -> None:
     paths.frozen_cohorts.mkdir(parents=True, exist_ok=True)
     for suffix in (".json", ".npy"):
         (paths.frozen_cohorts / f"{hex_of(digest)}{suffix}").write_bytes(b"patients")
+    paths.cohorts.mkdir(parents=True, exist_ok=True)
+    members_path(paths, digest).write_bytes(b"pseudonyms")
     for name in ("control", OWN):
         LocalState(paths.local_state, digest, 1).keep(name, {"weight": np.ones(2, np.float32)})
 
 
 def kept(paths: SitePaths, digest: str) -> set[str]:
     states = paths.local_state / hex_of(digest)
-    return {path.suffix for path in paths.frozen_cohorts.glob(f"{hex_of(digest)}*")} | {
-        p.name for p in states.iterdir()
-    }
+    files = [path for folder in (paths.frozen_cohorts, paths.cohorts) for path in folder.glob(f"{hex_of(digest)}*")]
+    return {path.suffix for path in files} | {path.name for path in states.iterdir()}
 
 
 def test_cohort_and_states_go_with_the_study_and_a_personal_model_stays(tmp_path: Path) -> None:
@@ -42,7 +44,7 @@ def test_cohort_and_states_go_with_the_study_and_a_personal_model_stays(tmp_path
     ended_path(paths, ENDED).touch()
     assert erase_ended(paths) == 1
     assert kept(paths, ENDED) == {OWN}
-    assert kept(paths, RUNNING) == {".json", ".npy", "control", OWN}
+    assert kept(paths, RUNNING) == {".json", ".npy", ".members", "control", OWN}
     assert erase_ended(paths) == 0
 
 
