@@ -304,8 +304,10 @@ def test_a_person_must_approve_where_the_policy_says_so(tmp_path: Path) -> None:
     assert (site.verdict(task.task_id) or {})["verdict"] == "accept"
 
 
-@pytest.mark.parametrize("word", ["withdrawn", "refused"])
-def test_withdrawal_takes_effect_at_once(site: GatedSite, word: DecisionWord) -> None:
+@pytest.mark.parametrize(
+    ("word", "reason"), [("withdrawn", Reason.APPROVAL_WITHDRAWN), ("refused", Reason.NOT_APPROVED)]
+)
+def test_withdrawal_takes_effect_at_once(site: GatedSite, word: DecisionWord, reason: Reason) -> None:
     study = study_of()
     site.join(study)
     task = site.give(site.task(study))
@@ -314,7 +316,7 @@ def test_withdrawal_takes_effect_at_once(site: GatedSite, word: DecisionWord) ->
     approval, refusal = site.sent()[-2:]
     assert isinstance(approval, Approval)
     assert isinstance(refusal, TaskRefusal)
-    assert (approval.decision, refusal.reason) == ("withdrawn", Reason.APPROVAL_WITHDRAWN)
+    assert (approval.decision, refusal.reason) == ("withdrawn", reason)
     assert read_order(site.paths, task.task_id) is None
 
 
