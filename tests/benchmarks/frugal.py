@@ -41,13 +41,14 @@ CODECS: dict[str, dict[str, Any]] = {
 }
 
 
-def run(data: Path, codec: str, seed: int, folder: Path) -> dict[str, float]:
+def run(data: Path, codec: str, seed: int, folder: Path, others: Sequence[str] = ()) -> dict[str, float]:
     """Simulate the study once, unless its report is there, and return AUC and bytes."""
     if not (folder / "report.json").is_file():
         sites = [
             f"--site={hospital.name.lower()}={hospital}" for hospital in sorted(data.iterdir()) if hospital.is_dir()
         ]
         changes = [f"--set=transport.{key}={json.dumps(value)}" for key, value in CODECS[codec].items()]
+        changes += [f"--set={change}" for change in others]
         settings = ["--set=privacy.epsilon=null", "--set=evaluation.every=20", f"--set=seed={seed}", *changes]
         command = [sys.executable, "-m", "compose.cli", "simulate", str(STUDY), *sites, f"--out={folder}", "--fresh"]
         command += [f"--seed={seed}", "--threads=1", *settings]
@@ -70,12 +71,18 @@ def payload_sizes(hub: Path) -> list[int]:
     return [int(size) for (size,) in rows]
 
 
-def measure(data: Path, codecs: Sequence[str], seeds: int, out: Path, jobs: int) -> list[dict[str, Any]]:
+def measure(
+    data: Path, codecs: Sequence[str], seeds: int, out: Path, jobs: int, others: Sequence[str] = ()
+) -> list[dict[str, Any]]:
     """Run all seeds of all lists of steps; the first is what the others are compared with."""
     wanted = [(codec, seed) for codec in codecs for seed in range(seeds)]
     folders = {pair: out / pair[0].replace(" ", "_").replace(":", "-") / str(pair[1]) for pair in wanted}
+
+    def one(pair: tuple[str, int]) -> dict[str, float]:
+        return run(data, pair[0], pair[1], folders[pair], others)
+
     with ThreadPoolExecutor(jobs) as pool:
-        done = dict(zip(wanted, pool.map(lambda pair: run(data, pair[0], pair[1], folders[pair]), wanted), strict=True))
+        done = dict(zip(wanted, pool.map(one, wanted), strict=True))
     runs = {codec: [done[codec, seed] for seed in range(seeds)] for codec in codecs}
     size, auc = mean(entry["payload"] for entry in runs[FLOAT32]), mean(entry["auc"] for entry in runs[FLOAT32])
     return [row_of(codec, entries, size, auc) for codec, entries in runs.items()]
@@ -107,10 +114,17 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "frugal", help="kept: runs that are done stay done")
     parser.add_argument("--jobs", type=int, default=1, help="runs at once, each of one thread")
     parser.add_argument("--plot", action="store_true")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change the study otherwise; with an --out of its own",
+    )
     arguments = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     codecs = list(dict.fromkeys([FLOAT32, *(arguments.codec or CODECS)]))
-    rows = measure(arguments.data, codecs, arguments.seeds, arguments.out, arguments.jobs)
+    rows = measure(arguments.data, codecs, arguments.seeds, arguments.out, arguments.jobs, arguments.set)
     sys.stdout.write(json.dumps(rows, indent=2) + "\n")
     if arguments.plot:
         draw(rows, PICTURE, SMALLER, LOSS)
