@@ -12,6 +12,6 @@ def check_enough(name: str, gathered: Gathered, needed: int) -> None:
     found = len(gathered.updates)
     if found < needed:
         raise AggregationError(
-            f"Expected at least {needed} updates for {name!r} to hold against the study's wild sites, {found} came.",
-            "Raise participants.quorum, or lower strategy.wild_sites.",
+            f"Expected at least {needed} updates for {name!r} to tell wild ones from others, {found} came.",
+            "Write a study with more hospitals that train, or spare_tasks; or lower strategy.wild_sites.",
         )

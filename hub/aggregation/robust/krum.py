@@ -11,10 +11,10 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from hub.aggregation.gathering import Gathered, scaled_blocks
+from hub.aggregation.gathering import Gathered
 from hub.aggregation.joining import LinearJoin
+from hub.aggregation.robust.distances import Pairs, squared_distances
 from hub.aggregation.robust.enough import check_enough
 from protocol.strategy_rules import krum_needs
 
@@ -37,27 +37,10 @@ class Krum:
         return LinearJoin(tuple(float(site in chosen) for site in range(sites)), gathered.factors)
 
 
-def krum_scores(distances: NDArray[np.float64], nearest: int) -> list[float]:
+def krum_scores(distances: Pairs, nearest: int) -> list[float]:
     """Return each update's sum of squared distances to so many nearest others.
 
     Shapes: distances (site, site), zero on the diagonal.
     """
     others = (sorted(np.delete(row, site)) for site, row in enumerate(distances))
     return [math.fsum(row[:nearest]) for row in others]
-
-
-def squared_distances(gathered: Gathered) -> NDArray[np.float64]:
-    """Return all pairs' squared distances.
-
-    Shapes: result (site, site).
-    Guarantee: the same to the bit on any machine; memory is a window.
-    """
-    sites = len(gathered.updates)
-    found = np.zeros((sites, sites), np.float64)
-    for window in gathered.windows():
-        for rows in scaled_blocks(window, gathered.factors):
-            for site, row in enumerate(rows[:-1]):
-                apart = rows[site + 1 :] - row
-                # A sum by halves, which is the same on any machine; a matrix product need not be.
-                found[site, site + 1 :] += np.add.reduce(apart * apart, axis=1)
-    return found + found.T

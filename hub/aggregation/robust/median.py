@@ -11,6 +11,8 @@ import numpy as np
 from hub.aggregation.chunks import Window
 from hub.aggregation.gathering import Gathered, Values, scaled_blocks
 from hub.aggregation.joining import Joined
+from hub.aggregation.robust.enough import check_enough
+from protocol.strategy_rules import NEEDS
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,7 @@ class Median:
 
     def prepare(self, gathered: Gathered) -> Joined:
         """Return the round's median; see `Joining.prepare`."""
+        check_enough("median", gathered, NEEDS["median"](0))
         factors = gathered.factors
 
         def joined(updates: Window) -> Values:

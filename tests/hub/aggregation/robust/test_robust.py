@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from hub.aggregation.joining import Joining, Mean
+from hub.aggregation.robust.distances import squared_distances
 from hub.aggregation.robust.geometric_median import GeometricMedian
-from hub.aggregation.robust.krum import Krum, squared_distances
+from hub.aggregation.robust.krum import Krum
 from hub.aggregation.robust.median import Median
 from hub.aggregation.robust.norm_limit import NormLimit, shortening
 from hub.aggregation.robust.trimmed_mean import TrimmedMean
@@ -75,6 +76,21 @@ def test_more_than_half_of_the_weight_draws_the_geometric_median_to_itself(shelf
     np.testing.assert_allclose(found, [0.0, 1.0], atol=0.05)
 
 
+def test_the_geometric_median_leaves_an_update_that_is_not_it_and_keeps_one_that_is(shelf: Shelf) -> None:
+    # On a line it is the weighted median, wherever the middle update lies.
+    for weights, expected in (([10.0, 10.0, 100.0], 9.0), ([10.0, 10.0, 15.0], 2.0), ([30.0, 10.0, 10.0], 1.0)):
+        updates = shelf.updates([[1.0], [2.0], [9.0]], weights)
+        assert shelf.joined(GeometricMedian(AsSent()), updates) == [pytest.approx(expected, abs=1e-5)]
+
+
+@pytest.mark.parametrize("wild", [-1e3, 1e6, 1e15])
+def test_many_alike_wild_updates_of_little_weight_do_not_move_the_geometric_median(shelf: Shelf, wild: float) -> None:
+    honest = [[1.0, 0.9], [0.9, 1.0], [1.1, 1.0], [1.0, 1.1]]
+    updates = shelf.updates([*honest, *[[wild, wild]] * 5], [200.0] * 4 + [20.0] * 5)
+    found = shelf.joined(GeometricMedian(AsSent()), updates)
+    np.testing.assert_allclose(found, [1.0, 1.0], atol=0.1)
+
+
 def sum_of_distances(point: Sequence[float], rows: Matrix) -> float:
     return float(np.linalg.norm(rows - np.asarray(point), axis=1).sum())
 
@@ -92,6 +108,9 @@ def test_too_few_updates_are_refused_with_the_remedy(shelf: Shelf) -> None:
     for joining in (Krum(1), Krum(1, several=True), TrimmedMean(2)):
         with pytest.raises(AggregationError, match=r"strategy\.wild_sites"):
             shelf.joined(joining, four)
+    for middle in (Median(), GeometricMedian(AsSent())):
+        with pytest.raises(AggregationError, match="3 updates"):
+            shelf.joined(middle, four[:2])
 
 
 def test_long_updates_are_shortened_to_a_multiple_of_the_median(shelf: Shelf) -> None:
@@ -120,8 +139,8 @@ def krum_reference(rows: Matrix, wild: int, several: bool) -> NDArray[np.float64
 
 def weiszfeld_reference(rows: Matrix, weights: Sequence[float]) -> NDArray[np.float64]:
     wide, point = rows.astype(np.float64), np.median(rows.astype(np.float64), axis=0)
-    for _ in range(8):
-        beta = np.array(weights) / np.maximum(1e-6, np.linalg.norm(wide - point, axis=1))
+    for _ in range(500):
+        beta = np.array(weights) / np.linalg.norm(wide - point, axis=1)
         point = beta @ wide / beta.sum()
     return np.asarray(point)
 
@@ -137,10 +156,11 @@ def test_chunked_joinings_are_those_of_whole_arrays(shelf: Shelf, sites: int) ->
         (TrimmedMean(1), cut),
         (Krum(1), krum_reference(rows, 1, several=False)),
         (Krum(1, several=True), krum_reference(rows, 1, several=True)),
-        (GeometricMedian(AsSent()), weiszfeld_reference(rows, weights)),
     ]
     for joining, expected in cases:
         np.testing.assert_allclose(shelf.joined(joining, updates), expected, rtol=1e-9, atol=1e-12)
+    median = shelf.joined(GeometricMedian(AsSent()), updates)
+    np.testing.assert_allclose(median, weiszfeld_reference(rows, weights), atol=1e-6)
 
 
 def test_all_pairs_distances_are_summed_over_windows(shelf: Shelf) -> None:
