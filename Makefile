@@ -13,7 +13,7 @@ PYTEST_ARGS ?=
 PYTEST_WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); if [ $$n -gt 4 ]; then echo 4; else echo $$n; fi)
 TORCH := torch==2.13.0
 
-.PHONY: help install demo test test-all check docs format lock browser postgresql walls clean
+.PHONY: help install demo test test-all check docs format lock browser postgresql pacs walls clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 12
@@ -41,10 +41,10 @@ check: install  ## ruff, formatting, mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: check browser postgresql  ## check, then all tests that need neither minutes nor shared data
+test: check browser postgresql pacs  ## check, then all tests that need neither minutes nor shared data
 	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadgroup -m 'not slow and not shared' $(PYTEST_ARGS)
 
-test-all: install browser postgresql walls  ## the slow tests, and those on the development data where it is there; as root
+test-all: install browser postgresql pacs walls  ## the slow tests, and those on the development data where it is there; as root
 	$(BIN)/python -m pytest -m 'slow or shared' $(PYTEST_ARGS)
 
 docs: install  ## check that every link and every command in the documents exists
@@ -67,6 +67,13 @@ postgresql: $(VENV)/.postgresql
 
 $(VENV)/.postgresql: scripts/install-packages | $(VENV)/.installed
 	scripts/install-packages "the tests on PostgreSQL" '/usr/lib/postgresql/*/bin/initdb=postgresql' setpriv=util-linux
+	@touch $@
+
+pacs: $(VENV)/.pacs
+
+$(VENV)/.pacs: scripts/install-packages Makefile | $(VENV)/.installed
+	scripts/install-packages "the tests with a PACS and modalities" storescu=dcmtk /usr/sbin/Orthanc=orthanc \
+		'/usr/share/orthanc/plugins/libOrthancDicomWeb.so*=orthanc-dicomweb'
 	@touch $@
 
 walls: $(VENV)/.walls

@@ -28,6 +28,7 @@ HUB_PORT = 8440
 UI_PORT = 8501
 SITE_PARTS = ("gate", "worker", "agent")
 START_SECONDS = 90.0
+LOOK_SECONDS = 0.05
 PORT_ATTEMPTS = 5
 Say = Callable[[str], None]
 
@@ -65,20 +66,22 @@ class FederationStarter:
 
         Raises: ServiceError if a command fails or a process does not stay up; Interrupted.
         """
-        self._start_redis()
-        self._make_folders()
-        new_people = not self._layout.people.exists()
-        people = self._people()
-        hub_url = self._start_hub()
-        self._point_sites_at(hub_url)
-        federation = Federation(hub_url, "", people, new_people, tuple(self._hospitals))
-        self._supervisor.start(self._programs.hub_worker(self._redis["hub"].url))
-        self._enrol(federation)
-        self._pin_each_other()
-        for name in self._hospitals:
-            for part in SITE_PARTS:
-                self._supervisor.start(self._programs.site_process(name, part))
-        return replace(federation, ui_url=self._start_ui(hub_url))
+        with self._supervisor.nursery(self._layout.log("nursery")):
+            self._start_redis()
+            self._make_folders()
+            new_people = not self._layout.people.exists()
+            people = self._people()
+            hub_url = self._start_hub()
+            self._point_sites_at(hub_url)
+            federation = Federation(hub_url, "", people, new_people, tuple(self._hospitals))
+            self._supervisor.start(self._programs.hub_worker(self._redis["hub"].url))
+            pages = self._begin_ui(hub_url)
+            self._enrol(federation)
+            self._pin_each_other()
+            for name in self._hospitals:
+                for part in SITE_PARTS:
+                    self._supervisor.start(self._programs.site_process(name, part))
+        return replace(federation, ui_url=self._ui_address(hub_url, pages))
 
     def _start_redis(self) -> None:
         folders = {
@@ -143,19 +146,35 @@ class FederationStarter:
         port = self._start_on_port("hub", HUB_PORT, lambda p: self._programs.hub_api(p, url), is_healthy)
         return f"http://{LOOPBACK}:{port}"
 
-    def _start_ui(self, hub_url: str) -> str:
-        port = self._start_on_port("ui", UI_PORT, lambda p: self._programs.ui(hub_url, p), ui_is_healthy)
+    def _begin_ui(self, hub_url: str) -> int:
+        """Start the pages and return their port; they load while the hospitals are enrolled."""
+        port = next_free_port(self._layout.state().ports.get("ui", UI_PORT))
+        self._supervisor.replace(self._programs.ui(hub_url, port))
+        return port
+
+    def _ui_address(self, hub_url: str, begun: int) -> str:
+        port = self._start_on_port("ui", UI_PORT, lambda p: self._programs.ui(hub_url, p), ui_is_healthy, begun)
         return f"http://{LOOPBACK}:{port}"
 
     def _start_on_port(
-        self, remembered: str, first: int, service: Callable[[int], Any], healthy: Callable[[str], bool]
+        self,
+        remembered: str,
+        first: int,
+        service: Callable[[int], Any],
+        healthy: Callable[[str], bool],
+        begun: int | None = None,
     ) -> int:
-        """Start a server on its port of the last run or the next free one; try the next if another takes it first."""
+        """Start a server on its port of the last run or the next free one; try the next if another takes it first.
+
+        `begun` is the port on which it was started already.
+        """
         port = self._layout.state().ports.get(remembered, first)
         for _ in range(PORT_ATTEMPTS):
-            port = next_free_port(port)
+            port = next_free_port(port) if begun is None else begun
             made = service(port)
-            self._supervisor.replace(made)
+            if begun is None:
+                self._supervisor.replace(made)
+            begun = None
             address = f"http://{LOOPBACK}:{port}"
             if self._comes_up(made.role, port, partial(healthy, address)):
                 self._layout.remember(self._layout.state().with_port(remembered, port))
@@ -166,8 +185,8 @@ class FederationStarter:
 
     def _comes_up(self, role: str, port: int, healthy: Callable[[], bool]) -> bool:
         lost = 0
-        for _ in range(int(START_SECONDS / 0.1)):
-            self._supervisor.pause(0.1)
+        for _ in range(int(START_SECONDS / LOOK_SECONDS)):
+            self._supervisor.pause(LOOK_SECONDS)
             process = self._supervisor.pid(role)
             if process is not None and listens(process, port) and healthy():
                 return True
@@ -219,10 +238,10 @@ class FederationStarter:
         return (self._layout.site(name) / "gate" / "hub.pub").exists()
 
     def _wait(self, condition: Callable[[], bool], what: str) -> None:
-        for _ in range(int(START_SECONDS / 0.1)):
+        for _ in range(int(START_SECONDS / LOOK_SECONDS)):
             if condition():
                 return
-            self._supervisor.pause(0.1)
+            self._supervisor.pause(LOOK_SECONDS)
         raise ServiceError(f"After {START_SECONDS:.0f} s {what} did not answer. See {self._layout.root / 'logs'}.")
 
 

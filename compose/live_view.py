@@ -175,7 +175,8 @@ def _score_cell(metrics: Mapping[str, object] | None) -> Text:
 
 def _answer_line(hospital: HospitalView) -> str:
     if hospital.answer == "approved":
-        return f"{hospital.name} approved the study with {hospital.patients} training patients"
+        patients = "fewer than five" if hospital.patients is None else hospital.patients  # the hub hides a small number
+        return f"{hospital.name} approved the study with {patients} training patients"
     return f"{hospital.name} {hospital.answer}" + (f": {hospital.reason}" if hospital.reason else "")
 
 

@@ -14,7 +14,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,9 +24,11 @@ import structlog
 from compose import leash, watchdog
 from compose.errors import ServiceError
 from compose.interruption import Interruption
+from compose.nursery import Born, Nursery
 
 POLL_SECONDS = 0.05
 LOG_TAIL_CHARACTERS = 1500
+Process = subprocess.Popen[bytes] | Born
 log = structlog.get_logger()
 
 
@@ -45,13 +48,17 @@ class Backoff:
 
 @dataclass(frozen=True)
 class Service:
-    """A program to keep running. `ends_last` is for what others need while they end (Redis)."""
+    """A program to keep running.
+
+    `ends_last` is for what others need while they end (Redis); `born` for what the nursery may start (`nursery.py`).
+    """
 
     role: str
     command: tuple[str, ...]
     log: Path
     environment: Mapping[str, str] = field(default_factory=dict)
     ends_last: bool = False
+    born: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,7 +74,7 @@ class RunningProcess:
 @dataclass
 class _Kept:
     service: Service
-    process: "subprocess.Popen[bytes] | None"
+    process: "Process | None"
     started: float
     deaths: int = 0
     restarts: int = 0
@@ -88,6 +95,18 @@ class Supervisor:
         self._kept: dict[str, _Kept] = {}
         self._watchdog_pipe = os.pipe()
         self._watchdog = self._start_watchdog()
+        self._nursery: Nursery | None = None
+
+    @contextmanager
+    def nursery(self, log: Path) -> Iterator[None]:
+        """Start what may be born out of a nursery, which has loaded its modules, while the block runs."""
+        log.parent.mkdir(parents=True, exist_ok=True)
+        self._nursery = Nursery({**os.environ, watchdog.MARK_VARIABLE: self.mark}, log)
+        try:
+            yield
+        finally:
+            self._nursery.close()
+            self._nursery = None
 
     def start(self, service: Service) -> None:
         """Start a service and keep it running from now on."""
@@ -127,7 +146,7 @@ class Supervisor:
         Raises: ServiceError naming the command and its last words, if one fails or takes too long; Interrupted.
         """
         outputs = [command.log.with_suffix(".out") for command in commands]
-        running: list[subprocess.Popen[bytes]] = []
+        running: list[Process] = []
         try:
             for command, output in zip(commands, outputs, strict=True):
                 running.append(self._spawn(command, output))
@@ -171,10 +190,14 @@ class Supervisor:
         watchdog.kill_marked(self.mark)
         self._dismiss_watchdog()
 
-    def _spawn(self, service: Service, output: Path | None = None) -> "subprocess.Popen[bytes]":
+    def _spawn(self, service: Service, output: Path | None = None) -> Process:
         service.log.parent.mkdir(parents=True, exist_ok=True)
-        leashed = [sys.executable, "-I", "-S", leash.__file__, str(os.getpid()), *service.command]
         environment = {**os.environ, **service.environment, watchdog.MARK_VARIABLE: self.mark}
+        if service.born and self._nursery is not None:
+            born = self._nursery.bear(service.command, environment, output or service.log, service.log)
+            if born is not None:
+                return born
+        leashed = [sys.executable, "-I", "-S", leash.__file__, str(os.getpid()), *service.command]
         with service.log.open("ab") as errors, (output or service.log).open("ab") as printed:
             return subprocess.Popen(
                 leashed,
@@ -230,7 +253,7 @@ class Supervisor:
         self._watchdog.wait()
 
 
-def _signal_group(process: "subprocess.Popen[bytes]", number: signal.Signals) -> None:
+def _signal_group(process: Process, number: signal.Signals) -> None:
     try:
         os.killpg(process.pid, number)
     except (ProcessLookupError, PermissionError):

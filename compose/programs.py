@@ -73,7 +73,8 @@ class Programs:
         command = (sys.executable, "-P", "-m", "compose.cli", *(os.fspath(word) for word in words))
         threads = {name: str(self.threads) for name in THREAD_VARIABLES}
         fixed = {**threads, **DIRECT, "PYTHONUNBUFFERED": "1"}
-        return Service(role, command, self.layout.log(role), {**fixed, **(environment or {})})
+        environment = {**fixed, **(environment or {})}
+        return Service(role, command, self.layout.log(role), environment, born=words[0] == "site")
 
 
 def threads_for_each(hospitals: int, cores: int | None = None) -> int:

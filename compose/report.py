@@ -94,6 +94,7 @@ def _site(site: Mapping[str, Any], study: str, number: int, folders: Mapping[str
         "train_state": site["train_state"],
         "reason": site["reason"],
         "rate_factor": site["rate_factor"],
+        "rate_parts": site["rate_parts"],
         "metrics": site["metrics"],
     }
 

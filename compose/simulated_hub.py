@@ -15,18 +15,20 @@ from hub.rounds.deadlines import tick
 from hub.services import open_services
 from hub.settings import Settings, write_settings
 from hub.storage.migrate import upgrade
+from protocol.keeping import Keeping, in_one_process
 from protocol.study import StudySpec
 
 ACTOR = "simulation"
 
 
 class SimulatedHub:
-    """The hub of a simulation."""
+    """The hub of a simulation; `keeping` is how it and its sites keep their files."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, keeping: Keeping | None = None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._asked: list[dict[str, Any]] = []
-        settings = Settings(dir=folder)
+        self.keeping = keeping or in_one_process()
+        settings = Settings(dir=folder, keeping=self.keeping)
         write_settings(settings)  # so that `wardround hub serve` can show the result afterwards
         self._services = open_services(settings, lambda _, arguments: self._asked.append(arguments))
         upgrade(self._services.database)

@@ -7,8 +7,10 @@ protects nobody who can read the seed.
 
 import hashlib
 import itertools
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 
 from structlog.contextvars import bound_contextvars
@@ -20,13 +22,17 @@ from site_node.agent.agent import Agent
 from site_node.agent.hub_client import HubClient
 from site_node.cohort.index import IndexReport, index_folder
 from site_node.cohort.table_report import examine_table, table_as_text
+from site_node.durable import kept_as
 from site_node.enrolment import create_site, enroll_site
 from site_node.file_names import shown
+from site_node.governance.approval import Decision, decisions_on, record_decision
 from site_node.governance.gate import Gate
 from site_node.governance.peers import write_peers
+from site_node.governance.records import open_records, study_records
 from site_node.settings import SiteSettings
 from site_node.training.job import run_order
 
+SIMULATED_PERSON = "simulation"
 HUB_URL = "http://in-memory.invalid"
 PERMISSIVE_POLICY = """\
 # A simulation allows whatever is simulated.
@@ -34,6 +40,8 @@ approval: automatic
 networks: any
 modalities: any
 minimum_patients: 1
+minimum_held_out_patients: 1
+hold_out_trained: always
 dp_required: false
 maximum_honest_fraction: 1
 maximum_epsilon: 1000
@@ -57,15 +65,17 @@ class SimulatedSite:
         work: Callable[[SiteSettings, str], None] = run_order,
     ) -> None:
         self.name = name
-        folders, table = ([], images) if images.is_file() else ([images], None)
-        self._settings = create_site(
-            folder, name, HUB_URL, folders, policy=PERMISSIVE_POLICY, threads=threads, table=table
-        )
-        self._settings.paths.noise_key.write_bytes(noise_key_of(seed, name))
-        client = HubClient(hub.client(), name, SigningKey.load_or_create(self._settings.paths.transport_key))
-        enroll_site(self._settings, client, hub.invite(name))
-        self._gate = Gate(self._settings, nonce=nonces_of(seed, name))
-        self._agent = Agent(self._settings, client, lambda task_id: work(self._settings, task_id))
+        self._keeping = hub.keeping
+        with kept_as(self._keeping):
+            folders, table = ([], images) if images.is_file() else ([images], None)
+            self._settings = create_site(
+                folder, name, HUB_URL, folders, policy=PERMISSIVE_POLICY, threads=threads, table=table
+            )
+            self._settings.paths.noise_key.write_bytes(noise_key_of(seed, name))
+            client = HubClient(hub.client(), name, SigningKey.load_or_create(self._settings.paths.transport_key))
+            enroll_site(self._settings, client, hub.invite(name))
+            self._gate = Gate(self._settings, nonce=nonces_of(seed, name))
+            self._agent = Agent(self._settings, client, lambda task_id: work(self._settings, task_id))
 
     def index(self) -> str:
         """Index the images' headers, or read the table, and say what was found."""
@@ -84,8 +94,19 @@ class SimulatedSite:
 
     def step(self) -> int:
         """Let gate and agent do what they have to do; return how much it was."""
-        with bound_contextvars(site=self.name):
-            return self._gate.sweep() + self._agent.step(0.0)
+        with bound_contextvars(site=self.name), kept_as(self._keeping):
+            done = self._gate.sweep() + self._agent.step(0.0)
+            return done or self._refuse_what_cannot_be()
+
+    def _refuse_what_cannot_be(self) -> int:
+        """Refuse, as an administrator would, what this hospital's patients do not fit; return how many studies."""
+        with closing(open_records(self._settings.paths)) as records:
+            waiting = [known for known in study_records(records, "awaiting") if known.reason is not None]
+            undecided = [known.digest for known in waiting if not decisions_on(records, known.digest)]
+            key = SigningKey.load_or_create(self._settings.paths.identity_key)
+            for digest in undecided:
+                record_decision(records, Decision(digest, "refused", SIMULATED_PERSON, time.time(), None), key)
+        return len(undecided)
 
 
 def said_of(report: IndexReport, folders: Sequence[Path]) -> str:

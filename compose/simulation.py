@@ -1,8 +1,9 @@
 """`wardround simulate`: a study's rounds in one process, on folders of DICOM.
 
 It is the code that hospitals run: the hub's API, called in memory; each site's gate, agent and training, called one
-after the other. Only the carrier differs (a call instead of HTTPS and Redis), and the noise: the sites' secrets are
-made from the seed (`simulated_site.py`), so that a run can be repeated to the bit; the report says so.
+after the other. Only the carrier differs (a call instead of HTTPS and Redis), the stores (a file changes hands by a
+second name, unsynced: `protocol/keeping.py`), and the noise: the sites' secrets are made from the seed
+(`simulated_site.py`), so that a run can be repeated to the bit; the report says so.
 """
 
 import os
@@ -26,11 +27,13 @@ from compose.report import build_report, write_report
 from compose.simulated_hub import SimulatedHub
 from compose.simulated_site import SimulatedSite
 from compose.snapshot import Snapshot, snapshot_of
+from hub.memory import keep_freed_memory
 from protocol.errors import ProtocolError
 from protocol.study import StudySpec
 from protocol.study_parts import NAME_PATTERN
 from site_node.errors import SiteError
 from site_node.training.networks import build_network
+from site_node.training.personal import kept_tensors
 
 REPORT = "report.json"
 PAUSE_SECONDS = 0.05
@@ -68,11 +71,13 @@ def simulate(
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON; progress to stderr.")] = False,
 ) -> None:
     """Run a study's rounds in one process and write OUT/report.json. Exit status 0 only if the study completed."""
+    keep_freed_memory()
     log_plainly()
     console = Console(stderr=as_json, highlight=False)
     try:
         specification = read_study(study, settings or [])
         build_network(specification)  # a network that no site knows is refused before any folder is touched
+        kept_tensors(specification)  # and so are tensors to keep that it does not have
         simulation = Simulation(specification, _sites(site), _empty(out, fresh), seed, threads)
         report = run_simulation(simulation, console)
     except (ComposeError, ProtocolError, SiteError) as error:

@@ -23,6 +23,8 @@ from starlette.requests import ClientDisconnect
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 EXTENSION = "wardround.direct-body"
+GIVEN_FILE = "wardround.given-file"
+"""Names the whole body as a file of this machine. Only a carrier inside this process can: no request holds it."""
 BUFFER_BYTES = 512 << 10
 BURST_BYTES = 32 << 20
 LONGEST_SILENCE_SECONDS = 20.0
@@ -133,6 +135,12 @@ def direct_body(scope: Any) -> DirectBody | None:
     """Return a request's way to its socket, if the server offers one."""
     found = scope.get("extensions", {}).get(EXTENSION)
     return found if isinstance(found, DirectBody) else None
+
+
+def given_file(scope: Any) -> Path | None:
+    """Return the file that holds a request's whole body, if its sender is this very process."""
+    found = scope.get("extensions", {}).get(GIVEN_FILE)
+    return found if isinstance(found, Path) else None
 
 
 def _burst(step: Step, connection: socket.socket, event: int) -> bool:

@@ -3,22 +3,36 @@
 The GNU C library keeps a heap for each thread and, once a large block was freed, serves the next ones from these heaps,
 where a small one left in between holds the whole. A hub's threads take turns with blocks of many sizes: with these two
 limits its memory stays what it works with. Where the C library is another, nothing is done.
+
+A simulation wants the reverse: one process for minutes, that again and again makes arrays as large as a model. Memory
+that it has once is kept for the next array; asking the system for fresh pages takes longer than adding two models.
 Source: Linux manual, mallopt(3).
 """
 
 import ctypes
 import sys
 
-MMAP_THRESHOLD, ARENA_MAX = -3, -8
+TRIM_THRESHOLD, MMAP_THRESHOLD, MMAP_MAX, ARENA_MAX = -1, -3, -4, -8
 LARGE_BLOCK_BYTES = 1 << 20
 ARENAS = 2
+KEPT_BYTES = (1 << 31) - 1
 
 
 def give_back_freed_memory() -> None:
     """Set the limits for this process; call it before threads are started."""
+    _set(ARENA_MAX, ARENAS)
+    _set(MMAP_THRESHOLD, LARGE_BLOCK_BYTES)  # fixed from now on; else it grows with what is freed
+
+
+def keep_freed_memory() -> None:
+    """Keep up to 2 GB of what is freed for this process's next arrays; for the simulator."""
+    _set(MMAP_MAX, 0)  # a block mapped by itself goes back when it is freed
+    _set(TRIM_THRESHOLD, KEPT_BYTES)
+
+
+def _set(limit: int, value: int) -> None:
     if not sys.platform.startswith("linux"):
         return
     set_limit = getattr(ctypes.CDLL(None), "mallopt", None)
     if set_limit is not None:
-        set_limit(ARENA_MAX, ARENAS)
-        set_limit(MMAP_THRESHOLD, LARGE_BLOCK_BYTES)  # fixed from now on; else it grows with what is freed
+        set_limit(limit, value)

@@ -1,8 +1,8 @@
 """Waking a site's long poll when mail has come: within the process, or across processes through Redis.
 
-Only the site's name travels; what woke it is read from the database. A wake-up may be lost (a dead Redis, a wake-up
-just before somebody listens), so a waiting reader looks into its mailbox again at least every `poll_seconds`; when the
-connection to Redis is there again, all readers do.
+Only the sites' names travel, those of one commit together; what woke them is read from the database. A wake-up may be
+lost (a dead Redis, a wake-up just before somebody listens), so a waiting reader looks into its mailbox again at least
+every `poll_seconds`; when the connection to Redis is there again, all readers do.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from typing import Protocol
 
 import structlog
 
-CHANNEL_PREFIX = "wardround:wake:"
+CHANNEL = "wardround:wake"
 REDIS_POLL_SECONDS = 10.0
 REDIS_RETRY_SECONDS = 1.0
 _log = structlog.get_logger()
@@ -48,8 +48,8 @@ class Waker(Protocol):
     def poll_seconds(self) -> float:
         """How long a reader may rely on being woken."""
 
-    def wake(self, site: str) -> None:
-        """Wake the site's readers; from any thread, never raises."""
+    def wake(self, *sites: str) -> None:
+        """Wake the sites' readers; from any thread, never raises."""
 
     def listening(self, site: str) -> AbstractContextManager[Signal]:
         """Return a context manager giving a `Signal`: begin to listen *before* looking into the mailbox."""
@@ -70,10 +70,10 @@ class LocalWaker:
         self._lock = threading.Lock()
         self._signals: dict[str, set[Signal]] = {}
 
-    def wake(self, site: str) -> None:
-        """Wake the site's readers; from any thread."""
+    def wake(self, *sites: str) -> None:
+        """Wake the sites' readers; from any thread."""
         with self._lock:
-            signals = tuple(self._signals.get(site, ()))
+            signals = [signal for site in sites for signal in self._signals.get(site, ())]
         for signal in signals:
             signal.set()
 
@@ -124,11 +124,11 @@ class RedisWaker:
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
 
-    def wake(self, site: str) -> None:
-        """Wake the site's readers in this process at once and those in others through Redis."""
-        self._local.wake(site)
+    def wake(self, *sites: str) -> None:
+        """Wake the sites' readers in this process at once and those in others through Redis."""
+        self._local.wake(*sites)
         try:
-            self._redis.publish(CHANNEL_PREFIX + site, b"")
+            self._redis.publish(CHANNEL, " ".join(sites))
         except self._errors:
             _log.warning("redis_not_reached", doing="wake", remedy="readers look again by themselves")
 
@@ -167,12 +167,12 @@ class RedisWaker:
 
     def _relay(self) -> None:
         with self._redis.pubsub(ignore_subscribe_messages=True) as channel:  # type: ignore[no-untyped-call]
-            channel.psubscribe(CHANNEL_PREFIX + "*")
+            channel.subscribe(CHANNEL)
             self._local.wake_all()  # what was published while nobody listened is lost
             while not self._closed.is_set():
                 message = channel.get_message(timeout=REDIS_RETRY_SECONDS)
                 if message is not None:
-                    self._local.wake(message["channel"].decode().removeprefix(CHANNEL_PREFIX))
+                    self._local.wake(*message["data"].decode().split())
 
 
 def waker_for(redis_url: str | None) -> Waker:

@@ -34,8 +34,8 @@ class Services:
         """Give a writing session; after its commit, and only then, wake sites and enqueue work as the block asked."""
         with self.database.transaction() as session:
             yield session
-        for site in sorted(session.info.get(_WAKE, ())):
-            self.waker.wake(site)
+        if _WAKE in session.info:
+            self.waker.wake(*sorted(session.info[_WAKE]))
         for name, arguments in session.info.get(_ENQUEUE, ()):
             self.enqueue(name, arguments)
 
@@ -62,8 +62,8 @@ def open_services(settings: Settings, enqueue: Enqueue, clock: Callable[[], floa
     token_secret(settings)
     return Services(
         settings=settings,
-        database=Database(settings.database),
-        blobs=BlobStore(settings.blobs),
+        database=Database(settings.database, synced=settings.keeping.synced),
+        blobs=BlobStore(settings.blobs, settings.keeping),
         key=SigningKey.load_or_create(settings.key_file),
         clock=clock or settings.clock,
         enqueue=enqueue,

@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from hub.errors import SettingsError
+from protocol.keeping import LASTING, Keeping
 
 DEFAULT_PORT = 8440
 TOKEN_KEY_BYTES = 32
@@ -32,6 +33,8 @@ class Settings:
     host: str = "127.0.0.1"
     port: int = DEFAULT_PORT
     clock: Callable[[], float] = time.time
+    keeping: Keeping = LASTING
+    """Another one only in a simulation; `hub.yaml` cannot name it."""
 
     @property
     def database(self) -> str:

@@ -61,9 +61,14 @@ def epsilon_by_divergence(merged: Merged, delta: float, *, fine: bool) -> float:
 
 def sampled_gaussian_divergence(sampling_rate: float, noise: float, order: int) -> float:
     """Return the Rényi divergence of one sampled Gaussian step at an order."""
-    accountant = RdpAccountant([order], NEIGHBOURS)
+    return sampled_gaussian_divergences(sampling_rate, noise, [order])[order]
+
+
+def sampled_gaussian_divergences(sampling_rate: float, noise: float, orders: list[int]) -> dict[int, float]:
+    """Return the Rényi divergence of one sampled Gaussian step at each of some orders."""
+    accountant = RdpAccountant(orders, NEIGHBOURS)
     accountant.compose(_sampled_gaussian(sampling_rate, noise))
-    return float(accountant.rdp[0])
+    return {order: float(divergence) for order, divergence in zip(orders, accountant.rdp, strict=True)}
 
 
 class _RenyiAccountant(RdpAccountant):  # type: ignore[misc]  # dp-accounting has no types

@@ -140,7 +140,8 @@ REMARKS: Mapping[tuple[str, str], str] = {
         "training_patients",
     ): "exact: who matches, with those whom a spent budget keeps out; or 0. With `approval: automatic` no person "
     "sees it, and it leaves only where no numbers told, compared, tell a new group under `minimum_patients` apart",
-    ("Approval", "reason"): "`too-few-patients`, `labels-unusable` and `budget-spent` are such facts; `policy` is not",
+    ("Approval", "reason"): "of the study alone, or `not-approved` by a person: none says what was counted; that a "
+    "hospital does not answer is seen",
     (
         "Approval",
         "quality.unreadable",

@@ -35,6 +35,7 @@ __all__ = [
     "epsilon_of",
     "histogram_event",
     "noise_multiplier_of",
+    "rough_noise",
     "training_event",
     "training_events",
 ]
@@ -83,7 +84,7 @@ def calibrate_noise(
         own: Merged = (((f"poisson-{noise}", sampling_rate, multiplier), steps),)
         return _composed_epsilon(tuple(sorted((*others, *own))), delta)
 
-    high = _rough_noise(sampling_rate, steps, epsilon - _rough_epsilon(others, delta), delta)
+    high = rough_noise(sampling_rate, steps, epsilon - _rough_epsilon(others, delta), delta)
     low = high / 2
     while epsilon_with(low) <= epsilon:
         low, high = low / 2, low
@@ -173,8 +174,12 @@ def _one_task(study: StudySpec) -> tuple[float, int, Noise]:
     return study.training.sampling_rate, study.noised_steps, kind
 
 
-def _rough_noise(sampling_rate: float, steps: int, epsilon: float, delta: float) -> float:
-    # RDP is quick and over-estimates epsilon, so its noise is enough; the loss distribution then needs less.
+def rough_noise(sampling_rate: float, steps: int, epsilon: float, delta: float) -> float:
+    """Return a noise multiplier that is enough, found by doubling: quick, and above what `calibrate_noise` finds.
+
+    RDP over-estimates epsilon, so its noise is enough; the loss distribution then needs less.
+    Raises: AccountingError if no noise up to 1000 is enough.
+    """
     noise = 0.25
     while _rough_epsilon(((("poisson-gaussian", sampling_rate, noise), steps),), delta) > epsilon:
         noise *= 2

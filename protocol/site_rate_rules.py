@@ -3,6 +3,8 @@
 Called by `study_rules.py`.
 """
 
+from protocol.compression.steps import parse_steps
+from protocol.errors import CodecError
 from protocol.study import StudySpec
 
 
@@ -27,12 +29,28 @@ def site_rate_problems(study: StudySpec) -> list[str]:
 
 
 def _updates(study: StudySpec) -> list[str]:
-    if not study.site_rates.reads_updates or study.secure_aggregation.method == "none":
-        return []
-    return [
-        f"site_rates.adapt: {study.site_rates.adapt!r} compares single updates, which the hub cannot see with "
-        "secure aggregation. Set it to quality, or secure_aggregation.method to none."
-    ]
+    found: list[str] = []
+    if not study.site_rates.reads_updates:
+        return found
+    if study.secure_aggregation.method != "none":
+        found.append(
+            f"site_rates.adapt: {study.site_rates.adapt!r} compares single updates, which the hub cannot see with "
+            "secure aggregation. Set it to quality, or secure_aggregation.method to none."
+        )
+    if _sends_other_places_each_round(study):
+        found.append(
+            f"site_rates.adapt: {study.site_rates.adapt!r} looks at each update beside the site's last one, and "
+            "random-k sends other places in each round, so that two have next to none in common. Choose another step "
+            "in transport.upload, or adapt: quality."
+        )
+    return found
+
+
+def _sends_other_places_each_round(study: StudySpec) -> bool:
+    try:
+        return parse_steps(study.transport.upload).sparsifier == "random-k"
+    except CodecError:
+        return False  # `transport_rules.py` says what is wrong with the list
 
 
 def _readers_of_the_rate(study: StudySpec) -> list[str]:
@@ -55,18 +73,18 @@ def _readers_of_the_rate(study: StudySpec) -> list[str]:
 def _quality(study: StudySpec) -> list[str]:
     terms, epsilon = study.site_rates, study.privacy.epsilon
     if terms.quality_epsilon is None:
-        if not terms.reads_quality or epsilon is None:
+        if not terms.reads_quality:
             return []
         return [
-            "site_rates.quality_epsilon: required with privacy.epsilon, because the quality figures are counts of "
-            "training patients. State a part of privacy.epsilon, a tenth of it for example."
+            "site_rates.quality_epsilon: required, also without privacy.epsilon, because the quality figures are "
+            "counts of training patients and leave noised only. State a part of privacy.epsilon, a tenth of it for "
+            "example; without that, 0.5."
         ]
-    if not terms.reads_quality or epsilon is None:
+    if not terms.reads_quality:
         return [
-            "site_rates.quality_epsilon: there is nothing to noise: the study reads no quality figures, or is without "
-            "differential privacy. Leave it out."
+            "site_rates.quality_epsilon: there is nothing to noise: the study reads no quality figures. Leave it out."
         ]
-    if terms.quality_epsilon > epsilon / 2:
+    if epsilon is not None and terms.quality_epsilon > epsilon / 2:
         return [
             f"site_rates.quality_epsilon: {terms.quality_epsilon:g} leaves less than half of privacy.epsilon "
             f"{epsilon:g} to training. Lower it to at most {epsilon / 2:g}."

@@ -1,7 +1,7 @@
 """A learning rate for each hospital: the part of a study that asks for it, and the figures of a hospital's data.
 
 The round's learning rate (`schedule.py`) is multiplied by a factor for each site, within bounds that the study states
-and whose mean over the sites is one. The hub makes the factor (`hub/rounds/site_rates.py`) of noised releases alone:
+and whose mean over the sites is one. The hub makes the factor (`hub/rounds/rate_factors.py`) of noised releases alone:
 quality figures that leave once, with the approval, and the updates as they arrive.
 
 A quality figure counts the training patients of whom something holds. A patient moves each of the three counts by at
@@ -37,7 +37,7 @@ class SiteRates(Part):
     from_round: int = Field(default=2, ge=1, le=100_000, description="the first round with factors other than 1")
     quality_epsilon: Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)] | None = Field(
         default=None,
-        description="epsilon of the quality figures, which leave once; part of privacy.epsilon, and required with it",
+        description="epsilon of the quality figures, which leave once; required with them, part of privacy.epsilon",
     )
 
     @property
@@ -60,7 +60,7 @@ class SiteRates(Part):
 class QualityFigures(BaseModel):
     """How many training patients are positive, have a damaged or missing image (or row), have one twice.
 
-    Noised where the study has noise, and then no whole truth: cut to the range that the public figure leaves.
+    Noised always, also where training is not, and cut to the range that the public figure leaves.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -68,7 +68,7 @@ class QualityFigures(BaseModel):
     positive: Count
     unreadable: Count
     repeated: Count
-    noise_epsilon: float | None = Field(gt=0, le=1000, description="null: not noised")
+    noise_epsilon: float = Field(gt=0, le=1000)
 
     def fits(self, terms: SiteRates, training_patients: int) -> bool:
         """Tell whether these are figures that a study asks for, of a site with so many training patients."""
@@ -77,23 +77,20 @@ class QualityFigures(BaseModel):
 
 
 def released(
-    exact: tuple[int, int, int],
-    training_patients: int,
-    epsilon: float | None,
-    noise_of: Callable[[int, float], Any],
+    exact: tuple[int, int, int], training_patients: int, epsilon: float, noise_of: Callable[[int, float], Any]
 ) -> QualityFigures:
-    """Return figures as they may leave: `noise_of(count, scale)` draws two-sided geometric noise; not without epsilon.
+    """Return figures as they may leave: `noise_of(count, scale)` draws two-sided geometric noise.
 
-    Guarantee: with an epsilon, epsilon-differentially private where a patient moves each count by at most one; cutting
-        to 0 ... training_patients is post-processing, for that number is public.
+    Guarantee: epsilon-differentially private where a patient moves each count by at most one; cutting to
+        0 ... training_patients is post-processing, for that number is public.
     """
-    noise = [0] * FIGURES if epsilon is None else [int(drawn) for drawn in noise_of(FIGURES, FIGURES / epsilon)]
+    noise = [int(drawn) for drawn in noise_of(FIGURES, FIGURES / epsilon)]
     cut = [min(max(0, count + more), training_patients) for count, more in zip(exact, noise, strict=True)]
     return QualityFigures(positive=cut[0], unreadable=cut[1], repeated=cut[2], noise_epsilon=epsilon)
 
 
 def quality_events(terms: SiteRates) -> list[PrivacyEvent]:
-    """Return the events of a study's quality figures, released once; none where they are not noised."""
+    """Return the events of a study's quality figures, released once; none where there are none."""
     if not terms.reads_quality or terms.quality_epsilon is None:
         return []
     scale = FIGURES / terms.quality_epsilon

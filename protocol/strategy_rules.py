@@ -48,10 +48,16 @@ def fewest_updates(study: StudySpec) -> int:
     return max(1, math.ceil(round(study.participants.quorum * study.participants.minimum_sites, 9)))
 
 
+def joining_needs(study: StudySpec) -> int:
+    """Return the fewest updates that the study's joining can be made of."""
+    terms = study.strategy
+    return NEEDS[terms.join](terms.wild_sites) if terms.join in NEEDS else 1
+
+
 def _joining(study: StudySpec) -> list[str]:
     join, found = study.strategy.join, list[str]()
     if join in NEEDS:
-        needed, fewest = NEEDS[join](study.strategy.wild_sites), fewest_updates(study)
+        needed, fewest = joining_needs(study), fewest_updates(study)
         if fewest < needed:
             found.append(
                 f"strategy.join: {join!r} needs {needed} updates to tell wild ones from others, and a round may close "
@@ -141,6 +147,11 @@ def _noise(study: StudySpec) -> list[str]:
         found.append(
             "strategy.name: with DP 'fedexp' takes the known noise off the updates' lengths, for which it needs each "
             "site's number of patients and the mechanism dp-sgd. Set weighting to patients or noise, or use 'fedavg'."
+        )
+    if study.personal.keep and (terms.weighting == "noise" or (terms.name == "fedexp" and private)):
+        found.append(
+            "personal.keep: the noise in an update is reckoned over all its values, and tensors that stay at home "
+            "leave as zeros without any. Leave it empty, or use weighting: patients and strategy.name: fedavg."
         )
     if terms.name == "fedexp" and private and study.training.optimizer != "sgd":
         found.append(

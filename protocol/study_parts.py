@@ -84,7 +84,7 @@ class Preprocessing(Part):
         default=[64, 64],
         min_length=2,
         max_length=3,
-        description="pixels after padding to a square and resizing: [height, width]",
+        description="pixels after padding to a square and resizing: [height, width]; three numbers take volumes",
     )
     intensity: Literal["percentile", "minmax"] = Field(
         default="percentile", description="each image is scaled by itself; no statistic of the cohort is used"
@@ -221,7 +221,13 @@ class Strategy(Part):
 class Participants(Part):
     """Who must be there."""
 
-    minimum_sites: int = Field(default=2, ge=1, le=10_000, description="approvals needed before the study may start")
+    minimum_sites: int = Field(
+        default=2,
+        ge=1,
+        le=10_000,
+        description="approvals needed before the study may start; it goes on with as many of them as `quorum` asks, "
+        "or, under masks and encryption, with all of them",
+    )
     quorum: float = Field(
         default=0.5, gt=0, le=1, description="fraction of the asked sites that closes a round at its deadline"
     )
@@ -376,10 +382,10 @@ class Evaluation(Part):
         default=None,
         description="epsilon of the held-out histograms' noise, each evaluation; null: un-noised, and called so",
     )
-    sum_under_masks: bool = Field(
-        default=False,
-        description="the hub learns the sum of the hospitals' held-out counts alone, of at least four; always so with "
-        "secure aggregation",
+    sum_under_masks: bool | None = Field(
+        default=None,
+        description="the hub learns the sum of the hospitals' held-out counts alone, of at least four; null: where "
+        "`participants.minimum_sites` is four or more and nothing stands against it; always so with secure aggregation",
     )
     final_version: Literal["last", "best-validation"] = "last"
     patience: int | None = Field(

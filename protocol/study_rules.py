@@ -9,6 +9,7 @@ from protocol.study import StudySpec
 from protocol.table_rules import table_problems
 from protocol.training_rules import training_problems
 from protocol.transport_rules import transport_problems
+from protocol.unused_keys import unused_keys
 
 DELTA_PATIENT_FACTOR = 10
 
@@ -18,7 +19,7 @@ def problems_of(study: StudySpec) -> list[str]:
     found = [*_privacy(study), *_cohort(study), *_evaluation(study)]
     found += [*mechanism_problems(study), *secure_problems(study), *table_problems(study)]
     found += [*pace_problems(study), *training_problems(study), *transport_problems(study)]
-    found += [*strategy_problems(study), *site_rate_problems(study)]
+    found += [*strategy_problems(study), *site_rate_problems(study), *unused_keys(study)]
     return [sentence for sentence in found if sentence]
 
 

@@ -12,7 +12,7 @@ NORMALISATION = "normalisation"
 
 def training_problems(study: StudySpec) -> list[str]:
     """Return one sentence for each rule of local training that the study breaks."""
-    return [*_steps(study), *_proximal(study), *_personal(study)]
+    return [*_steps(study), *_proximal(study), *_pulls(study), *_personal(study)]
 
 
 def _steps(study: StudySpec) -> list[str]:
@@ -42,6 +42,32 @@ def _proximal(study: StudySpec) -> list[str]:
             "pull back from. Set it to 0."
         ]
     return []
+
+
+def _pulls(study: StudySpec) -> list[str]:
+    """Return which pulls make plain gradient descent swing ever wider; Adam's steps have a length of their own.
+
+    A step of rate r towards a point, with pull p, multiplies the distance by 1 - r p: explicit Euler on the pull's
+    quadratic, which is stable while r p < 2, and with momentum m while r p < 2 (1 + m) (Polyak 1964, section 2).
+    """
+    if study.training.optimizer != "sgd":
+        return []
+    pulls = {"training.proximal": study.training.proximal, "personal.ditto": study.personal.ditto or 0.0}
+    rate, limit = largest_rate(study), 2.0 * (1.0 + study.training.momentum)
+    highest = limit / rate - study.training.weight_decay
+    remedy = f"Lower it below {highest:.3g}, or lower" if highest > 0 else "Lower"
+    return [
+        f"{key}: each step multiplies the distance from the version by 1 - learning rate x pull, and "
+        f"{rate:g} x {pull:g} is too large (explicit Euler is stable below {limit:g}, and weight decay is a pull too): "
+        f"the weights would swing ever wider. {remedy} training.learning_rate."
+        for key, pull in pulls.items()
+        if pull and pull >= highest
+    ]
+
+
+def largest_rate(study: StudySpec) -> float:
+    """Return the largest learning rate of any round at any site; schedules only lower it."""
+    return study.training.learning_rate * (1.0 if study.site_rates.adapt == "none" else study.site_rates.most)
 
 
 def _personal(study: StudySpec) -> list[str]:

@@ -46,7 +46,8 @@ def audit_privacy(
     """Try to refute the privacy claim: train with canaries and measure how many an attacker finds out.
 
     Prints a 95% lower bound of epsilon beside each claimed epsilon, after Steinke, Nasr and Jagielski 2023. Exit status
-    1 if a claim is refuted. Nothing leaves the hospital, and no ledger is touched.
+    1 if a claim is refuted, which so many guesses can do for small claims only: 600 canaries for those below 3.66.
+    Nothing leaves the hospital, and no ledger is touched.
     """
     from rich.console import Console
     from rich.progress import Progress

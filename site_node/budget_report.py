@@ -48,7 +48,13 @@ def budget_overview(database: sqlite3.Connection, policy: Policy) -> dict[str, A
         "fits_delta": policy.maximum_delta,
         "used": _used(held, own),
         "studies": [
-            {"study_digest": c.study_digest, "epsilon": c.epsilon, "delta": c.delta, "unprotected": c.epsilon is None}
+            {
+                "study_digest": c.study_digest,
+                "epsilon": c.epsilon,
+                "delta": c.delta,
+                "unprotected": c.epsilon is None,
+                "held_out_unprotected": c.held_out_unprotected,
+            }
             for c in study_charges([entry for entry in entries if isinstance(entry, LedgerEntry)])
         ],
         "budgets": _budgets(entries),
@@ -111,7 +117,8 @@ def _used_line(entry: dict[str, Any]) -> str:
 
 def _study_line(study: dict[str, Any]) -> str:
     epsilon = "NO DIFFERENTIAL PRIVACY" if study["unprotected"] else f"epsilon {study['epsilon']:.3f}"
-    return f"  study {study['study_digest']}  {epsilon}, at delta {study['delta']:g} (the study's own)"
+    held_out = "; held-out patients: UNPROTECTED, judged un-noised" if study["held_out_unprotected"] else ""
+    return f"  study {study['study_digest']}  {epsilon}, at delta {study['delta']:g} (the study's own){held_out}"
 
 
 def _history_lines(found: dict[str, Any]) -> list[str]:

@@ -7,6 +7,7 @@
 A candidate appears whole: its folder is written under a hidden name, synced, and renamed.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -20,11 +21,20 @@ from protocol.messages import Reason
 from protocol.metrics import ScoreHistograms
 from protocol.site_rates import QualityFigures
 from protocol.study_parts import HeldOutSplit
-from site_node.durable import GROUP_WRITES, read_up_to, remove, sync_folder, unfinished_beside, write_durably
+from site_node.durable import (
+    GROUP_WRITES,
+    read_up_to,
+    remove,
+    sync_folder,
+    unfinished_beside,
+    write_digested,
+    write_durably,
+)
 from site_node.errors import GateError
 from site_node.settings import SitePaths
 
 MAX_CANDIDATE_BYTES = 4 << 20
+PAYLOAD = "payload.bin"
 Step = Literal[
     "difference", "weights", "gradient", "top-k", "random-k", "quantise", "half", "zstandard", "quantised", "skellam"
 ]
@@ -79,21 +89,41 @@ def candidate_folder(paths: SitePaths, task_id: str) -> Path:
 
 def payload_path(paths: SitePaths, task_id: str) -> Path:
     """Return where the payload of a task's candidate lies."""
-    return candidate_folder(paths, task_id) / "payload.bin"
+    return candidate_folder(paths, task_id) / PAYLOAD
 
 
-def write_candidate(paths: SitePaths, candidate: Candidate, payload: bytes | None = None) -> None:
+def write_candidate(paths: SitePaths, candidate: Candidate, payload: bytes | memoryview | None = None) -> None:
     """Hand a candidate over, whole. If one is there already it stays: the first is the answer."""
-    target = candidate_folder(paths, candidate.task_id)
+
+    def described(folder: Path) -> Candidate:
+        if payload is not None:
+            write_durably(folder / PAYLOAD, payload)
+        return candidate
+
+    _hand_over(paths, candidate.task_id, described)
+
+
+def write_update_candidate(
+    paths: SitePaths, task_id: str, payload: bytes | memoryview, candidate_of: Callable[[str], Candidate]
+) -> None:
+    """Hand an update over; `candidate_of` describes it once its digest is known, which is taken while it is written."""
+
+    def described(folder: Path) -> Candidate:
+        return candidate_of(write_digested(folder / PAYLOAD, payload))
+
+    _hand_over(paths, task_id, described)
+
+
+def _hand_over(paths: SitePaths, task_id: str, described: Callable[[Path], Candidate]) -> None:
+    target = candidate_folder(paths, task_id)
     if target.exists():
         return
     paths.candidates.mkdir(parents=True, exist_ok=True)
     unfinished = unfinished_beside(target)
     unfinished.mkdir()
     unfinished.chmod(GROUP_WRITES)  # the gate takes it away; mkdir's own mode would be cut by the umask
-    if payload is not None:
-        write_durably(unfinished / "payload.bin", payload)
-    write_durably(unfinished / "candidate.json", canonical_json(candidate.model_dump(mode="json")))
+    document = described(unfinished).model_dump(mode="json")
+    write_durably(unfinished / "candidate.json", canonical_json(document))
     publish(unfinished, target)
 
 

@@ -22,8 +22,10 @@ from site_node.command_line import (
 from site_node.errors import SettingsError
 from site_node.export_command import export
 from site_node.ledger_commands import budget, egress
+from site_node.listen_command import listen, received
 from site_node.peer_commands import peers, pin
 from site_node.reconcile_command import reconcile
+from site_node.retrieve_command import retrieve
 from site_node.settings import load_settings
 from site_node.study_commands import approve, policy, studies
 
@@ -35,7 +37,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-for command in (studies, approve, policy, budget, egress, reconcile, peers, pin, export):
+for command in (studies, approve, policy, budget, egress, reconcile, peers, pin, export, retrieve, listen, received):
     app.command()(command)
 
 
@@ -106,6 +108,10 @@ def enroll(
 @told
 def index(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A site's directory, or any folder of DICOM files.")],
+    decode: Annotated[
+        bool,
+        typer.Option("--decode", help="Also decode every frame of images not decoded yet, and list those that fail."),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Index DICOM headers: of a site's images, or, to see what is there, of any folder without enrolment.
@@ -124,9 +130,9 @@ def index(
         settings = load_settings(folder)
         folders = list(settings.images)
         table = examine_table(settings.table) if settings.table else None
-        report = index_folder(folders, settings.paths.index)
+        report = index_folder(folders, settings.paths.index, decode=decode)
     elif folder.is_dir():
-        report = index_of_any_folder(folder)
+        report = index_of_any_folder(folder, decode=decode)
     else:
         raise SettingsError(f"There is no folder at {folder}.", "Name a site's directory or a folder of DICOM files.")
     if as_json:
@@ -171,12 +177,20 @@ def agent(folder: Folder) -> None:
 
 @app.command()
 @told
-def worker(folder: Folder) -> None:
+def worker(
+    folder: Folder,
+    gpu: Annotated[
+        int | None, typer.Option(min=0, help="Use only this GPU, counted from 0: one worker for each.")
+    ] = None,
+) -> None:
     """Run the worker: it trains and evaluates what the gate ordered, with the site's Redis as its only connection."""
+    from site_node.tasks.gpu import keep_to_gpu
     from site_node.tasks.worker import check_ready, run_worker
 
     settings = begin_process(folder)
     check_ready(settings)
+    if gpu is not None:
+        keep_to_gpu(gpu)
     raise typer.Exit(run_worker(settings))
 
 

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
 from protocol.digest import Digest, canonical_json, digest_of, digest_of_bytes, hex_of, parse_json
 from protocol.errors import DigestError
-from protocol.study_parts import Split
+from protocol.study_parts import HeldOutSplit, Split
 from site_node.durable import read_up_to, write_durably
 from site_node.errors import GateError, OrderError
 from site_node.settings import SitePaths
@@ -26,6 +26,7 @@ from site_node.settings import SitePaths
 PSEUDONYM_DIGITS = 32
 MAX_FILE_BYTES = 256 << 20
 MEMBERS_SUFFIX = ".members"
+COHORT_SUFFIX, VALUES_SUFFIX = ".json", ".npy"  # of a frozen cohort (`training/frozen_cohort.py`)
 SPENT_SUFFIX = ".spent"
 Pseudonym = Annotated[str, StringConstraints(pattern=rf"^[0-9a-f]{{{PSEUDONYM_DIGITS}}}$")]
 
@@ -56,16 +57,30 @@ class SpentPatients(BaseModel):
 
 
 class CohortMembers(BaseModel):
-    """A cohort by pseudonym. `withheld`: could be afforded, and yet too few (or of one class) to train on."""
+    """A cohort by pseudonym. `withheld`: could be afforded, and yet too few (or of one class) to train on.
+
+    `validation` are those of `held_out` who are in that split; the others are in the test split.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     study_digest: Digest
     training: list[Pseudonym] = []
     held_out: list[Pseudonym] = []
+    validation: list[Pseudonym] = []
     withheld: list[Pseudonym] = []
     spent_training: list[Pseudonym] = []
     spent_held_out: list[Pseudonym] = []
+
+    @property
+    def matching(self) -> list[Pseudonym]:
+        """Return all who match the study as training patients, whether they train or not."""
+        return [*self.training, *self.withheld, *self.spent_training]
+
+    def held_out_in(self, split: HeldOutSplit) -> list[Pseudonym]:
+        """Return the held-out patients of one split."""
+        validation = set(self.validation)
+        return [who for who in self.held_out if (who in validation) == (split == "validation")]
 
     def canonical_bytes(self) -> bytes:
         """Return the bytes that the figures' digest is over."""

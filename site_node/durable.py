@@ -2,6 +2,8 @@
 
 The processes of a site speak through folders; a reader that finds a file under its final name may trust its length.
 Names beginning with a dot are unfinished and are ignored by every reader.
+
+A simulation in one process says that power cuts do not matter to it (`kept_as`); nothing at a hospital does.
 """
 
 import contextlib
@@ -9,23 +11,54 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
 from pathlib import Path
+
+from protocol.digest import digest_of_bytes
+from protocol.keeping import LASTING, Keeping
 
 COPY_CHUNK_BYTES = 1 << 20
 GROUP_READS = 0o640
 GROUP_WRITES = 0o2770  # a folder whose files the group takes away; they are of the folder's group
+_KEEPING: ContextVar[Keeping] = ContextVar("keeping", default=LASTING)
 
 
-def write_durably(path: Path, data: bytes, mode: int = GROUP_READS) -> None:
+def keeping() -> Keeping:
+    """Return how files are kept here: lasting, unless a simulation said otherwise around this call."""
+    return _KEEPING.get()
+
+
+@contextlib.contextmanager
+def kept_as(how: Keeping) -> Iterator[None]:
+    """Keep files in this way within the block. For the simulator: a hospital's processes have no use for it."""
+    before = _KEEPING.set(how)
+    try:
+        yield
+    finally:
+        _KEEPING.reset(before)
+
+
+def write_durably(path: Path, data: bytes | memoryview, mode: int = GROUP_READS) -> None:
     """Write a file under its final name only once its bytes are on the disk."""
     unfinished = unfinished_beside(path)
     with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
         os.fchmod(file.fileno(), mode)  # whatever the umask: the reader is of the folder's group
         file.write(data)
         file.flush()
-        os.fsync(file.fileno())
+        keeping().sync(file.fileno())
     unfinished.replace(path)
     sync_folder(path.parent)
+
+
+def write_digested(path: Path, data: bytes | memoryview) -> str:
+    """Write a file as `write_durably` does, digest it at the same time on another core, and return the digest."""
+    with ThreadPoolExecutor(1) as other:
+        digested = other.submit(digest_of_bytes, data)
+        write_durably(path, data)
+        digest = digested.result()
+    keeping().note(path, digest)
+    return digest
 
 
 def copy_durably(source: Path, target: Path) -> None:
@@ -35,7 +68,7 @@ def copy_durably(source: Path, target: Path) -> None:
         os.fchmod(writer.fileno(), GROUP_READS)
         shutil.copyfileobj(reader, writer, COPY_CHUNK_BYTES)
         writer.flush()
-        os.fsync(writer.fileno())
+        keeping().sync(writer.fileno())
     unfinished.replace(target)
     sync_folder(target.parent)
 
@@ -56,6 +89,8 @@ def unfinished_beside(path: Path) -> Path:
 
 def sync_folder(folder: Path) -> None:
     """Put a folder's names on the disk."""
+    if not keeping().synced:
+        return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

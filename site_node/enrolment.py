@@ -32,6 +32,7 @@ SETTINGS_TEMPLATE = """\
 # redis: the site's own Redis, which carries nothing but job ids
 # policy: what this hospital allows
 # threads: processor threads of a training job
+# pacs: where images are fetched from, with host or url (see `wardround site retrieve --help`)
 # processes: how many processes train one round together, each with so many threads or a GPU of its own (1)
 """
 
@@ -142,7 +143,7 @@ def exposure_of(hub_url: str) -> str | None:
 
 
 def _mode_of(paths: SitePaths, folder: Path) -> int:
-    if {paths.gate, paths.mark, paths.agent, paths.worker} & {folder, *folder.parents}:
+    if {paths.gate, paths.mark, paths.agent, paths.worker, paths.ingest} & {folder, *folder.parents}:
         return PRIVATE
     # the gate takes away what lies in these
     taken = {paths.handover, paths.receipts} & {folder, *folder.parents}

@@ -5,19 +5,28 @@
     ├── IndexingError               a folder or the index itself cannot be used
     ├── UnreadableError             one file is no image that can be used; the message says why
     │   ├── PixelsError             its pixels cannot be decoded
+    │   ├── SeriesError             a series' slices make no volume; the message says why
     │   └── DeidentificationError   no safe copy of it can be made
     ├── CohortError
     │   ├── LabelsError             labels.csv or table is missing, unreadable, lacks a column  labels-unusable
     │   ├── TooFewPatientsError     no or not enough patients are left        too-few-patients
     │   └── NoHeldOutPatientsError  nobody to evaluate on                 no-held-out-patients
     ├── UnknownNetworkError         the network or its arguments are not permitted  unknown-network
+    ├── UnknownTensorError          tensors to keep are not of the network          unknown-tensor
     ├── BaseUnavailableError        the version to start from is missing or damaged base-unavailable
     ├── NotFiniteError              training diverged                               not-finite
+    ├── PersonalModelError          no personal model to judge
+    │   ├── PersonalModelDivergedError   it did not stay finite         personal-model-diverged
+    │   └── PersonalModelGoneError       that round's is not kept any more  personal-model-gone
     ├── TrainingProcessLostError    one of several training processes ended
     ├── DiskFullError               no room left on the disk                        disk-full
     ├── OrderError                  a work order does not parse or does not fit      bad-task
     ├── GateError                   a candidate, ledger or verdict is not as the gate demands
     ├── DatabaseError               a database of the site cannot be opened
+    ├── ListenerError           images cannot be listened for
+    ├── PacsError               the PACS answered, and not with what was asked
+    │   ├── PacsAwayError       it does not answer; asking again may help
+    │   └── PacsRefusedError    it does not let us in
     ├── RedisAwayError              the site's own Redis does not answer
     ├── EnrolmentError              the hub refused the enrolment, or it was never done
     └── HubUnreachableError         the hub does not answer; asking again may help
@@ -60,6 +69,10 @@ class PixelsError(UnreadableError):
     """The pixels of one image cannot be decoded."""
 
 
+class SeriesError(UnreadableError):
+    """The slices of a series make no volume; the message is one of the sentences of `dicom/series.py`."""
+
+
 class DeidentificationError(UnreadableError):
     """No safe copy can be made of one file; the message is the sentence that the list of refused files shows."""
 
@@ -92,6 +105,12 @@ class UnknownNetworkError(SiteError):
     reason = Reason.UNKNOWN_NETWORK
 
 
+class UnknownTensorError(SiteError):
+    """A study keeps tensors at its sites that the network does not have, or all that it has."""
+
+    reason = Reason.UNKNOWN_TENSOR
+
+
 class BaseUnavailableError(SiteError):
     """The version to start from is missing, damaged or of another shape."""
 
@@ -102,6 +121,22 @@ class NotFiniteError(SiteError):
     """Training diverged: weights are not finite."""
 
     reason = Reason.NOT_FINITE
+
+
+class PersonalModelError(SiteError):
+    """This site's own model of a version cannot be judged."""
+
+
+class PersonalModelDivergedError(PersonalModelError):
+    """The personal model of the last trained round did not stay finite."""
+
+    reason = Reason.PERSONAL_MODEL_DIVERGED
+
+
+class PersonalModelGoneError(PersonalModelError):
+    """The site has trained so many rounds since that it keeps nothing of that version's any more."""
+
+    reason = Reason.PERSONAL_MODEL_GONE
 
 
 class TrainingProcessLostError(SiteError):
@@ -126,6 +161,26 @@ class GateError(SiteError):
 
 class DatabaseError(SiteError):
     """A database of the site cannot be opened."""
+
+
+class ListenerError(SiteError):
+    """Images cannot be listened for: the address is taken, or another listener runs."""
+
+
+class PacsError(SiteError):
+    """The PACS answered, and not with what was asked; `lasting` if asking again cannot help."""
+
+    def __init__(self, message: str, remedy: str = "", *, lasting: bool = False) -> None:
+        super().__init__(message, remedy)
+        self.lasting = lasting
+
+
+class PacsAwayError(PacsError):
+    """The PACS does not answer, or has no room for us now; asking again may help."""
+
+
+class PacsRefusedError(PacsError):
+    """The PACS does not let us in: credentials, AE titles or rights; nothing can be fetched until that is mended."""
 
 
 class RedisAwayError(SiteError):

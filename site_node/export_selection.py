@@ -51,9 +51,10 @@ def cohort_images(settings: SiteSettings, study: StudySpec) -> list[Chosen]:
     key = split_key(read_noise_key(settings.paths.noise_key))
     cohort = build_cohort(settings.paths.index, settings.labels, study, key)
     return [
-        Chosen(image.path, patient.key, "" if image.label is None else str(image.label), patient.split)
+        Chosen(path, patient.key, "" if image.label is None else str(image.label), patient.split)
         for patient in cohort.patients
         for image in patient.images
+        for path in image.slices or (image.path,)
     ]
 
 

@@ -5,6 +5,8 @@ SITE/gate/                       signing key, approvals, privacy ledger, egress 
 SITE/mark/                       how much has left: kept apart, so that no backup of gate/ takes it back    gate only
 SITE/worker/                     index of images, leases, noise key                          worker only
 SITE/agent/                      transport key, cursor, downloads                            agent only
+SITE/ingest/                     journal and receipts of what was fetched from the PACS      ingest only
+SITE/received/                   images that came over the network, ingest to worker
 SITE/inbox/ verdicts/ orders/ handover/ outbox/ receipts/      how they speak to each other
 
 Each of these folders has one writer and one reader; file rights keep the others out.
@@ -13,6 +15,7 @@ Each of these folders has one writer and one reader; file rights keep the others
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from protocol.study_parts import Name
 from site_node.errors import SettingsError
+from site_node.listener_settings import ListenerSettings
+from site_node.pacs_settings import PacsSettings
 
 MAX_SETTINGS_BYTES = 64 * 1024
 
@@ -192,6 +197,16 @@ class SitePaths:
         return self.worker / "receipts"
 
     @property
+    def ingest(self) -> Path:
+        """Return the own folder of the process that speaks to the PACS and to modalities."""
+        return self.root / "ingest"
+
+    @property
+    def received(self) -> Path:
+        """Return the folder of images that came over the network."""
+        return self.root / "received"
+
+    @property
     def redis(self) -> Path:
         """Return the folder of an embedded Redis."""
         return self.root / "redis"
@@ -208,6 +223,7 @@ class SitePaths:
             *(self.agent, self.partial, self.inbox, self.blobs),
             *(self.verdicts, self.orders, self.handover, self.candidates, self.cohorts, self.progress),
             *(self.outbox, self.receipts, self.worker, self.cache, self.worker_receipts, self.redis, self.logs),
+            *(self.ingest, self.received),
         )
 
 
@@ -225,6 +241,8 @@ class SiteSettings:
     threads: int = 2
     processes: int = 1
     table: Path | None = None
+    pacs: PacsSettings | None = None
+    listener: ListenerSettings | None = None
 
 
 class _File(BaseModel):
@@ -241,6 +259,8 @@ class _File(BaseModel):
     policy: str = "policy.yaml"
     threads: int | None = Field(default=None, ge=1, le=1024)
     processes: int = Field(default=1, ge=1, le=64)
+    pacs: PacsSettings | None = None
+    listener: ListenerSettings | None = None
 
 
 def load_settings(folder: Path) -> SiteSettings:
@@ -259,12 +279,14 @@ def load_settings(folder: Path) -> SiteSettings:
             f"{paths.configuration} is not usable: {faults(error)}.",
             "Correct these keys; `site init` writes an example.",
         ) from None
-    if not file.images and file.table is None:
+    if not file.images and file.table is None and file.pacs is None and file.listener is None:
         raise SettingsError(
             f"{paths.configuration} names neither images nor a table.",
-            "Add images (folders of DICOM) or table (a CSV).",
+            "Add images (folders of DICOM), table (a CSV), pacs (where to fetch images) or listener (who sends them).",
         )
     images = tuple((paths.root / entry).resolve() for entry in file.images)
+    if paths.received.is_dir() and paths.received not in images:
+        images = (*images, paths.received)
     return SiteSettings(
         name=file.name,
         hub_url=file.hub.rstrip("/"),
@@ -276,6 +298,8 @@ def load_settings(folder: Path) -> SiteSettings:
         threads=file.threads or min(4, os.cpu_count() or 1),
         processes=file.processes,
         table=(paths.root / file.table).resolve() if file.table else None,
+        pacs=file.pacs.beside(paths.root) if file.pacs else None,
+        listener=file.listener.beside(paths.root) if file.listener else None,
     )
 
 
@@ -293,14 +317,20 @@ def read_yaml(path: Path, remedy_if_missing: str) -> Mapping[str, Any]:
     if len(data) > MAX_SETTINGS_BYTES:
         raise SettingsError(f"{path} is larger than {MAX_SETTINGS_BYTES} bytes.", "Is it the right file?")
     try:
-        document = yaml.safe_load(data)
+        document = _parsed(data)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" at line {mark.line + 1}" if mark else ""
         raise SettingsError(f"{path} is not YAML{where}.", "Mind the indentation and the colons.") from None
     if not isinstance(document, dict):
         raise SettingsError(f"{path} must hold keys and values.", "See the file that `site init` writes.")
-    return document
+    return dict(document)
+
+
+@lru_cache(maxsize=8)
+def _parsed(data: bytes) -> Any:
+    # The gate reads its policy at every step, and it hardly ever changes: the same bytes are not parsed again.
+    return yaml.safe_load(data)
 
 
 def faults(error: ValidationError) -> str:

@@ -1,8 +1,12 @@
 """SQLite as a site uses it: WAL on a local disk, every write in a `BEGIN IMMEDIATE` transaction.
 
+WAL's index is memory that the processes of one machine share. What workers of several machines write together asks for
+the older rollback journal (`shared_by_machines`), which needs no more of a network's file system than locks that hold.
+
 A read-then-append in a deferred transaction fails at once with "database is locked" when another process writes in
 between; appending to a hash chain is exactly that. An immediate transaction waits for its turn instead.
 `synchronous=FULL`: what was committed is on the disk, because bytes leave the hospital on the strength of it.
+Only a simulation in one process does without (`site_node/durable.py`, `kept_as`).
 """
 
 import sqlite3
@@ -10,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from site_node.durable import keeping
 from site_node.errors import DatabaseError
 
 BUSY_SECONDS = 30.0
@@ -25,7 +30,9 @@ def connection(path: Path, schema: str) -> Iterator[sqlite3.Connection]:
         opened.close()
 
 
-def connect(path: Path, schema: str, *, any_thread: bool = False) -> sqlite3.Connection:
+def connect(
+    path: Path, schema: str, *, any_thread: bool = False, shared_by_machines: bool = False
+) -> sqlite3.Connection:
     """Open a database with rows by name; `schema` is a script of CREATE ... IF NOT EXISTS.
 
     Raises: DatabaseError if the file is missing its folder, damaged or not ours to write.
@@ -33,8 +40,8 @@ def connect(path: Path, schema: str, *, any_thread: bool = False) -> sqlite3.Con
     try:
         opened = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=not any_thread)
         opened.row_factory = sqlite3.Row
-        opened.execute("PRAGMA journal_mode = WAL")
-        opened.execute("PRAGMA synchronous = FULL")
+        opened.execute(f"PRAGMA journal_mode = {'DELETE' if shared_by_machines else 'WAL'}")
+        opened.execute(f"PRAGMA synchronous = {'FULL' if keeping().synced else 'OFF'}")
         opened.execute("PRAGMA foreign_keys = ON")
         opened.executescript(schema)
     except sqlite3.Error as error:

@@ -162,8 +162,15 @@ def _let_read(settings: SiteSettings, database: sqlite3.Connection, digest: str,
             "This hospital's patients are still being counted for this study; nobody has seen the figures yet.",
             'Wait until `wardround site studies DIR --json` says "state": "awaiting"; the worker must run.',
         )
+    if record.state == "awaiting" and record.reason is not None:
+        raise SettingsError(
+            f"This hospital's patients do not fit the study, so it cannot be approved. {record.detail}",
+            f"wardround site approve {settings.paths.root} {digest[:19]} --refuse",
+        )
     for line in lines_of(summary_of(database, record, load_policy(settings.policy))):
         typer.echo(line)
+    if record.state == "awaiting" and record.detail:
+        typer.echo(f"Mind: {record.detail}")
     typer.echo(WHO_SIGNS)
     if asks and not typer.confirm("Approve this study?"):
         typer.echo("Nothing was decided.")

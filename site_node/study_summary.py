@@ -9,6 +9,7 @@ from typing import Any
 from protocol.privacy_accounting import epsilon_of, maximum_evaluations
 from protocol.privacy_filter import FREE, Cost, LifetimeBudget
 from protocol.secure_aggregation.histograms import sums_histograms
+from protocol.site_rates import FIGURES
 from protocol.study import StudySpec
 from site_node.budget_report import MEANING, percent, share_used
 from site_node.governance.ledger_entries import Group
@@ -95,13 +96,38 @@ def _personal(study: StudySpec) -> str:
 
 def _leaves(study: StudySpec) -> list[str]:
     return [
-        "With the approval: the number of training patients, and whether patients are held out."
-        + (" Also three figures of the data's quality." if study.site_rates.reads_quality else ""),
+        "With the approval: the number of training patients, and whether patients are held out.",
+        *_rates(study),
         f"In each round: one update of the model. {_noise(study)}",
         f"Who sees the update: {_sums(study)}",
         f"At most {maximum_evaluations(study)} times: counts of held-out patients by score. {_judging(study)}",
         "No image, no label and no patient identifier leaves.",
     ]
+
+
+def _rates(study: StudySpec) -> list[str]:
+    """Say what the hub makes a learning rate for this hospital of, and how far that may go."""
+    terms = study.site_rates
+    if terms.adapt == "none":
+        return []
+    of = {
+        "quality": "these figures",
+        "updates": "how this hospital's updates lie to the others' and to its last one",
+        "both": "these figures, and how this hospital's updates lie to the others' and to its last one",
+    }[terms.adapt]
+    rate = (
+        f"From {of} the hub sets this hospital's own learning rate: from round {terms.from_round} on the study's times "
+        f"{terms.least:g} to {terms.most:g}. People at the hub see the factor and what it was made of."
+    )
+    if terms.quality_epsilon is None:
+        return [rate]
+    figures = (
+        "With the approval, once: three figures of the data's quality: how many training patients are positive, have a "
+        f"damaged or missing {'row' if study.kind == 'tabular' else 'image'}, have one twice. Each is noised here "
+        f"(two-sided geometric, scale {FIGURES / terms.quality_epsilon:.3g}; epsilon {terms.quality_epsilon:g} for the "
+        "three) and charged to these patients."
+    )
+    return [figures, rate]
 
 
 def _noise(study: StudySpec) -> str:
@@ -177,9 +203,10 @@ def _group_line(
     study = record.study
     planned = planned_events(study, record.noise_multiplier, record.patients)
     events = [event for which, event in planned if which == group]
-    if not events or None in events:
-        return f"{group} patients: no differential privacy, so that no charge says what is told of them."
     epsilon = epsilon_of([event for event in events if event is not None], study.privacy.delta)
+    if not events or None in events:
+        beside = f" Figures of the data's quality: epsilon {epsilon:.3g}, charged." if epsilon else ""
+        return f"{group} patients: no differential privacy, so that no charge says what is told of them.{beside}"
     worst = _most_charged(database, held, str(record.cohorts[group]))
     before = (max(0.0, worst[0] - cost[0]), max(0.0, worst[1] - cost[1])) if charged else worst
     return (

@@ -34,9 +34,15 @@ WORDS: dict[str, str] = {
     "too-few-patients": "too few patients match",
     "labels-unusable": "the labels there cannot be used",
     "no-held-out-patients": "no held-out patients there",
-    "unknown-network": "the network is not known there",
+    "unknown-network": "the network, or an argument of it, is not permitted there; correct network.name or "
+    "network.arguments in the study",
+    "unknown-tensor": "the network has no tensor that personal.keep names, or none would be learnt together; correct "
+    "personal.keep in the study",
     "base-unavailable": "the model could not be fetched",
     "not-finite": "training did not stay finite",
+    "personal-model-diverged": "its personal model did not stay finite, so there is none to judge; lower "
+    "training.learning_rate or personal.ditto",
+    "personal-model-gone": "its personal model of that version is not kept any more, so there is none to judge",
     "out-of-memory": "not enough memory there",
     "disk-full": "the disk is full there",
     "unknown-peer": "another hospital's key is not the one that is pinned there",

@@ -2,8 +2,8 @@
 
     agreement   between a site's update and the weighted mean of the others': 1 where they point the same way, 0 where
                 they have nothing in common (or noise has drowned it), below where they pull apart
-    trend       between a site's update and its last one: above 0 while steps still lead on, below once they swing
-                across the valley, which asks for smaller ones
+    trend       between a site's update and its last one, if that went into the version before: above 0 while steps
+                still lead on, below once they swing across the valley, which asks for smaller ones
 
 Both are functions of what arrived, noised already; nothing more is asked of a site. Noise shortens both towards 0, more
 for a hospital with fewer patients.

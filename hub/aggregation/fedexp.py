@@ -63,13 +63,13 @@ class FedExp:
 
     def _noise(self, gathered: Gathered, factors: Sequence[float]) -> list[float]:
         """Return the squared length that its noise adds to each update, in the mean."""
-        multiplier, facts = gathered.facts.noise_multiplier, gathered.facts
+        multiplier = gathered.facts.noise_multiplier
         if multiplier is None:
             return [0.0] * len(factors)
         return [
             gathered.manifest.parameters
             * factor**2
-            * noise_variance(self.study, multiplier, update.weight, facts.number)
+            * noise_variance(self.study, multiplier, update.weight, gathered.trained_in(update))
             for update, factor in zip(gathered.updates, factors, strict=True)
         ]
 

@@ -46,6 +46,10 @@ class Gathered:
         """Return how many sites' updates there are, also where they came as one sum."""
         return sum(update.sites for update in self.updates)
 
+    def trained_in(self, update: CountedUpdate) -> int:
+        """Return the round whose learning rate an update was trained with: an earlier one if it is late or buffered."""
+        return self.facts.number if update.round is None else update.round
+
     def windows(self) -> Iterator[Window]:
         """Yield all updates side by side, as they were sent."""
         return side_by_side(self.paths, self.manifest)

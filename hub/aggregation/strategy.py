@@ -96,7 +96,8 @@ class CountedUpdate:
     """An accepted update as it is joined: its blob (the difference, opened), its weight, and its noised bit.
 
     `factor` scales the update itself and not its weight: what is late or of poor quality then moves the model less,
-    and the others no more. `sites` is how many sites' updates the blob is the mean of: several under masks.
+    and the others no more. `sites` is how many sites' updates the blob is the mean of: several under masks. `round` is
+    the round in which it was asked, whose learning rate it was trained with; None: the round that closes.
     """
 
     site: str
@@ -105,6 +106,7 @@ class CountedUpdate:
     uncut: float | None = None
     factor: float = 1.0
     sites: int = 1
+    round: int | None = None
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ mu^(K-k)) times itself by the end of the round, so that the update's noise has t
 
     v_i = (eta sigma C / (q n_i))^2 x sum over j = 1..K of ((1 - mu^j) / (1 - mu))^2       (mu = 0: K times the first)
 
-in each value. Beside it, sites differ in earnest, by a variance t^2. An update is then d_i = d + u_i + e_i with
+in each value; eta is that of the round in which the site was asked, also where its update is late or waited in a
+buffer. Beside it, sites differ in earnest, by a variance t^2. An update is then d_i = d + u_i + e_i with
 var u_i = t^2 and var e_i = v_i, and of all unbiased weighted means that with weights 1 / (t^2 + v_i) has the least
 variance (Gauss and Markov). Where noise rules, weights go with n_i^2; where the sites' own differences rule, all count
 alike. t^2 is estimated from the round's noised updates over all P values, which costs no privacy: with w_i = 1/v_i,
@@ -55,7 +56,10 @@ class InverseNoise:
         patients, multiplier = [update.weight for update in gathered.updates], gathered.facts.noise_multiplier
         if multiplier is None:
             return patients
-        variances = [noise_variance(self.study, multiplier, n, gathered.facts.number) for n in patients]
+        variances = [
+            noise_variance(self.study, multiplier, update.weight, gathered.trained_in(update))
+            for update in gathered.updates
+        ]
         between = _between_sites(gathered, variances)
         weights = [1.0 / (between + variance) for variance in variances]
         total = math.fsum(weights)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -21,6 +22,8 @@ from protocol.messages import PROTOCOL_VERSION
 
 SERVICE_NAME = "wardround-hub"
 HANDLER_THREADS = 12
+TRANSFER_THREADS = 8
+"""With the handlers and three lookers (callers, mail, deliveries) no more than a process has database connections."""
 ROUTERS = (studies, rounds, models, sites, people, audit, mailbox, uploads, blobs)
 _log = structlog.get_logger()
 _about = APIRouter(prefix="/v1", tags=["about"])
@@ -86,6 +89,9 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     services: Services = app.state.services
     # Handlers mostly wait for the one writer's lock; more threads would take time from the loop that answers polls.
     anyio.to_thread.current_default_thread_limiter().total_tokens = HANDLER_THREADS
+    asyncio.get_running_loop().set_default_executor(
+        ThreadPoolExecutor(TRANSFER_THREADS, thread_name_prefix="wardround-transfer")
+    )
     watching = asyncio.create_task(watch_deadlines(services)) if app.state.watch else None
     _log.info("hub_started", key=services.key.public.key_id)
     try:

@@ -2,12 +2,16 @@
 
 import asyncio
 
+import structlog
+
 from hub.api.shared_call import SharedCall
 from hub.auth.coordinator import bearer_of, check_enrolled, note_seen, person_of
 from hub.auth.identity import Caller
 from hub.auth.roles import SITE_ROLE
 from hub.services import Services
 from hub.storage import stores
+
+_log = structlog.get_logger()
 
 
 class Callers:
@@ -19,8 +23,8 @@ class Callers:
 
     def __init__(self, services: Services) -> None:
         self._services = services
-        self._states: dict[str, str] = {}
         self._look = SharedCall(self._read_states)
+        self._noting: set[asyncio.Task[None]] = set()
 
     async def of(self, token: str) -> Caller:
         """Return who carries a token.
@@ -30,13 +34,25 @@ class Callers:
         bearer = bearer_of(self._services, token)
         if bearer.kind == "person":
             return await asyncio.to_thread(person_of, self._services, bearer.name)
-        await self._look.done()
-        check_enrolled(self._states.get(bearer.name))
+        states = await self._look.done(bearer.name)
+        check_enrolled(states.get(bearer.name))
         note = note_seen(self._services, bearer.name)
-        if note is not None:
-            await asyncio.to_thread(note)
+        if note is not None:  # whoever happens to call just now need not wait for the writers before it
+            noting = asyncio.get_running_loop().create_task(asyncio.to_thread(note))
+            self._noting.add(noting)
+            noting.add_done_callback(self._forget)
         return Caller("site", bearer.name, SITE_ROLE)
 
-    def _read_states(self) -> None:
+    async def noted(self) -> None:
+        """Return when the calls that were to be written down are."""
+        if self._noting:
+            await asyncio.wait(set(self._noting))
+
+    def _read_states(self, sites: frozenset[str]) -> dict[str, str]:
         with self._services.reading() as session:
-            self._states = stores.enrolled_states(session)
+            return stores.enrolled_states(session, sites)
+
+    def _forget(self, noting: "asyncio.Task[None]") -> None:
+        self._noting.discard(noting)
+        if not noting.cancelled() and noting.exception() is not None:
+            _log.warning("calls_not_noted", why=type(noting.exception()).__name__)

@@ -14,8 +14,12 @@ from protocol.digest import parse_json
 from protocol.errors import DigestError
 
 
-def services_of(request: Request) -> Services:
-    """Return the hub's services, which the application was assembled with."""
+async def services_of(request: Request) -> Services:
+    """Return the hub's services, which the application was assembled with.
+
+    Async, though it waits for nothing: a plain function would be run in a handlers' thread, and a site's poll would
+    queue there behind all that wait to write.
+    """
     services: Services = request.app.state.services
     return services
 

@@ -18,26 +18,26 @@ class MailRounds:
     def __init__(self, services: Services) -> None:
         self._services = services
         self._room = Mailroom(services)
-        self._look = SharedCall(self._room.refresh)
+        self._look = SharedCall(self._read_new_mail)
         self._mark = SharedCall(self._mark_fetched)
-        self._fetched: set[str] = set()
         self._marking: set[asyncio.Task[None]] = set()
 
     async def fetch(self, site: str, after: int) -> list[dict[str, Any]]:
         """Return a site's mail after a number; that it was fetched is noted soon after."""
-        await self._look.done()
+        await self._look.done(site)
         items = self._room.known(site, after)
         if items is None:
             items = await asyncio.to_thread(self._room.ask, site, after)
         if items:
-            self._fetched.add(site)
-            marking = asyncio.get_running_loop().create_task(self._mark.done())
+            marking = asyncio.get_running_loop().create_task(self._mark.done(site))
             self._marking.add(marking)
             marking.add_done_callback(self._forget)
         return items
 
-    def _mark_fetched(self) -> None:
-        sites, self._fetched = self._fetched, set()
+    def _read_new_mail(self, _asking: frozenset[str]) -> None:
+        self._room.refresh()
+
+    def _mark_fetched(self, sites: frozenset[str]) -> None:
         mark_delivered(self._services, sites)
 
     def _forget(self, marking: "asyncio.Task[None]") -> None:

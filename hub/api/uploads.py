@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Request
 
 from hub.api.dependencies import ServicesOf, Site, body_up_to
-from hub.direct_bodies import DirectBody, direct_body
+from hub.direct_bodies import DirectBody, direct_body, given_file
 from hub.errors import RequestError, StateError
 from hub.rounds import uploads
 from hub.rounds.transfers import Transfer
@@ -49,6 +49,9 @@ async def send(upload_id: str, request: Request, services: ServicesOf, caller: S
         claim = uploads.claimed(services, caller.name, upload_id)
         transfer = await asyncio.to_thread(held.enter_context, claim)
         received = 0 if transfer is None else await _receive(request, services, upload_id, transfer, offset)
+        if transfer is not None and transfer.received_bytes >= transfer.terms.payload_bytes:
+            await asyncio.to_thread(uploads.complete, services, upload_id, transfer, received)
+            received = 0
     state = await asyncio.to_thread(uploads.look_up, services, caller.name, upload_id, received)
     return state.document()
 
@@ -59,6 +62,9 @@ async def _receive(request: Request, services: Services, upload_id: str, transfe
             f"The transfer stands at byte {transfer.received_bytes}, not {offset}.",
             "Ask for its offset and go on there.",
         )
+    given = given_file(request.scope)
+    if given is not None and not offset and await asyncio.to_thread(uploads.take, services, upload_id, transfer, given):
+        return transfer.terms.payload_bytes
     room = transfer.terms.payload_bytes - offset
     direct, length = direct_body(request.scope), _length(request)
     if direct is not None and length is not None and length <= room:

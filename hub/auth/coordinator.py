@@ -139,8 +139,7 @@ def note_seen(services: Services, name: str) -> Callable[[], None] | None:
 
     def write() -> None:
         with services.transaction() as session:
-            for site, time in sorted(times.items()):
-                stores.heard_from(session, site, time)
+            stores.heard_from(session, times)
 
     return write
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from hub.errors import BlobError, NotFoundError
 from protocol.digest import digest_of_file, hex_of
+from protocol.keeping import LASTING, Keeping
 
 CHUNK_BYTES = 1 << 20
 
@@ -23,6 +24,7 @@ class BlobStore:
     """A folder of blobs."""
 
     root: Path
+    keeping: Keeping = LASTING
 
     def path(self, digest: str) -> Path:
         """Return where a blob lies or would lie.
@@ -79,7 +81,8 @@ class BlobStore:
         Whoever calls removes that name once it is not needed, and writes to the file no more.
         """
         with path.open("rb") as file:
-            os.fsync(file.fileno())
+            self.keeping.sync(file.fileno())
+        self.keeping.note(path, digest)
         temporary = self._temporary()
         try:
             temporary.hardlink_to(path)
@@ -122,10 +125,11 @@ class BlobStore:
                         file.write(piece)
                 for file in files:
                     file.flush()
-                    os.fsync(file.fileno())
+                    self.keeping.sync(file.fileno())
             for part, digest in zip(parts, expected, strict=True):
                 _expect(part.digest, digest)
             for part in parts:
+                self.keeping.note(part.path, part.digest)
                 self._keep(part.path, part.digest)
         finally:
             for part in parts:
@@ -141,8 +145,9 @@ class BlobStore:
         target = self.path(digest)
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary.replace(target)
-        for folder in (target.parent, self.root):
-            _sync_folder(folder)
+        if self.keeping.synced:
+            for folder in (target.parent, self.root):
+                _sync_folder(folder)
 
 
 @dataclass(frozen=True)

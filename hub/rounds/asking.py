@@ -4,23 +4,23 @@ A RoundTask holds no time and nothing random: the same (study, round, site, base
 keys the site's noise stream.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from hub.aggregation.strategy import DIFFERENCE, DIFFERENCE_BASE, ServerState
 from hub.audit.log import append
 from hub.errors import NotFoundError
-from hub.mail import post
+from hub.mail import post, post_document
 from hub.registry.lineage import read_lineage
 from hub.rounds.participants import Participant
-from hub.rounds.terms import stored_task
 from hub.rounds.transitions import TaskEvent, TaskState, is_waiting, next_task_state
 from hub.services import Services
 from hub.storage import round_stores, stores
 from hub.storage.database import Session
 from hub.storage.tables import StudyRow, TaskRow
-from hub.studies.ledger_heads import head_of
+from hub.studies.ledger_heads import heads_of
 from hub.studies.specification import stored_study
+from protocol.digest import digest_of_bytes
 from protocol.messages import ModelReference, RoundTask, TaskCancelled, TaskKind, VersionDifference
 from protocol.study import StudySpec
 
@@ -60,6 +60,9 @@ class TrainingTerms:
     rate_factor: float | None = None
 
 
+_NO_TERMS = TrainingTerms()
+
+
 def turn_on(session: Session, services: Services, study_digest: str) -> Turn:
     """Return a turn on a study.
 
@@ -82,52 +85,60 @@ def own_task(session: Session, site: str, task_id: str) -> TaskRow:
 
 def ask(
     turn: Turn,
-    site: str,
+    sites: Sequence[str],
     number: int,
     kind: TaskKind,
     base: ModelReference | None,
-    terms: TrainingTerms | None = None,
-) -> TaskRow:
-    """Give a site a task: one row, one signed message in its mailbox."""
-    row = record_task(turn, site, number, kind, base, terms)
-    post(turn.session, turn.services, site, stored_task(row.document))
-    return row
+    terms: Mapping[str, TrainingTerms] | None = None,
+) -> None:
+    """Give each of the sites a task: one row, one audit entry, one signed message in its mailbox.
+
+    The database is asked as often for a thousand sites as for one.
+    """
+    for row in record_tasks(turn, sites, number, kind, base, terms):
+        post_document(turn.session, turn.services, row.site, row.document)
 
 
-def record_task(
+def record_tasks(
     turn: Turn,
-    site: str,
+    sites: Sequence[str],
     number: int,
     kind: TaskKind,
     base: ModelReference | None,
-    terms: TrainingTerms | None = None,
-) -> TaskRow:
-    """Note what is asked of a site; whoever asks posts the message."""
-    given, terms = round_stores.tasks_given(turn.session, turn.study.digest, site, kind), terms or TrainingTerms()
-    task = RoundTask(
-        task_id=f"{turn.study.name}.r{number}.{site}.{kind.value}",
-        kind=kind,
-        study_digest=turn.study.digest,
-        site=site,
-        round=number,
-        sequence=given + 1,
-        base=base,
-        noise_multiplier=turn.study.noise_multiplier if kind is TaskKind.TRAIN else None,
-        update_norm=terms.update_norm,
-        control=terms.control,
-        difference=None if base is None else difference_to(turn, base),
-        rate_factor=terms.rate_factor,
-        deadline_seconds=turn.spec.participants.deadline_seconds,
-        ledger_head=head_of(turn.session, site),
-    )
-    row = _row_of(task, turn.now)
-    turn.session.add(row)
+    terms: Mapping[str, TrainingTerms] | None = None,
+) -> list[TaskRow]:
+    """Note what is asked of sites; whoever asks posts the messages."""
+    given = round_stores.tasks_given(turn.session, turn.study.digest, kind)
+    heads, difference = heads_of(turn.session, sites), None if base is None else difference_to(turn, base)
+    rows, now = [], turn.now
+    for site in sites:
+        own = (terms or {}).get(site, _NO_TERMS)
+        task = RoundTask(
+            task_id=f"{turn.study.name}.r{number}.{site}.{kind.value}",
+            kind=kind,
+            study_digest=turn.study.digest,
+            site=site,
+            round=number,
+            sequence=given[site] + 1,
+            base=base,
+            noise_multiplier=turn.study.noise_multiplier if kind is TaskKind.TRAIN else None,
+            update_norm=own.update_norm,
+            control=own.control,
+            difference=difference,
+            rate_factor=own.rate_factor,
+            deadline_seconds=turn.spec.participants.deadline_seconds,
+            ledger_head=heads.get(site),
+        )
+        rows.append(_row_of(task, now))
+    turn.session.add_all(rows)
     turn.session.flush()
-    turn.audit("hub", "task.opened", row.task_id, {"study": row.study, "site": site, "digest": row.digest})
-    return row
+    for row in rows:
+        turn.audit("hub", "task.opened", row.task_id, {"study": row.study, "site": row.site, "digest": row.digest})
+    return rows
 
 
 def _row_of(task: RoundTask, now: float) -> TaskRow:
+    document = task.canonical_bytes()
     return TaskRow(
         task_id=task.task_id,
         study=task.study_digest,
@@ -135,8 +146,8 @@ def _row_of(task: RoundTask, now: float) -> TaskRow:
         round=task.round,
         kind=task.kind.value,
         sequence=task.sequence,
-        digest=task.digest,
-        document=task.canonical_bytes(),
+        digest=digest_of_bytes(document),
+        document=document,
         state=TaskState.OPEN.value,
         opened_at=now,
     )

@@ -10,6 +10,7 @@ a version is made as soon as enough updates wait, whoever sent them.
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -40,12 +41,12 @@ class Standing:
 
 
 def standing_of(states: Iterable[str], *, overdue: bool) -> Standing:
-    """Count the states of one round's tasks of one kind."""
-    listed = [TaskState(state) for state in states]
+    """Count the states of one round's tasks of one kind; they may have been counted already (`Counter`)."""
+    counted = Counter(states)
     return Standing(
-        asked=len(listed),
-        accepted=listed.count(TaskState.ACCEPTED),
-        waiting=sum(is_waiting(state) for state in listed),
+        asked=counted.total(),
+        accepted=counted[TaskState.ACCEPTED.value],
+        waiting=sum(tasks for state, tasks in counted.items() if is_waiting(state)),
         overdue=overdue,
     )
 
@@ -55,9 +56,9 @@ def needed_updates(asked: int, quorum: float) -> int:
     return max(1, math.ceil(round(quorum * asked, QUORUM_DECIMALS)))
 
 
-def training_verdict(standing: Standing, quorum: float) -> Verdict:
-    """Say whether training goes on, closes or has failed."""
-    reached = standing.accepted >= needed_updates(standing.asked, quorum)
+def training_verdict(standing: Standing, quorum: float, least: int = 1) -> Verdict:
+    """Say whether training goes on, closes or has failed; `least`: the fewest updates that can be joined at all."""
+    reached = standing.accepted >= max(least, needed_updates(standing.asked, quorum))
     if standing.waiting == 0:
         return Verdict.CLOSE if reached else Verdict.FAIL
     return Verdict.CLOSE if standing.overdue and reached else Verdict.WAIT

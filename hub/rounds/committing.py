@@ -21,7 +21,7 @@ from hub.rounds.course import fail_round, judge_or_go_on
 from hub.rounds.opening_methods import opening_of
 from hub.rounds.participants import APPROVED
 from hub.rounds.pooling import pool_counts
-from hub.rounds.rating import Rating, rating_of, with_rates
+from hub.rounds.rate_memory import Rating, rating_of, with_rates
 from hub.rounds.training_rounds import state_after
 from hub.rounds.transitions import RoundEvent, RoundState
 from hub.rounds.waiting_updates import weight_of_age
@@ -103,7 +103,7 @@ def _facts(session: Session, study: StudyRow, number: int) -> RoundFacts:
 
 def _counted(row: UpdateRow, staleness_exponent: float) -> CountedUpdate:
     factor = weight_of_age(row.staleness, staleness_exponent)
-    return CountedUpdate(row.site, row.blob, row.weight, _uncut(row), factor)
+    return CountedUpdate(row.site, row.blob, row.weight, _uncut(row), factor, round=row.round)
 
 
 def _uncut(row: UpdateRow) -> float | None:
@@ -118,7 +118,7 @@ def _commit(services: Services, study: str, number: int, work: Work, state: Serv
         turn = Turn(session, services, stores.study(session, study), work.spec)
         updates = round_stores.updates_taken(session, study, number)
         base = stores.newest_version(session, study)
-        epsilon, delta = _privacy_spent(session, turn.study, number)
+        epsilon, delta = round_stores.privacy_spent(session, study, number)
         version = register_version(
             session,
             services,
@@ -150,20 +150,10 @@ def _give_up(services: Services, study: str, number: int, reason: str) -> bool:
 
 
 def _lineage_of(session: Session, updates: Sequence[UpdateRow]) -> list[LineageParticipant]:
-    tasks = {update.task_id: round_stores.task(session, update.task_id) for update in updates}
+    tasks = round_stores.tasks_by_id(session, [update.task_id for update in updates])
     found = []
     for update in updates:
-        task = tasks[update.task_id]
+        task = tasks.get(update.task_id)
         digest = task.digest if task else ""
         found.append(LineageParticipant(update.site, update.weight, update.blob, digest, update.staleness))
     return found
-
-
-def _privacy_spent(session: Session, study: StudyRow, number: int) -> tuple[float | None, float | None]:
-    """Return the largest epsilon of a site's own account up to this round, with its delta."""
-    accounts = [
-        (update.epsilon, update.delta)
-        for update in round_stores.updates_of_study(session, study.digest)
-        if update.round <= number and update.epsilon is not None
-    ]
-    return max(accounts, key=lambda account: account[0], default=(None, None))

@@ -84,7 +84,7 @@ def verdict_of(turn: Turn, row: RoundRow) -> Verdict:
         return verdict_on_training(turn, row)
     # Counted by the database: this is asked after each of a round's answers, and there may be a thousand.
     states = round_stores.count_task_states(turn.session, row.study, row.number, _KIND_ASKED[state].value)
-    standing = standing_of(states.elements(), overdue=turn.now >= row.deadline_at)
+    standing = standing_of(states, overdue=turn.now >= row.deadline_at)
     if state is RoundState.EVALUATING:
         masked = masked_judging.judged_under_masks(turn, row)
         return (
@@ -184,8 +184,7 @@ _STEPS: dict[RoundState, Callable[[Turn, RoundRow, Verdict], None]] = {
 
 
 def _ask_next_initialiser(turn: Turn, row: RoundRow, asked: Sequence[TaskRow]) -> None:
-    site = _initialisers_left(turn, asked)[0]
-    ask(turn, site, row.number, TaskKind.INITIALISE, None)
+    ask(turn, _initialisers_left(turn, asked)[:1], row.number, TaskKind.INITIALISE, None)
 
 
 def _initialisers_left(turn: Turn, asked: Sequence[TaskRow]) -> list[str]:

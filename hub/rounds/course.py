@@ -11,9 +11,9 @@ from hub.rounds.masking import end_masks, open_masks
 from hub.rounds.moving import move_round
 from hub.rounds.opening_methods import opening_of
 from hub.rounds.participants import judges
-from hub.rounds.scoring import best_version, evaluations_without_gain, version_of
+from hub.rounds.scoring import best_version, evaluations_without_gain, unheard_terms, version_of
 from hub.rounds.training_rounds import open_training, problem_with_opening, seconds_for
-from hub.rounds.transitions import OPEN_ROUND_STATES, RoundEvent, RoundState
+from hub.rounds.transitions import OPEN_ROUND_STATES, WAITING_TASK_STATES, RoundEvent, RoundState
 from hub.rounds.waiting_updates import is_buffered
 from hub.storage import round_stores, stores
 from hub.storage.tables import RoundRow, TaskRow, VersionRow
@@ -77,7 +77,8 @@ def go_on(turn: Turn) -> None:
     open_states = {row.state for row in round_stores.open_rounds(turn.session, turn.study.digest, _OPEN)}
     if versions_made(turn) >= turn.spec.rounds:
         if not open_states:
-            _end(turn, StudyEvent.COMPLETE, "", _final_version(turn))
+            unheard = unheard_terms(turn.spec, judgements_of(turn.session, turn.study.digest))
+            _end(turn, StudyEvent.COMPLETE, unheard, _final_version(turn))
         return
     in_vain = _evaluations_in_vain(turn)
     if in_vain is not None:
@@ -89,7 +90,8 @@ def go_on(turn: Turn) -> None:
 
 def close_all(turn: Turn, reason: str) -> None:
     """Cancel all that is open in a study that ends."""
-    cancel_waiting(turn, round_stores.tasks_of_study(turn.session, turn.study.digest), reason)
+    waiting = [state.value for state in WAITING_TASK_STATES]
+    cancel_waiting(turn, round_stores.tasks_in(turn.session, turn.study.digest, waiting), reason)
     for row in round_stores.open_rounds(turn.session, turn.study.digest, _OPEN):
         end_opening(turn, row)
         move_round(turn, row, RoundEvent.ABANDONED, reason)
@@ -105,7 +107,7 @@ def end_opening(turn: Turn, row: RoundRow) -> None:
 
 def versions_made(turn: Turn) -> int:
     """Return how many versions were trained; version 0 was not."""
-    return max(0, len(stores.versions(turn.session, turn.study.digest)) - 1)
+    return max(0, len(stores.version_numbers(turn.session, turn.study.digest)) - 1)
 
 
 def _ask_judges(turn: Turn, row: RoundRow, version: VersionRow, sites: list[str]) -> None:
@@ -115,8 +117,7 @@ def _ask_judges(turn: Turn, row: RoundRow, version: VersionRow, sites: list[str]
         weights_bytes=version.weights_bytes,
         manifest_digest=version.manifest_digest,
     )
-    for site in sites:
-        ask(turn, site, row.number, TaskKind.EVALUATE, reference)
+    ask(turn, sites, row.number, TaskKind.EVALUATE, reference)
     if sums_histograms(turn.spec):
         open_masks(turn, row, "evaluate", sites)
 

@@ -17,7 +17,7 @@ from hub.aggregation.strategy import CountedUpdate
 from hub.aggregation.unmasking import store_opened_mean
 from hub.errors import AggregationError
 from hub.mail import post
-from hub.rounds.asking import Turn, cancel_waiting, record_task, turn_on
+from hub.rounds.asking import Turn, cancel_waiting, record_tasks, turn_on
 from hub.rounds.closing import Verdict
 from hub.rounds.masked_sum import RESTORE, names_in, stored_masks
 from hub.rounds.masking import MaskingMethod
@@ -155,8 +155,7 @@ def _ask_to_decrypt(turn: Turn, row: RoundRow, sites: Sequence[str]) -> None:
     if added is None:
         raise AggregationError("The sum of a round's ciphertexts is missing.", RESTORE)
     asked = {task.site for task in _decryptions(session, row)}
-    for site in (site for site in sites if site not in asked):
-        task = record_task(turn, site, row.number, TaskKind.DECRYPT, base)
+    for task in record_tasks(turn, [site for site in sites if site not in asked], row.number, TaskKind.DECRYPT, base):
         request = DecryptionRequest(
             task_id=task.task_id,
             task_digest=task.digest,
@@ -168,7 +167,7 @@ def _ask_to_decrypt(turn: Turn, row: RoundRow, sites: Sequence[str]) -> None:
             ciphertexts=[BlobReference(blob=u.blob, bytes=_notice(u).payload_bytes) for u in updates],
             sum=BlobReference(blob=added.sum_digest, bytes=added.sum_bytes),
         )
-        post(session, turn.services, site, request)
+        post(session, turn.services, task.site, request)
 
 
 def _form_of(

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from hub.aggregation.strategy import CountedUpdate
 from hub.aggregation.unmasking import store_mean
-from hub.mail import post
+from hub.mail import post_to_all
 from hub.rounds.asking import Turn, cancel_waiting
 from hub.rounds.closing import Verdict, needed_updates
 from hub.rounds.masked_sum import names_in, posted_roster, revealed_opening, stored_masks, stored_sum
@@ -317,5 +317,4 @@ def _enter(turn: Turn, masked: MaskingRoundRow, left: HubPhase) -> None:
 
 
 def _post_to(turn: Turn, sites: Sequence[str], message: Message) -> None:
-    for site in sites:
-        post(turn.session, turn.services, site, message)
+    post_to_all(turn.session, turn.services, sites, message)

@@ -7,6 +7,7 @@ from typing import Literal
 from protocol.digest import Digest
 from protocol.secure_aggregation.roster import FEWEST_MEMBERS
 from protocol.site_sampling import drawn_sites, sites_asked
+from protocol.strategy_rules import fewest_updates, joining_needs
 from protocol.study import StudySpec
 from protocol.study_parts import Participants
 
@@ -61,9 +62,21 @@ def weight_of(training_patients: int, weighting: Literal["patients", "equal", "n
     return 1.0 if weighting == "equal" else float(training_patients)
 
 
+def fewest_sites(study: StudySpec) -> int:
+    """Return with how many approvals a study that has begun goes on: what the smallest of its rounds may close with.
+
+    A sum that hides its parts goes on with no smaller a crowd than the hospitals approved.
+    """
+    hides = study.secure_aggregation.method != "none"
+    return study.participants.minimum_sites if hides else fewest_updates(study)
+
+
 def sites_problem(study: StudySpec, asked: int) -> str | None:
-    """Say why a sum of so many sites' updates cannot be made in secret, or None."""
-    terms = study.secure_aggregation
+    """Say why so many sites' updates cannot be joined as the study wants, or None."""
+    terms, needed = study.secure_aggregation, joining_needs(study)
+    if asked < needed and needed > 1:
+        how = study.strategy.join
+        return f"{asked} sites would train, and {how!r} needs {needed} updates. More hospitals must approve."
     if terms.method == "none":
         return None
     if asked < FEWEST_MEMBERS:

@@ -12,6 +12,7 @@ from hub.storage.tables import EvaluationRow, PooledEvaluationRow
 from protocol.concordance import PairCounts, merge_pairs, summarise_pairs
 from protocol.messages import EvaluationReport, expect
 from protocol.metrics import ScoreHistograms, merge, summarise
+from protocol.study import StudySpec
 from protocol.study_parts import HeldOutSplit
 
 
@@ -91,6 +92,25 @@ def evaluations_without_gain(reports: Reports) -> int:
     """Return how many versions were judged after the best one; those whose quality is not known are not counted."""
     best = best_version(reports, default=0)
     return sum(version > best for version, _ in _qualities(reports))
+
+
+def unheard_terms(spec: StudySpec, reports: Reports) -> str:
+    """Say which terms of a study chose nothing because no version has a quality on validation patients; else empty.
+
+    Whether there are validation patients is known when versions were judged: hospitals' own lists may name splits.
+    """
+    terms = {
+        "evaluation.patience": spec.evaluation.patience is not None,
+        "evaluation.final_version: best-validation": spec.evaluation.final_version == "best-validation",
+    }
+    asked = [term for term, is_asked in terms.items() if is_asked]
+    if not asked or _qualities(reports):
+        return ""
+    trained = [report for report in reports if version_of(report) > 0]
+    counted, pairs = pooled(trained, ["validation"]), pooled_pairs(trained, ["validation"])
+    there_are = pairs is not None or (counted is not None and summarise(counted).patients > 0)
+    cause = "The validation patients give no figure to compare versions by" if there_are else "No validation patient"
+    return f"{cause}: {' and '.join(asked)} had no effect."
 
 
 def _qualities(reports: Reports) -> list[tuple[int, float]]:

@@ -12,9 +12,9 @@ from hub.rounds.closing import needed_updates
 from hub.rounds.learned_deadlines import learned_deadline, usual_seconds
 from hub.rounds.moving import add_round
 from hub.rounds.opening_methods import opening_of
-from hub.rounds.participants import drawn, sites_problem, taking_part, trainers
-from hub.rounds.rating import rates_after
-from hub.rounds.site_rates import rate_of
+from hub.rounds.participants import drawn, fewest_sites, sites_problem, taking_part, trainers
+from hub.rounds.rate_factors import rate_of
+from hub.rounds.rate_memory import rates_after
 from hub.rounds.transitions import RoundState, TaskState
 from hub.rounds.waiting_updates import training_now
 from hub.storage import round_stores, stores
@@ -34,12 +34,12 @@ def problem_with_opening(turn: Turn, number: int) -> str | None:
     problem = sites_problem(turn.spec, len(asked))
     if problem is not None:
         return f"Round {number} cannot open: {problem}"
-    remaining, minimum = len(taking_part(participants, turn.now)), turn.spec.participants.minimum_sites
-    if asked and remaining >= minimum:
+    remaining, fewest = len(taking_part(participants, turn.now)), fewest_sites(turn.spec)
+    if asked and remaining >= fewest:
         return None
     training = len(trainers(participants, turn.now))
     reason = f"Round {number} cannot open: {remaining} approvals hold, {training} of them with training patients."
-    return f"{reason} The study needs {minimum}."
+    return f"{reason} The study needs {fewest}."
 
 
 def open_training(turn: Turn, number: int) -> RoundRow:
@@ -104,9 +104,10 @@ def _ask_to_train(turn: Turn, row: RoundRow, sites: Sequence[str]) -> None:
     )
     control = None if state.control is None else base.model_copy(update={"weights_digest": state.control})
     rates = rates_after(turn.session, turn.spec, turn.study.digest, state)
-    for site in sites:
-        terms = TrainingTerms(state.update_norm, control, rate_of(turn.spec, row.number, site, rates))
-        ask(turn, site, row.number, TaskKind.TRAIN, base, terms)
+    terms = {
+        site: TrainingTerms(state.update_norm, control, rate_of(turn.spec, row.number, site, rates)) for site in sites
+    }
+    ask(turn, sites, row.number, TaskKind.TRAIN, base, terms)
 
 
 def _tasks(turn: Turn, row: RoundRow) -> Sequence[TaskRow]:

@@ -17,6 +17,7 @@ from pathlib import Path
 from hub.aggregation.admission import Admitted, Terms, UpdateCheck
 from hub.aggregation.opening import Bytes, Sink
 from hub.errors import StateError
+from protocol.keeping import Keeping
 
 REPLAY_BYTES = 1 << 20
 UNCHANGED = frozenset({"difference", "weights", "gradient", "quantised", "skellam", "masked", "encrypted", "decrypted"})
@@ -32,6 +33,7 @@ class Transfer:
         self.plain_path = self.path if travels_as_it_is(terms) else folder / f"{upload_id}.plain"
         self.terms = terms
         self.lock = threading.Lock()
+        self._given = folder / f"{upload_id}.given"
         self._plain: Sink | None = None
         self._check: UpdateCheck | None = None
 
@@ -75,6 +77,25 @@ class Transfer:
         check.write(data)
         return offset + len(data)
 
+    def take(self, file: Path, keeping: Keeping) -> bool:
+        """Check a whole file whose digest this process knows, under a second name; False if it cannot have one.
+
+        The caller holds `lock` and the claim. All checks are made but the digest's, which is known.
+        Raises: AdmissionError if the payload is refused.
+        """
+        self._given.unlink(missing_ok=True)
+        if not keeping.linked(file, self._given, self.terms.payload_digest):
+            return False
+        as_it_is = self.plain_path == self.path
+        self._close_plain()
+        self._plain = _Nowhere() if as_it_is else self.plain_path.open("wb")
+        check = UpdateCheck(self.terms, self._plain, is_known=True)
+        _feed(check, self._given)
+        self.path = self._given
+        self.plain_path = self._given if as_it_is else self.plain_path
+        self._check = check
+        return True
+
     def finish(self) -> Admitted:
         """Return the verdict on the whole payload, opened into `plain_path`; the caller holds `lock` and the claim.
 
@@ -104,10 +125,16 @@ class Transfer:
         self._close_plain()
         self._plain = _Nowhere() if self.plain_path == self.path else self.plain_path.open("wb")
         check = UpdateCheck(self.terms, self._plain)
-        with suppress(FileNotFoundError), self.path.open("rb") as file:
-            while data := file.read(REPLAY_BYTES):
-                check.write(data)
+        with suppress(FileNotFoundError):
+            _feed(check, self.path)
         return check
+
+
+def _feed(check: UpdateCheck, path: Path) -> None:
+    piece = memoryview(bytearray(REPLAY_BYTES))
+    with path.open("rb", buffering=0) as file:
+        while count := file.readinto(piece):
+            check.write(piece[:count])
 
 
 class _Nowhere:
@@ -159,7 +186,7 @@ TRANSFERS = Transfers()
 
 def remove_files(folder: Path, upload_id: str) -> None:
     """Remove what a settled transfer has left."""
-    for name in (upload_id, f"{upload_id}.plain"):
+    for name in (upload_id, f"{upload_id}.plain", f"{upload_id}.given"):
         (folder / name).unlink(missing_ok=True)
 
 

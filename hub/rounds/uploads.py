@@ -26,7 +26,7 @@ from hub.rounds.participants import weight_of
 from hub.rounds.receipts import signed_receipt
 from hub.rounds.terms import check_notice, stored_task
 from hub.rounds.transfers import TRANSFERS, Transfer, remove_files, size_of
-from hub.rounds.transitions import TaskEvent, is_waiting
+from hub.rounds.transitions import WAITING_TASK_STATES, TaskEvent, is_waiting
 from hub.services import Services
 from hub.storage import round_stores, stores
 from hub.storage.database import Session
@@ -90,15 +90,25 @@ def look_up(services: Services, site: str, upload_id: str, received_bytes: int =
     `received_bytes` were taken by the caller since the last look; they are added to the task's traffic.
     Raises: NotFoundError if the site has no such transfer.
     """
-    transfer = open_transfer(services, site, upload_id)
-    if transfer is not None and transfer.received_bytes >= transfer.terms.payload_bytes:
+    state, whole = _standing(services, site, upload_id)
+    if whole:
         received_bytes = _complete_unless_claimed(services, site, upload_id, received_bytes)
+        state, _ = _standing(services, site, upload_id)
     if received_bytes:
         count_received(services, site, upload_id, received_bytes)
+    return state
+
+
+def _standing(services: Services, site: str, upload_id: str) -> tuple[UploadState, bool]:
+    """Return how far a transfer is, and whether all its bytes are there and it is not settled."""
+    folder = services.settings.uploads
     with services.reading() as session:
         row = _own_upload(session, site, upload_id)
-        offset = row.payload_bytes if row.state == ACCEPTED else size_of(services.settings.uploads / upload_id)
-        return UploadState(upload_id, offset, _receipt(session, services, row))
+        offset = row.payload_bytes if row.state == ACCEPTED else size_of(folder / upload_id)
+        state = UploadState(upload_id, offset, _receipt(session, services, row))
+    if row.state != RECEIVING:
+        TRANSFERS.drop(folder, upload_id)  # another process may have settled it
+    return state, row.state == RECEIVING and offset >= row.payload_bytes
 
 
 def open_transfer(services: Services, site: str, upload_id: str) -> Transfer | None:
@@ -147,6 +157,22 @@ def append(services: Services, upload_id: str, transfer: Transfer, offset: int, 
         return None
 
 
+def take(services: Services, upload_id: str, transfer: Transfer, file: Path) -> bool:
+    """Take a whole file of this process's own in place of its bytes; tell whether that was possible.
+
+    What is refused is settled here, like bytes that are refused while they come.
+    """
+    keeping = services.settings.keeping
+    if not keeping.knows(file, transfer.terms.payload_digest):
+        return False
+    try:
+        with transfer.lock:
+            return transfer.take(file, keeping)
+    except AdmissionError as error:
+        _refuse(services, upload_id, error.message)
+        return True
+
+
 def _complete_unless_claimed(services: Services, site: str, upload_id: str, received_bytes: int) -> int:
     """Settle a transfer and return how many of the received bytes are still to be counted."""
     # Whoever holds it settles it; the site is told how far it is, and asks again.
@@ -182,9 +208,7 @@ def complete(services: Services, upload_id: str, transfer: Transfer, received_by
 def refuse_late(services: Services) -> int:
     """Refuse the transfers whose task is no longer open, and free their disk; return how many there were."""
     with services.reading() as session:
-        receiving = round_stores.uploads_in(session, RECEIVING)
-        tasks = {row.upload_id: round_stores.task(session, row.task_id) for row in receiving}
-    late = [upload_id for upload_id, task in tasks.items() if task is None or not is_waiting(task.state)]
+        late = round_stores.uploads_without(session, RECEIVING, [state.value for state in WAITING_TASK_STATES])
     for upload_id in late:
         _refuse(services, upload_id, LATE)
     return len(late)

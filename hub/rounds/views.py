@@ -11,9 +11,9 @@ from typing import Any
 from hub.rounds.closing import needed_updates
 from hub.rounds.judgements import judgements_of, judgements_of_version
 from hub.rounds.learned_deadlines import usual_seconds
-from hub.rounds.rating import rates_of_versions
+from hub.rounds.rate_factors import parts_of
+from hub.rounds.rate_memory import rates_of_versions
 from hub.rounds.scoring import PooledReport, Report, Reports, pairs_of, pooled, pooled_pairs, version_of
-from hub.rounds.site_rates import parts_of
 from hub.rounds.terms import stored_task
 from hub.rounds.training_rounds import measured_seconds
 from hub.rounds.transitions import RoundState, TaskState, is_waiting
@@ -207,7 +207,7 @@ def _site_view(context: _Context, site: str, tasks: Sequence[TaskRow], report: E
         "reason": next((task.reason for task in (worked, evaluate) if task and task.reason), None),
         "activity": live.activity if live is not None and busy else None,
         "fraction": live.activity_fraction if live is not None and busy else None,
-        "patients": participant.training_patients if participant else None,
+        "patients": shown_trainees(participant.training_patients) if participant else None,
         "epsilon": update.epsilon if update else None,
         "update_bytes": context.update_bytes.get(worked.task_id) if worked and update else None,
         "bytes_up": sum(task.bytes_up for task in tasks),
@@ -314,6 +314,11 @@ def _figures(histograms: ScoreHistograms) -> View:
 def _has_enough(metrics: BinaryMetrics) -> bool:
     """Tell whether both classes are large enough for what is shown."""
     return min(metrics.positives, metrics.patients - metrics.positives) >= SMALLEST_SHOWN_COUNT
+
+
+def shown_trainees(count: int) -> int | None:
+    """Return a site's number of training patients as people see it, None for a small one; 0: it does not train."""
+    return _shown(count) if count else 0
 
 
 def _shown(count: int) -> int | None:

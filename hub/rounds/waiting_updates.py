@@ -17,6 +17,7 @@ from hub.rounds.transitions import WAITING_TASK_STATES, TaskState, is_waiting
 from hub.storage import round_stores, stores
 from hub.storage.tables import RoundRow, TaskRow, UpdateRow
 from protocol.messages import TaskKind
+from protocol.strategy_rules import joining_needs
 from protocol.study import StudySpec
 
 
@@ -36,7 +37,7 @@ def weight_of_age(staleness: int, exponent: float) -> float:
 def training_now(turn: Turn) -> Sequence[TaskRow]:
     """Return the study's training tasks, of any round, that are still waited for."""
     states = [state.value for state in WAITING_TASK_STATES]
-    return round_stores.tasks_in(turn.session, turn.study.digest, TaskKind.TRAIN.value, states)
+    return round_stores.tasks_in(turn.session, turn.study.digest, states, TaskKind.TRAIN.value)
 
 
 def verdict_on_training(turn: Turn, row: RoundRow) -> Verdict:
@@ -46,7 +47,7 @@ def verdict_on_training(turn: Turn, row: RoundRow) -> Verdict:
         states = round_stores.count_task_states(turn.session, row.study, row.number, TaskKind.TRAIN.value)
         if terms.late == "fold":
             states.update(task.state for task in _carried(turn, row))
-        return training_verdict(standing_of(states.elements(), overdue=overdue), terms.quorum)
+        return training_verdict(standing_of(states, overdue=overdue), terms.quorum, joining_needs(turn.spec))
     waiting, here = training_now(turn), updates_for(turn, row)
     tasks = round_stores.tasks_of_round(turn.session, row.study, row.number, TaskKind.TRAIN.value)
     sites = {task.site for task in (*tasks, *waiting)} | {update.site for update in here}
@@ -65,15 +66,15 @@ def updates_for(turn: Turn, row: RoundRow) -> list[UpdateRow]:
 
 def take_updates(turn: Turn, row: RoundRow) -> None:
     """Write on each update that the round takes that it does, and how stale it is."""
-    made = _versions(turn)
-    for update in updates_for(turn, row):
-        task = round_stores.task(turn.session, update.task_id)
-        update.taken_in, update.staleness = row.number, _staleness(task, made)
+    made, taken = stores.version_numbers(turn.session, turn.study.digest), updates_for(turn, row)
+    tasks = round_stores.tasks_by_id(turn.session, [update.task_id for update in taken])
+    for update in taken:
+        update.taken_in, update.staleness = row.number, _staleness(tasks.get(update.task_id), made)
 
 
 def no_longer_waited_for(turn: Turn, row: RoundRow) -> list[TaskRow]:
     """Return the training tasks whose answers will not be taken any more, once the round closes."""
-    waiting, made = training_now(turn), _versions(turn)
+    waiting, made = training_now(turn), stores.version_numbers(turn.session, turn.study.digest)
     is_last = len([number for number in made if number > 0]) + 1 >= turn.spec.rounds
     if is_buffered(turn.spec) and not is_last:
         return [task for task in waiting if _staleness(task, made) + 1 > turn.spec.pace.maximum_staleness]
@@ -87,10 +88,6 @@ def _carried(turn: Turn, row: RoundRow) -> list[TaskRow]:
     taken = {update.task_id for update in updates_for(turn, row)}
     before = round_stores.tasks_of_round(turn.session, row.study, row.number - 1, TaskKind.TRAIN.value)
     return [t for t in before if is_waiting(t.state) or (t.state == TaskState.ACCEPTED and t.task_id in taken)]
-
-
-def _versions(turn: Turn) -> list[int]:
-    return [version.number for version in stores.versions(turn.session, turn.study.digest)]
 
 
 def _staleness(task: TaskRow | None, versions: Sequence[int]) -> int:

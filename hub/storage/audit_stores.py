@@ -15,9 +15,8 @@ def head(session: Session) -> tuple[int, str | None]:
 
 
 def add_entry(session: Session, number: int, entry: bytes, entry_hash: str, chain: str) -> None:
-    """Append a row."""
+    """Append a row; written by the next flush, with all that was added till then."""
     session.add(AuditRow(number=number, entry=entry, hash=entry_hash, chain=chain))
-    session.flush()
 
 
 def entries(session: Session, after: int, limit: int) -> Sequence[AuditRow]:

@@ -11,30 +11,37 @@ and appending to the audit chain is exactly that), on PostgreSQL by one advisory
 """
 
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import Connection, Dialect, Engine, create_engine, event, text
+from sqlalchemy.exc import DBAPIError, InvalidatePoolError
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import StaticPool
 
 __all__ = ["DBAPIError", "Database", "Session", "lacked_room", "text"]
 
 BUSY_TIMEOUT_SECONDS = 30
-POOL_CONNECTIONS = 10
+POOL_CONNECTIONS, MORE_CONNECTIONS = 10, 14
+TRUSTED_SECONDS = 5.0
+"""A connection that was used within this time is not tried before its next use: under load each answer counts."""
 _NO_ROOM = "53100"  # PostgreSQL's disk_full
 _WRITERS_LOCK = 0x7761726472  # any fixed number; it names the lock among PostgreSQL's advisory locks
 
 
 class Database:
-    """One engine for a process; sessions are short and never shared between threads."""
+    """One engine for a process; sessions are short and never shared between threads.
 
-    def __init__(self, url: str) -> None:
+    What is committed outlives a power cut, unless a simulation's SQLite file is not `synced`.
+    """
+
+    def __init__(self, url: str, *, synced: bool = True) -> None:
         self.url = url
-        self.engine = _sqlite_engine(url) if url.startswith("sqlite") else _postgresql_engine(url)
+        self.engine = _sqlite_engine(url, synced) if url.startswith("sqlite") else _postgresql_engine(url)
         self._writer = self.engine.execution_options(wardround_writer=True)
+        self._reader = _reader(self.engine)
 
     @contextmanager
     def transaction(self) -> Iterator[Session]:
@@ -45,7 +52,7 @@ class Database:
     @contextmanager
     def reading(self) -> Iterator[Session]:
         """Give a session on one consistent state of the database; nothing in it is ever committed."""
-        with Session(self.engine, expire_on_commit=False, autoflush=False) as session:
+        with Session(self._reader, expire_on_commit=False, autoflush=False) as session:
             yield session
 
     @contextmanager
@@ -73,21 +80,44 @@ def lacked_room(error: DBAPIError) -> bool:
 def _postgresql_engine(url: str) -> Engine:
     # People write postgresql://; without a driver's name SQLAlchemy would look for one that we do not install.
     address = url.replace("postgresql://", "postgresql+psycopg://", 1)
-    engine = create_engine(
-        address, pool_pre_ping=True, hide_parameters=True, pool_size=POOL_CONNECTIONS, max_overflow=POOL_CONNECTIONS
-    )
+    engine = create_engine(address, hide_parameters=True, pool_size=POOL_CONNECTIONS, max_overflow=MORE_CONNECTIONS)
     event.listen(engine, "begin", _begin_postgresql)
+    event.listen(engine, "checkin", _note_use)
+    event.listen(engine, "checkout", lambda connection, record, _: _try_if_idle(engine.dialect, connection, record))
     return engine
+
+
+def _reader(engine: Engine) -> Engine:
+    """Return the engine of reading sessions: on PostgreSQL their kind is part of the statement that begins them."""
+    if engine.dialect.name != "postgresql":
+        return engine
+    return engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+
+
+def _note_use(_connection: Any, record: Any) -> None:
+    record.info["used_at"] = time.monotonic()
+
+
+def _try_if_idle(dialect: Dialect, connection: Any, record: Any) -> None:
+    """Try a connection that was idle for a while: a server that was restarted meanwhile has closed it.
+
+    Raises: InvalidatePoolError, on which the pool opens others.
+    """
+    used_at = record.info.get("used_at")
+    if used_at is None or time.monotonic() - used_at < TRUSTED_SECONDS:
+        return
+    try:
+        dialect.do_ping(connection)
+    except dialect.loaded_dbapi.Error as error:
+        raise InvalidatePoolError from error
 
 
 def _begin_postgresql(connection: Connection) -> None:
     if _is_writer(connection):
         connection.exec_driver_sql(f"select pg_advisory_xact_lock({_WRITERS_LOCK})")
-    else:
-        connection.exec_driver_sql("set transaction isolation level repeatable read, read only")
 
 
-def _sqlite_engine(url: str) -> Engine:
+def _sqlite_engine(url: str, synced: bool) -> Engine:
     options: dict[str, Any] = {
         "hide_parameters": True,
         "connect_args": {"timeout": BUSY_TIMEOUT_SECONDS, "check_same_thread": False},
@@ -95,7 +125,7 @@ def _sqlite_engine(url: str) -> Engine:
     if url in ("sqlite://", "sqlite:///:memory:"):
         options["poolclass"] = StaticPool  # one connection, else each would see its own empty database
     engine = create_engine(url, **options)
-    event.listen(engine, "connect", _prepare_sqlite)
+    event.listen(engine, "connect", _prepare_sqlite if synced else _prepare_unsynced_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
 
@@ -106,6 +136,11 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
     for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
+
+
+def _prepare_unsynced_sqlite(connection: Any, record: Any) -> None:
+    _prepare_sqlite(connection, record)
+    connection.execute("PRAGMA synchronous=OFF")
 
 
 def _begin_sqlite(connection: Connection) -> None:

@@ -1,6 +1,6 @@
 """Queries of the sites' privacy ledgers, as far as their charges tell them."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from sqlalchemy import select
 
@@ -11,6 +11,12 @@ from hub.storage.tables import LedgerChargeRow, LedgerHeadRow
 def head(session: Session, site: str) -> LedgerHeadRow | None:
     """Return the last countersigned head of a site's ledger, or None before its first charge."""
     return session.get(LedgerHeadRow, site)
+
+
+def heads(session: Session, sites: Collection[str]) -> dict[str, LedgerHeadRow]:
+    """Return the last countersigned heads of several sites' ledgers, by site; none for a site without a charge."""
+    found = select(LedgerHeadRow).where(LedgerHeadRow.site.in_(sites))
+    return {row.site: row for row in session.scalars(found)}
 
 
 def set_head(session: Session, site: str, number: int, chain: str) -> None:

@@ -45,6 +45,11 @@ def task(session: Session, task_id: str) -> TaskRow | None:
     return session.get(TaskRow, task_id)
 
 
+def tasks_by_id(session: Session, task_ids: Collection[str]) -> dict[str, TaskRow]:
+    """Return several tasks, by id."""
+    return {row.task_id: row for row in session.scalars(select(TaskRow).where(TaskRow.task_id.in_(task_ids)))}
+
+
 def tasks_of_round(session: Session, study: str, number: int, kind: str) -> Sequence[TaskRow]:
     """Return what was asked in a round, by site."""
     return session.scalars(
@@ -87,12 +92,10 @@ def tasks_of_sites(session: Session, sites: Collection[str], state: str) -> Sequ
     ).all()
 
 
-def tasks_given(session: Session, study: str, site: str, kind: str) -> int:
-    """Count the tasks of a kind that a site was ever given in a study."""
-    found = session.scalar(
-        select(func.count()).where(TaskRow.study == study, TaskRow.site == site, TaskRow.kind == kind)
-    )
-    return found or 0
+def tasks_given(session: Session, study: str, kind: str) -> Counter[str]:
+    """Count the tasks of a kind that each site was ever given in a study."""
+    found = select(TaskRow.site, func.count().label("tasks")).where(TaskRow.study == study, TaskRow.kind == kind)
+    return Counter({row.site: row.tasks for row in session.execute(found.group_by(TaskRow.site))})
 
 
 def count_bytes(session: Session, task_id: str, *, up: int = 0, down: int = 0) -> None:
@@ -125,6 +128,13 @@ def uploads_in(session: Session, state: str) -> Sequence[UploadRow]:
     return session.scalars(select(UploadRow).where(UploadRow.state == state).order_by(UploadRow.upload_id)).all()
 
 
+def uploads_without(session: Session, state: str, task_states: Sequence[str]) -> Sequence[str]:
+    """Return the ids of the transfers in a state whose task is in none of the states."""
+    found = select(UploadRow.upload_id).join(TaskRow, TaskRow.task_id == UploadRow.task_id)
+    found = found.where(UploadRow.state == state, TaskRow.state.not_in(task_states))
+    return session.scalars(found.order_by(UploadRow.upload_id)).all()
+
+
 def updates_of_round(session: Session, study: str, number: int) -> Sequence[UpdateRow]:
     """Return a round's accepted updates in the fixed order of sums: by the site's name, byte by byte."""
     found = session.scalars(select(UpdateRow).where(UpdateRow.study == study, UpdateRow.round == number)).all()
@@ -153,13 +163,19 @@ def open_rounds(session: Session, study: str, states: Sequence[str]) -> Sequence
     ).all()
 
 
-def tasks_in(session: Session, study: str, kind: str, states: Sequence[str]) -> Sequence[TaskRow]:
-    """Return a study's tasks of a kind that are in one of the states, by round and site."""
-    return session.scalars(
-        select(TaskRow)
-        .where(TaskRow.study == study, TaskRow.kind == kind, TaskRow.state.in_(states))
-        .order_by(TaskRow.round, TaskRow.site)
-    ).all()
+def tasks_in(session: Session, study: str, states: Sequence[str], kind: str | None = None) -> Sequence[TaskRow]:
+    """Return a study's tasks that are in one of the states, by round and site; of one kind, or of all."""
+    found = select(TaskRow).where(TaskRow.study == study, TaskRow.state.in_(states))
+    found = found if kind is None else found.where(TaskRow.kind == kind)
+    return session.scalars(found.order_by(TaskRow.round, TaskRow.site, TaskRow.kind)).all()
+
+
+def privacy_spent(session: Session, study: str, number: int) -> tuple[float | None, float | None]:
+    """Return the largest epsilon of a site's own account up to a round, with its delta; None if there is none."""
+    found = select(UpdateRow.epsilon, UpdateRow.delta).where(UpdateRow.study == study, UpdateRow.round <= number)
+    found = found.where(UpdateRow.epsilon.is_not(None)).order_by(UpdateRow.epsilon.desc()).limit(1)
+    row = session.execute(found).first()
+    return (None, None) if row is None else (row.epsilon, row.delta)
 
 
 def updates_of_study(session: Session, study: str) -> Sequence[UpdateRow]:

@@ -4,7 +4,7 @@ Small functions over a session; what is legal is decided elsewhere. Rounds, task
 in `round_stores.py`, the audit log in `audit_stores.py`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from sqlalchemy import func, select
 
@@ -43,16 +43,16 @@ def sites(session: Session) -> Sequence[SiteRow]:
     return session.scalars(select(SiteRow).order_by(SiteRow.name)).all()
 
 
-def enrolled_states(session: Session) -> dict[str, str]:
-    """Return the state of each site that has handed in its keys."""
-    rows = session.execute(select(SiteRow.name, SiteRow.state).where(SiteRow.identity_key.is_not(None)))
-    return {row.name: row.state for row in rows}
+def enrolled_states(session: Session, names: Collection[str]) -> dict[str, str]:
+    """Return the state of each of these sites that has handed in its keys."""
+    found = select(SiteRow.name, SiteRow.state).where(SiteRow.name.in_(names), SiteRow.identity_key.is_not(None))
+    return {row.name: row.state for row in session.execute(found)}
 
 
-def heard_from(session: Session, name: str, time: float) -> None:
-    """Note that a site called."""
-    row = site(session, name)
-    row.last_seen_at = max(time, row.last_seen_at or time)
+def heard_from(session: Session, times: Mapping[str, float]) -> None:
+    """Note when sites called; a time before the one that is known changes nothing."""
+    for row in session.scalars(select(SiteRow).where(SiteRow.name.in_(times))):
+        row.last_seen_at = max(times[row.name], row.last_seen_at or 0.0)
 
 
 def set_activity(session: Session, name: str, activity: str, task_id: str | None, fraction: float) -> None:
@@ -104,10 +104,14 @@ def participants(session: Session, digest: str) -> Sequence[ParticipantRow]:
     ).all()
 
 
-def answers(session: Session, digest: str) -> list[tuple[str, int]]:
-    """Return the state and the public figure of each site that was invited to a study."""
-    found = select(ParticipantRow.state, ParticipantRow.training_patients).where(ParticipantRow.study == digest)
-    return [(row.state, row.training_patients) for row in session.execute(found)]
+def answers(session: Session, digest: str) -> list[tuple[str, int, int]]:
+    """Return, for each state in which invited sites are, the sum of their public figures and how many they are."""
+    found = (
+        select(ParticipantRow.state, func.sum(ParticipantRow.training_patients).label("patients"), func.count("*"))
+        .where(ParticipantRow.study == digest)
+        .group_by(ParticipantRow.state)
+    )
+    return [(state, int(patients), sites) for state, patients, sites in session.execute(found)]
 
 
 def find_participant(session: Session, digest: str, name: str) -> ParticipantRow | None:
@@ -118,6 +122,12 @@ def find_participant(session: Session, digest: str, name: str) -> ParticipantRow
 def epsilon_spent(session: Session, digest: str) -> float | None:
     """Return the largest epsilon that a site has accounted for in its accepted updates, or None."""
     return session.scalar(select(func.max(UpdateRow.epsilon)).where(UpdateRow.study == digest))
+
+
+def version_numbers(session: Session, digest: str) -> Sequence[int]:
+    """Return the numbers of a study's versions, oldest first, without their lineages."""
+    found = select(VersionRow.number).where(VersionRow.study == digest)
+    return session.scalars(found.order_by(VersionRow.number)).all()
 
 
 def versions(session: Session, digest: str) -> Sequence[VersionRow]:
@@ -162,9 +172,8 @@ def decisions(session: Session, digest: str, number: int) -> Sequence[DecisionRo
 
 
 def add_mail(session: Session, name: str, envelope: bytes, time: float) -> None:
-    """Put a signed message into a site's mailbox."""
+    """Put a signed message into a site's mailbox; written by the next flush, with all that was added till then."""
     session.add(MailRow(site=name, envelope=envelope, posted_at=time))
-    session.flush()
 
 
 def mail_after(session: Session, name: str, number: int, limit: int) -> Sequence[MailRow]:

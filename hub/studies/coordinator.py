@@ -6,14 +6,14 @@ from datetime import datetime
 from hub.audit.log import append
 from hub.auth.enrolment import SiteState
 from hub.errors import NotFoundError, RequestError, StateError
-from hub.mail import post
+from hub.mail import post, post_to_all
 from hub.rounds import coordinator as rounds
 from hub.services import Services
 from hub.storage import stores
 from hub.storage.database import Session
 from hub.storage.tables import ParticipantRow, StudyRow
 from hub.studies.ending import end_study, move_study
-from hub.studies.ledger_heads import check_charged, head_of, post_record
+from hub.studies.ledger_heads import check_charged, heads_of, post_record
 from hub.studies.lifecycle import Answer, StudyEvent, StudyState, is_open, next_participant_state, outcome_of
 from hub.studies.specification import stored_study
 from hub.studies.starting_weights import check_start
@@ -52,12 +52,12 @@ def propose(services: Services, spec: StudySpec, sites: Sequence[str], person: s
         session.flush()
         details = {"name": spec.name, "sites": list(invited), "noise_multiplier": noise_multiplier}
         append(session, services.clock(), f"person:{person}", "study.proposed", digest, details)
+        session.add_all(ParticipantRow(study=digest, site=site, state="invited") for site in invited)
+        session.flush()
         proposal = StudyProposal(
             study_digest=digest, study=spec.model_dump(mode="json", by_alias=True), noise_multiplier=noise_multiplier
         )
-        for site in invited:
-            session.add(ParticipantRow(study=digest, site=site, state="invited"))
-            post(session, services, site, proposal.model_copy(update={"ledger_head": head_of(session, site)}))
+        _post_proposal(session, services, invited, proposal)
     return digest
 
 
@@ -120,6 +120,14 @@ def stop(services: Services, digest: str, person: str) -> None:
         end_study(session, services, study, StudyEvent.STOP, f"Stopped by {person}.", actor=f"person:{person}")
 
 
+def _post_proposal(session: Session, services: Services, sites: Sequence[str], proposal: StudyProposal) -> None:
+    """Post a proposal, to each site with the head of its ledger; those that have none yet share one message."""
+    heads = heads_of(session, sites)
+    post_to_all(session, services, [site for site in sites if site not in heads], proposal)
+    for site, head in heads.items():
+        post(session, services, site, proposal.model_copy(update={"ledger_head": head}))
+
+
 def _settle(session: Session, services: Services, study: StudyRow) -> None:
     spec = stored_study(study.specification)
     outcome = outcome_of(spec, _answers(session, study))
@@ -137,7 +145,7 @@ def _start(session: Session, services: Services, study: StudyRow, spec: StudySpe
 
 
 def _answers(session: Session, study: StudyRow) -> list[Answer]:
-    return [Answer(state, patients) for state, patients in stores.answers(session, study.digest)]
+    return [Answer(*answer) for answer in stores.answers(session, study.digest)]
 
 
 def _check_figure(spec: StudySpec, approval: Approval) -> None:

@@ -3,7 +3,7 @@
 from typing import Literal, cast
 
 from hub.audit.log import append
-from hub.mail import post
+from hub.mail import post_to_all
 from hub.services import Services
 from hub.storage import stores
 from hub.storage.database import Session
@@ -49,5 +49,5 @@ def end_study(
 
 def _tell_sites(session: Session, services: Services, study: StudyRow) -> None:
     state = cast(Literal["completed", "failed", "stopped"], str(study.state))
-    for participant in stores.participants(session, study.digest):
-        post(session, services, participant.site, StudyClosed(study_digest=study.digest, state=state))
+    sites = [participant.site for participant in stores.participants(session, study.digest)]
+    post_to_all(session, services, sites, StudyClosed(study_digest=study.digest, state=state))

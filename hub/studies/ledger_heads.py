@@ -27,6 +27,7 @@ from protocol.messages import MAX_RECORD_CHARGES, Approval, LedgerCharge, Ledger
 from protocol.privacy_accounting import epsilon_of, histogram_event, maximum_evaluations, training_events
 from protocol.privacy_events import PrivacyEvent
 from protocol.signing import read_unverified
+from protocol.site_rates import quality_events
 from protocol.study import StudySpec
 
 TOLERANCE = 1e-6
@@ -36,8 +37,13 @@ Standing = Literal["known", "next", "between", "conflict"]
 
 def head_of(session: Session, site: str) -> LedgerHead | None:
     """Return the last head of a site's ledger that was countersigned, or None."""
-    row = ledger_stores.head(session, site)
-    return None if row is None else LedgerHead(number=row.number, chain=row.chain)
+    return heads_of(session, [site]).get(site)
+
+
+def heads_of(session: Session, sites: Sequence[str]) -> dict[str, LedgerHead]:
+    """Return the last countersigned heads of several sites' ledgers; a site without a charge has none."""
+    rows = ledger_stores.heads(session, sites)
+    return {site: LedgerHead(number=row.number, chain=row.chain) for site, row in rows.items()}
 
 
 def record_charge(services: Services, charge: LedgerCharge, envelope: bytes) -> str | None:
@@ -98,6 +104,8 @@ def planned_charges(spec: StudySpec, noise_multiplier: float | None) -> dict[str
     planned: dict[str, list[PrivacyEvent]] = {}
     if noise_multiplier is not None:
         planned["training"] = training_events(spec, noise_multiplier, spec.maximum_training_tasks)
+    elif quality := quality_events(spec.site_rates):
+        planned["training"] = quality
     if spec.evaluation.noise_epsilon is not None:
         planned["held-out"] = [histogram_event(spec.evaluation.noise_epsilon, maximum_evaluations(spec))]
     return planned
@@ -108,7 +116,7 @@ def check_charged(session: Session, approval: Approval, spec: StudySpec) -> None
 
     Raises: ChargeMissingError if the charge has not come yet; the approval is then sent again.
     """
-    trains = approval.training_patients > 0 and spec.privacy.epsilon is not None
+    trains = approval.training_patients > 0 and (spec.privacy.epsilon is not None or spec.site_rates.reads_quality)
     judges = approval.evaluates and spec.evaluation.noise_epsilon is not None
     if approval.decision != "approved" or not (trains or judges):
         return

@@ -67,10 +67,11 @@ PARTICIPANT_TABLE: dict[tuple[str, str], str] = {
 
 @dataclass(frozen=True)
 class Answer:
-    """A participant's state and public figure."""
+    """The state and public figure of a participant, or of several in one state: the sum of their figures."""
 
     state: str
     training_patients: int
+    sites: int = 1
 
 
 @dataclass(frozen=True)
@@ -115,14 +116,14 @@ def outcome_of(study: StudySpec, answers: Sequence[Answer], *, asked_to_start: b
 
     With `asked_to_start` (a researcher's wish) it does not wait for sites that have not answered.
     """
-    approved = [answer for answer in answers if answer.state == "approved"]
-    waiting = sum(answer.state == "invited" for answer in answers)
+    approved = sum(answer.sites for answer in answers if answer.state == "approved")
+    waiting = sum(answer.sites for answer in answers if answer.state == "invited")
     minimum = study.participants.minimum_sites
-    if len(approved) + waiting < minimum:
-        return Outcome(StudyEvent.FAIL, f"{len(approved)} sites approved; the study needs {minimum}.")
-    if len(approved) < minimum or (waiting and not asked_to_start):
-        return Outcome(None, f"{len(approved)} of at least {minimum} sites have approved, {waiting} have not answered.")
-    problem = _problem_of(study, sum(answer.training_patients for answer in approved))
+    if approved + waiting < minimum:
+        return Outcome(StudyEvent.FAIL, f"{approved} sites approved; the study needs {minimum}.")
+    if approved < minimum or (waiting and not asked_to_start):
+        return Outcome(None, f"{approved} of at least {minimum} sites have approved, {waiting} have not answered.")
+    problem = _problem_of(study, sum(answer.training_patients for answer in answers if answer.state == "approved"))
     return Outcome(StudyEvent.FAIL, problem) if problem else Outcome(StudyEvent.START)
 
 

@@ -45,23 +45,7 @@ def _site(row: ParticipantRow) -> dict[str, Any]:
         "site": row.site,
         "state": row.state,
         "reason": row.reason,
-        "training_patients": row.training_patients,
+        "training_patients": round_views.shown_trainees(row.training_patients),
         "evaluates": row.evaluates,
-        "quality": _quality(row),
+        "quality": None if row.quality is None else QualityFigures.model_validate_json(row.quality).model_dump(),
     }
-
-
-def _quality(row: ParticipantRow) -> dict[str, float | None] | None:
-    """Return a site's quality figures; an un-noised count under five patients, of either class, is not shown."""
-    if row.quality is None:
-        return None
-    figures = QualityFigures.model_validate_json(row.quality)
-    shown: dict[str, float | None] = {**figures.model_dump()}
-    if figures.noise_epsilon is not None:
-        return shown
-    if min(figures.positive, row.training_patients - figures.positive) < round_views.SMALLEST_SHOWN_COUNT:
-        shown["positive"] = None
-    for count in ("unreadable", "repeated"):
-        if (shown[count] or 0) < round_views.SMALLEST_SHOWN_COUNT:
-            shown[count] = None
-    return shown

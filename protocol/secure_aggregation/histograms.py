@@ -17,6 +17,7 @@ from protocol.errors import MaskingError
 from protocol.metrics import BINS, MASKED_BINS, NOISED_BINS, Counts, ScoreHistograms, noise_variance_of
 from protocol.secure_aggregation.masking import SignedMask, add_masks
 from protocol.secure_aggregation.ring import Integers, Ring, Words
+from protocol.secure_aggregation.roster import FEWEST_MEMBERS
 from protocol.secure_messages import MOST_MEMBERS, WORDS_OF_A_PIECE
 from protocol.study import StudySpec
 from protocol.study_parts import HeldOutSplit
@@ -27,8 +28,18 @@ BOUND = RING.largest // MOST_MEMBERS
 
 
 def sums_histograms(study: StudySpec) -> bool:
-    """Tell whether a study's held-out counts leave under masks only: where it says so, and wherever updates do."""
-    return study.evaluation.sum_under_masks or study.secure_aggregation.method != "none"
+    """Tell whether a study's held-out counts leave under masks only: wherever updates do, else where it says so.
+
+    Where it says nothing: with four sites or more, unless versions are judged while others are made, or patients are
+    compared in pairs, of which there is no sum.
+    """
+    said = study.evaluation.sum_under_masks
+    if study.secure_aggregation.method != "none":
+        return True
+    if said is not None:
+        return said
+    enough = study.participants.minimum_sites >= FEWEST_MEMBERS
+    return enough and study.pace.mode == "synchronous" and not study.is_survival
 
 
 def bins_of(study: StudySpec) -> int:

@@ -5,6 +5,7 @@ It decides nothing and can read neither images nor ledgers: losing, repeating or
 """
 
 import errno
+import random
 import threading
 import time
 from collections.abc import Callable
@@ -23,13 +24,13 @@ from site_node.agent.backoff import Backoff
 from site_node.agent.downloads import fetch_blob, fetch_version, forget_old_blobs
 from site_node.agent.hub_client import HubClient
 from site_node.agent.outbox import ENVELOPE_SUFFIX, Outbox
+from site_node.agent.polling import wait_seconds
 from site_node.agent.state import read_state, write_state
 from site_node.durable import finished_files, write_durably
 from site_node.errors import BaseUnavailableError, DiskFullError, HubRefusedError, HubUnreachableError
 from site_node.folder_watch import FolderWatch
 from site_node.settings import SiteSettings
 
-POLL_SECONDS = 25.0
 PAUSE_SECONDS = 0.5
 _log = structlog.get_logger()
 
@@ -91,9 +92,9 @@ class Agent:
         mail.join(timeout=1.0)
 
     def _poll(self, stop: threading.Event) -> None:
-        backoff = Backoff()
+        backoff, chance = Backoff(), random.Random()  # noqa: S311 - when an agent calls is no secret
         while not stop.is_set():
-            self._guarded(lambda: self.fetch_mail(POLL_SECONDS), backoff, stop)
+            self._guarded(lambda: self.fetch_mail(wait_seconds(chance)), backoff, stop)
 
     def _guarded(self, action: Callable[[], int], backoff: Backoff, stop: threading.Event) -> None:
         try:

@@ -6,7 +6,6 @@ if it has not, or the earlier version is gone, the whole version is fetched.
 """
 
 import hashlib
-import os
 import shutil
 from collections.abc import Collection
 from pathlib import Path
@@ -17,8 +16,8 @@ from protocol.compression.differences import later_version
 from protocol.digest import digest_of_file, hex_of
 from protocol.errors import ProtocolError
 from protocol.messages import ModelReference, VersionDifference
-from site_node.agent.hub_client import HubClient
-from site_node.durable import finished_files, remove, sync_folder, unfinished_beside
+from site_node.agent.hub_client import Download, HubClient
+from site_node.durable import finished_files, keeping, remove, sync_folder, unfinished_beside
 from site_node.errors import BaseUnavailableError, DiskFullError, HubRefusedError, HubUnreachableError
 from site_node.settings import SitePaths
 
@@ -93,9 +92,10 @@ def _add_difference(paths: SitePaths, difference: VersionDifference, digest: str
                 hasher.update(data)
                 sink.write(data)
             sink.flush()
-            os.fsync(sink.fileno())
+            keeping().sync(sink.fileno())
         if "sha256:" + hasher.hexdigest() != digest:
             return False
+        keeping().note(unfinished, digest)
         unfinished.replace(target)
         sync_folder(target.parent)
     except ProtocolError:
@@ -123,24 +123,34 @@ def _check_room(paths: SitePaths, whole: int, rest: int) -> None:
 def _fetch_rest(hub: HubClient, partial: Path, digest: str, size: int) -> str:
     """Append what is missing, digested as it comes, and return the digest of the whole file."""
     try:
-        with hub.blob(digest, _size(partial)) as (starts_at, pieces), partial.open("a+b") as file:
-            file.truncate(starts_at)
-            file.seek(0)
-            hasher = hashlib.file_digest(file, "sha256")
-            left = size - starts_at
-            for piece in pieces:
-                hasher.update(piece)
-                file.write(piece[: max(left, 0)])
-                left -= len(piece)
-                if left < 0:
-                    raise HubUnreachableError("The hub sends more than a version's size.", "Ask its operator.")
-            file.flush()
-            os.fsync(file.fileno())
-            return "sha256:" + hasher.hexdigest()
+        with hub.blob(digest, _size(partial)) as blob:
+            # Of the right size only: what stays partial is appended to, and a linked file is the hub's own.
+            if blob.file is not None and _size(blob.file) == size and keeping().linked(blob.file, partial, digest):
+                return digest
+            return _append(partial, blob, size)
     except HubRefusedError as error:
         if error.status == RANGE_NOT_SATISFIABLE:
             remove(partial)
         raise
+
+
+def _append(partial: Path, blob: Download, size: int) -> str:
+    with partial.open("a+b") as file:
+        file.truncate(blob.starts_at)
+        file.seek(0)
+        hasher = hashlib.file_digest(file, "sha256")
+        left = size - blob.starts_at
+        for piece in blob.pieces:
+            hasher.update(piece)
+            file.write(piece[: max(left, 0)])
+            left -= len(piece)
+            if left < 0:
+                raise HubUnreachableError("The hub sends more than a version's size.", "Ask its operator.")
+        file.flush()
+        keeping().sync(file.fileno())
+    digest = "sha256:" + hasher.hexdigest()
+    keeping().note(partial, digest)
+    return digest
 
 
 def _size(path: Path) -> int:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import httpx
@@ -26,6 +27,8 @@ ANSWER_SECONDS = 30.0
 CONNECT_SECONDS = 10.0
 MAX_ANSWER_CHARACTERS = 300
 PIECE_BYTES = 256 << 10
+FILE = "wardround.file"
+"""The httpx extension by which a carrier inside this process hands a file over; over a network there is none."""
 
 
 @dataclass(frozen=True)
@@ -47,11 +50,12 @@ class UploadState:
 
 @dataclass(frozen=True)
 class FilePart:
-    """A stretch of a file, read in pieces while it is sent; each iteration begins anew."""
+    """A stretch of a file, read in pieces while it is sent; each iteration begins anew. `path` is the whole file's."""
 
     file: BinaryIO
     offset: int
     count: int
+    path: Path | None = None
 
     def __iter__(self) -> Iterator[bytes]:
         """Yield the bytes."""
@@ -60,6 +64,15 @@ class FilePart:
         while left and (piece := self.file.read(min(left, PIECE_BYTES))):
             left -= len(piece)
             yield piece
+
+
+@dataclass(frozen=True)
+class Download:
+    """Where the bytes of a blob really begin, and the bytes in pieces; `file` holds them all, if the hub is here."""
+
+    starts_at: int
+    pieces: Iterator[bytes]
+    file: Path | None = None
 
 
 class HubClient:
@@ -116,11 +129,13 @@ class HubClient:
             "Content-Length": str(part.count),
             "Content-Type": "application/octet-stream",
         }
-        return _upload_state(self._authorised("PATCH", f"/v1/uploads/{upload_id}", content=part, headers=headers))
+        own = {} if part.path is None else {FILE: part.path}
+        path = f"/v1/uploads/{upload_id}"
+        return _upload_state(self._authorised("PATCH", path, content=part, headers=headers, extensions=own))
 
     @contextmanager
-    def blob(self, digest: str, offset: int) -> Iterator[tuple[int, Iterator[bytes]]]:
-        """Open a blob from an offset; gives where the bytes really begin, and the bytes in pieces."""
+    def blob(self, digest: str, offset: int) -> Iterator["Download"]:
+        """Open a blob from an offset."""
         plain = {"Accept-Encoding": "identity"}  # the digest is of the bytes as they lie at the hub
         headers = self._with_token(plain | ({"Range": f"bytes={offset}-"} if offset else {}))
         with (
@@ -131,7 +146,7 @@ class HubClient:
                 response.read()
                 _check(response)
             starts_at = offset if response.status_code == httpx.codes.PARTIAL_CONTENT else 0
-            yield starts_at, response.iter_bytes()
+            yield Download(starts_at, response.iter_bytes(), response.extensions.get(FILE))
 
     def _authorised(self, method: str, path: str, **arguments: Any) -> httpx.Response:
         headers = arguments.pop("headers", {})

@@ -64,7 +64,7 @@ class Outbox:
         with payload.open("rb", buffering=0) as file:
             size, most = os.fstat(file.fileno()).st_size, PROBE_BYTES if state.offset else PART_BYTES
             while state.receipt is None:
-                part = FilePart(file, state.offset, min(most, size - state.offset))
+                part = FilePart(file, state.offset, min(most, size - state.offset), payload)
                 if part.count <= 0:
                     raise HubUnreachableError("The hub holds a whole upload and gave no receipt.", "It is asked again.")
                 state, most = self._send(state, part), PART_BYTES

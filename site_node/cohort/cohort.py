@@ -25,6 +25,7 @@ from site_node.cohort.labels import read_labels
 from site_node.cohort.matching import Match, matches_of
 from site_node.cohort.quality import Noticed, quality_counts
 from site_node.cohort.splits import instance_digest, pseudonym, split_of
+from site_node.cohort.volumes import takes_volumes, volume_matches_of
 from site_node.errors import IndexingError, TooFewPatientsError
 
 MANIFEST_SCHEMA = "wardround.cohort/1"
@@ -39,7 +40,9 @@ ONE_CLASS = "patient: the site's training patients are all of one class, from wh
 class ImageRef:
     """One image of a patient; `frame` is None for a single-frame image, `content_digest` is over the file's bytes.
 
-    Of a tabular study, one row: `path` is the table, and the content digest, over what is read of the row, its name.
+    Of a study of volumes, one series: `slices` are its files as they lie, `path` the first, `sop_instance_uid` the
+    series' UID, and the content digest is over the files' digests. Of a tabular study, one row: `path` is the table,
+    and the content digest, over what is read of the row, its name.
     Never leaves the hospital.
     """
 
@@ -51,6 +54,7 @@ class ImageRef:
     sex: str | None = None
     view: str | None = None
     content_digest: str = ""
+    slices: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -126,7 +130,8 @@ def build_cohort(
     labels = read_labels(labels_path, study.label)
     dropped, noticed = Counter(labels.dropped), Noticed()
     with open_index(index_path) as database:
-        matches = matches_of(database, labels, study, dropped, noticed)
+        find = volume_matches_of if takes_volumes(study) else matches_of
+        matches = find(database, labels, study, dropped, noticed)
     cohort = chosen_cohort(_patients(matches, study, split_key, dropped), study, split_key, may_take_part, dropped)
     return replace(cohort, noticed=noticed)
 
@@ -184,6 +189,7 @@ def _image(match: Match) -> ImageRef:
         sex=match.facts.sex,
         view=match.facts.view,
         content_digest=match.content.digest,
+        slices=match.slices,
     )
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from protocol.digest import digest_of_bytes
 from site_node.cohort.index_database import Content, IndexDatabase, IndexedImage
 from site_node.dicom.parallel import for_each_file
-from site_node.dicom.pixels import decode
+from site_node.dicom.pixels import check_pixels
 from site_node.errors import PixelsError
 
 BATCH_FILES = 200
@@ -21,13 +21,13 @@ UNDECODABLE = "image: its pixels cannot be decoded"
 
 
 def read_content(path: Path) -> Content | None:
-    """Digest a file and try to decode its first frame; None if it cannot be opened."""
+    """Digest a file and try to decode its frames; None if it cannot be opened."""
     try:
         data = path.read_bytes()
     except OSError:
         return None
     try:
-        decode(data, 0)
+        check_pixels(data)
     except PixelsError as error:
         return Content(digest_of_bytes(data), error.message)
     return Content(digest_of_bytes(data), None)

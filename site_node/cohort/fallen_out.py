@@ -8,15 +8,20 @@ from site_node.cohort.cohort import BELOW_MINIMUM, ONE_CLASS, SEVERAL_SPLITS, SM
 from site_node.cohort.contents import UNDECODABLE, VANISHED
 from site_node.cohort.labels import CONTRADICTION, FOREIGN_SPLIT, FOREIGN_VALUE, NO_INSTANCE, NO_VALUE
 from site_node.cohort.matching import ORPHAN, OTHER_PATIENT, SEVERAL_FRAMES, UNLABELLED
+from site_node.cohort.volumes import NO_SERIES, NO_VOLUME, REPEATED_SERIES, ROWS_DISAGREE
 
 KINDS = {"image: ": "images", "label: ": "rows of labels.csv", "row: ": "rows of the table"}
 SAID_ELSEWHERE = {BELOW_MINIMUM, ONE_CLASS}
 OF_THE_STUDY = "This is the study's choice; nothing is to be done."
+INCOMPLETE = "Look at the series in a viewer; send it anew from the archive if it should be one scan."
 REMEDIES = {
     UNLABELLED: "Add their rows to labels.csv if they belong to this study.",
     ORPHAN: "Check the UIDs in labels.csv; add the images and run `wardround site index` again.",
     OTHER_PATIENT: "Correct the patient id in labels.csv.",
     SEVERAL_FRAMES: "Offer single pictures if they belong to this study.",
+    NO_SERIES: "Export these files anew, with their series.",
+    ROWS_DISAGREE: "Give a series' rows one patient, one label and one split.",
+    REPEATED_SERIES: "Label only the series that is to be used, if the rule chooses another.",
     VANISHED: "Run `wardround site index`.",
     UNDECODABLE: "Export these files anew and run `wardround site index`.",
     NO_INSTANCE: "Fill in both columns.",
@@ -59,4 +64,5 @@ def fallen_out(dropped: Mapping[str, int], minimum: int) -> Iterator[FallenOut]:
         for kind, words in KINDS.items():
             if reason.startswith(kind):
                 said = f"{number if number >= least else f'fewer than {least}'} {words}: {reason.removeprefix(kind)}"
-        yield FallenOut(f"{said}. {REMEDIES.get(reason, OF_THE_STUDY)}", reason in REMEDIES)
+        remedy = INCOMPLETE if reason.startswith(NO_VOLUME) else REMEDIES.get(reason)
+        yield FallenOut(f"{said}. {remedy or OF_THE_STUDY}", remedy is not None)

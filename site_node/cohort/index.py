@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+from site_node.cohort.contents import contents_of
 from site_node.cohort.index_database import IndexDatabase, Quarantined, open_index
 from site_node.dicom.folder import FoundFile, Outcome, examine, walk
 from site_node.dicom.parallel import for_each_file
@@ -39,11 +40,17 @@ class IndexReport:
 
 
 def index_folder(
-    folders: Sequence[Path], index_path: Path, *, progress: Progress | None = None, processes: int | None = None
+    folders: Sequence[Path],
+    index_path: Path,
+    *,
+    progress: Progress | None = None,
+    processes: int | None = None,
+    decode: bool = False,
 ) -> IndexReport:
     """Bring the index up to date with what lies in the folders.
 
-    `progress` is told (files opened, files to open). With `processes` unset, many files are read in parallel.
+    `progress` is told (files opened, files to open). With `processes` unset, many files are read in parallel. With
+    `decode` every image that never was is read whole and decoded, all frames, and quarantined if that fails.
     Raises: IndexingError if a folder is not there, or is empty though files of it are indexed: a network share that
         went away is not taken for a deletion.
     """
@@ -55,6 +62,8 @@ def index_folder(
         vanished = [path for path in known if path not in found]
         _read(database, fresh, progress, processes)
         database.forget(vanished)
+        if decode:
+            contents_of(database, list(database.images()))
         counts = database.counts()
         return IndexReport(
             files=len(found),

@@ -17,7 +17,7 @@ from site_node.dicom.headers import InstanceHeader
 from site_node.file_names import stored
 from site_node.sqlite import connection, transaction
 
-READER_VERSION = 1
+READER_VERSION = 2
 HEADER_COLUMNS = tuple(field.name for field in fields(InstanceHeader))
 SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS files (
@@ -107,15 +107,27 @@ class IndexDatabase:
             yield IndexedImage(Path(os.fsdecode(row["path"])), row["size"], row["mtime_ns"], header, content)
 
     def quarantined(self) -> tuple[Quarantined, ...]:
-        """Return the files that are left out, ordered by path."""
-        rows = self._database.execute("SELECT path, problem FROM files WHERE state = 'quarantined' ORDER BY path")
+        """Return the files that are left out, ordered by path; also images whose pixels turned out not to decode."""
+        rows = self._database.execute(
+            "SELECT path, coalesce(problem, content_problem) AS problem FROM files"
+            " WHERE state = 'quarantined' OR content_problem IS NOT NULL ORDER BY path"
+        )
         return tuple(Quarantined(Path(os.fsdecode(row["path"])), row["problem"]) for row in rows)
+
+    def damaged_series(self) -> frozenset[str]:
+        """Return the UIDs of the series of which some file is left out."""
+        rows = self._database.execute(
+            "SELECT DISTINCT series_instance_uid FROM files"
+            " WHERE state = 'quarantined' AND series_instance_uid IS NOT NULL"
+        )
+        return frozenset(row[0] for row in rows)
 
     def counts(self) -> Counts:
         """Count what the index holds; images without a patient id count for no patient."""
         row = self._database.execute(
-            "SELECT count(*) FILTER (WHERE state = 'image'), count(DISTINCT sop_instance_uid),"
-            " count(DISTINCT patient_id), count(*) FILTER (WHERE state = 'companion') FROM files"
+            "SELECT count(*) FILTER (WHERE state = 'image' AND content_problem IS NULL),"
+            " count(DISTINCT sop_instance_uid), count(DISTINCT patient_id),"
+            " count(*) FILTER (WHERE state = 'companion') FROM files"
         ).fetchone()
         return Counts(*row)
 
@@ -136,8 +148,12 @@ def open_index(path: Path) -> Iterator[IndexDatabase]:
         yield IndexDatabase(database)
 
 
+def _series_alone(outcome: Outcome) -> tuple[str | None, ...]:
+    return tuple(outcome.series_instance_uid if name == "series_instance_uid" else None for name in HEADER_COLUMNS)
+
+
 def _row(found: FoundFile, outcome: Outcome) -> tuple[object, ...]:
     header = outcome.header
-    facts = astuple(header) if header else (None,) * len(HEADER_COLUMNS)
+    facts = astuple(header) if header else _series_alone(outcome)
     state = "image" if header else "quarantined" if outcome.problem else "companion"
     return (stored(str(found.path)), found.size, found.mtime_ns, state, outcome.problem, *facts)

@@ -10,13 +10,13 @@ from site_node.cohort.index import IndexReport, Progress, index_folder
 from site_node.file_names import shown
 
 
-def index_of_any_folder(folder: Path, *, progress: Progress | None = None) -> IndexReport:
+def index_of_any_folder(folder: Path, *, progress: Progress | None = None, decode: bool = False) -> IndexReport:
     """Index a folder into an index that is thrown away: no site, no enrolment, nothing kept.
 
     Raises: IndexingError if the folder is not there.
     """
     with TemporaryDirectory(prefix="wardround-index-") as temporary:
-        return index_folder([folder], Path(temporary) / "index.sqlite", progress=progress)
+        return index_folder([folder], Path(temporary) / "index.sqlite", progress=progress, decode=decode)
 
 
 def report_as_json(report: IndexReport, folders: Sequence[Path]) -> dict[str, Any]:
@@ -28,6 +28,7 @@ def report_as_json(report: IndexReport, folders: Sequence[Path]) -> dict[str, An
         "patients": report.patients,
         "indexed": report.indexed,
         "companions": report.companions,
+        "reasons": dict(_reasons(report)),
         "quarantined": [{"file": _name(entry.file, root), "reason": entry.reason} for entry in report.quarantined],
     }
 
@@ -38,11 +39,14 @@ def report_as_text(report: IndexReport, folders: Sequence[Path]) -> str:
         f"{report.files} files: {report.indexed} images ({report.instances} instances of {report.patients} patients), "
         f"{report.companions} text files beside them, {len(report.quarantined)} quarantined"
     ]
-    reasons = Counter(entry.reason for entry in report.quarantined)
-    lines += [f"  {number:6d}  {reason}" for reason, number in reasons.most_common()]
+    lines += [f"  {number:6d}  {reason}" for reason, number in _reasons(report)]
     root = _root(folders)
     lines += [f"  left out: {_name(entry.file, root)}: {entry.reason}" for entry in report.quarantined]
     return "\n".join(lines)
+
+
+def _reasons(report: IndexReport) -> list[tuple[str, int]]:
+    return Counter(entry.reason for entry in report.quarantined).most_common()
 
 
 def _root(folders: Sequence[Path]) -> Path | None:

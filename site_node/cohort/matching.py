@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from protocol.study import StudySpec
 from site_node.cohort.contents import UNDECODABLE, VANISHED, contents_of
@@ -19,12 +20,16 @@ SEVERAL_FRAMES = "image: it holds several frames, and this study takes single pi
 
 @dataclass(frozen=True)
 class Match:
-    """An image that takes part, with its row of labels.csv, what is known of it, and its content."""
+    """An image that takes part, with its row of labels.csv, what is known of it, and its content.
+
+    Of a volume, `image` is the first slice and `slices` are all files, in the order in which they lie.
+    """
 
     image: IndexedImage
     row: LabelRow
     facts: Facts
     content: Content
+    slices: tuple[Path, ...] = ()
 
 
 def matches_of(

@@ -37,6 +37,7 @@ class Roll:
             study_digest=study_digest,
             training=sorted(training & frozen),
             held_out=sorted(frozen - training),
+            validation=sorted(who for who in frozen if self._called.get(who) == "validation"),
             withheld=sorted(training - frozen),
             spent_training=sorted(left_out),
             spent_held_out=sorted(self._left_out.keys() - left_out),

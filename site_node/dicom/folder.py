@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from site_node.dicom.headers import EMPTY, NOT_DICOM, InstanceHeader, read_header
+from site_node.dicom.headers import EMPTY, NOT_DICOM, InstanceHeader, read_header, series_of_damaged
 from site_node.errors import IndexingError, UnreadableError
 
 COMPANION_SUFFIXES = frozenset({".csv", ".tsv", ".md", ".txt", ".json", ".yaml", ".yml"})
@@ -29,11 +29,16 @@ class FoundFile:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What reading one file gave: a header, or a problem, or neither for a companion file."""
+    """What reading one file gave: a header, or a problem, or neither for a companion file.
+
+    `series_instance_uid` is set where a file has a problem and its header still tells to which series it belongs: that
+    series is not complete. It never leaves the hospital.
+    """
 
     path: Path
     header: InstanceHeader | None = None
     problem: str | None = None
+    series_instance_uid: str | None = None
 
 
 def walk(root: Path) -> Iterator[FoundFile]:
@@ -62,7 +67,7 @@ def examine(path: Path) -> Outcome:
     except UnreadableError as error:
         if is_companion(path) and error.message in (NOT_DICOM, EMPTY):
             return Outcome(path)
-        return Outcome(path, problem=error.message)
+        return Outcome(path, problem=error.message, series_instance_uid=series_of_damaged(path))
 
 
 def _walk(folder: Path, visited: set[tuple[int, int]]) -> Iterator[FoundFile]:

@@ -10,7 +10,6 @@ files. That pixel data is present and complete is judged from its element's leng
 
 import re
 import struct
-import warnings
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
@@ -21,14 +20,18 @@ from pydicom.filereader import read_partial
 from pydicom.tag import Tag
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, MediaStorageDirectoryStorage
 
+from site_node.dicom.deflated import check_inflated_size
 from site_node.dicom.pixel_element import (
+    MAX_IMAGE_BYTES,
     PIXEL_TAGS,
     PixelElement,
+    check_compressed_frames,
     check_is_image,
     check_pixels_can_be_read,
     first_value,
     whole_number,
 )
+from site_node.dicom.quiet import quiet
 from site_node.errors import UnreadableError
 
 PREAMBLE_BYTES = 128
@@ -37,6 +40,7 @@ UNITS_IN_YEAR = {"Y": 1.0, "M": 12.0, "W": DAYS_IN_YEAR / 7, "D": DAYS_IN_YEAR}
 FIRST_GROUPS = (0x0002, 0x0008)
 NOT_DICOM = "not a DICOM file"
 EMPTY = "the file is empty"
+UNPARSABLE = "damaged: the DICOM header cannot be parsed"
 
 KEYWORDS = (
     *("SpecificCharacterSet", "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"),
@@ -95,23 +99,61 @@ def read_header(path: Path) -> InstanceHeader:
     Raises: UnreadableError with the sentence for the quarantine list.
     """
     try:
-        with path.open("rb") as file, warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return _read(file, path.stat().st_size)
+        with path.open("rb") as file:
+            dataset, syntax = checked_header(file, path.stat().st_size)
+            with quiet():
+                return _header(dataset, syntax)
     except UnreadableError:
         raise
     except OSError as error:
-        raise UnreadableError(f"the file cannot be opened: {(error.strerror or 'input error').lower()}") from error
-    except Exception as error:  # pydicom raises whatever a damaged file leads it to
-        raise UnreadableError("damaged: the DICOM header cannot be parsed") from error
+        raise UnreadableError(f"the file cannot be opened: {(error.strerror or 'input error').lower()}") from None
+    except Exception:
+        raise UnreadableError(UNPARSABLE) from None
 
 
-def _read(file: BinaryIO, size: int) -> InstanceHeader:
+def series_of_damaged(path: Path) -> str | None:
+    """Return the series of a file that `read_header` refused, or None if it does not tell; never raises."""
+    try:
+        with path.open("rb") as file, quiet():
+            if not is_dicom(file.read(PREAMBLE_BYTES + 4)):
+                return None
+            check_inflated_size(file)
+            file.seek(0)
+            wanted = [Tag("SeriesInstanceUID")]
+            dataset = read_partial(
+                file, stop_when=lambda tag, _vr, _length: tag in PIXEL_TAGS, specific_tags=wanted, force=True
+            )
+            return _text(dataset, "SeriesInstanceUID")
+    except Exception:  # as damaged as it can be
+        return None
+
+
+def checked_header(file: BinaryIO, size: int) -> tuple[Dataset, UID]:
+    """Read what the index needs of an open file, and check that its pixels are there, bounded and decodable.
+
+    Guarantee: no warning of the DICOM library leaks, and no other exception but the system's own; an exception of the
+        library is not kept as a cause, because it may quote values of the header.
+    Raises: UnreadableError with the sentence for the quarantine list; OSError if the file cannot be read.
+    """
+    try:
+        with quiet():
+            return _checked(file, size)
+    except (UnreadableError, OSError):
+        raise
+    except Exception:  # pydicom raises whatever a damaged file leads it to
+        raise UnreadableError(UNPARSABLE) from None
+
+
+def _checked(file: BinaryIO, size: int) -> tuple[Dataset, UID]:
+    file.seek(0)
     start = file.read(PREAMBLE_BYTES + 4)
     if not start:
         raise UnreadableError(EMPTY)
     if not is_dicom(start):
         raise UnreadableError(NOT_DICOM)
+    if size > MAX_IMAGE_BYTES:
+        raise UnreadableError(f"the file is larger than {MAX_IMAGE_BYTES >> 30} GiB, the most that is accepted")
+    check_inflated_size(file)
     file.seek(0)
     found: list[PixelElement] = []
 
@@ -128,8 +170,10 @@ def _read(file: BinaryIO, size: int) -> InstanceHeader:
         raise UnreadableError("a DICOMDIR (the table of contents of a medium), which is no image")
     check_is_image(dataset, found[0] if found else None)
     remaining = None if syntax == DeflatedExplicitVRLittleEndian else size - file.tell()
-    check_pixels_can_be_read(dataset, syntax, found[0], remaining)
-    return _header(dataset, syntax)
+    form = check_pixels_can_be_read(dataset, syntax, found[0], remaining)
+    if syntax.is_encapsulated:
+        check_compressed_frames(file, size, syntax, found[0], form)
+    return dataset, syntax
 
 
 def _header(dataset: Dataset, syntax: UID) -> InstanceHeader:
@@ -144,7 +188,7 @@ def _header(dataset: Dataset, syntax: UID) -> InstanceHeader:
         series_instance_uid=_text(dataset, "SeriesInstanceUID"),
         patient_id=_text(dataset, "PatientID"),
         sex=_term(dataset, "PatientSex"),
-        age_years=_age_years(dataset),
+        age_years=age_years(dataset),
         study_date=_text(dataset, "StudyDate"),
         manufacturer=_text(dataset, "Manufacturer"),
         modality=_term(dataset, "Modality"),
@@ -170,7 +214,8 @@ def _term(dataset: Dataset, keyword: str) -> str | None:
     return text.upper() if text else None
 
 
-def _age_years(dataset: Dataset) -> float | None:
+def age_years(dataset: Dataset) -> float | None:
+    """Return the age at the image: as the header states it, or from birth to the day of the imaging study."""
     age = re.fullmatch(r"(\d{1,3})([DWMY]?)", (_text(dataset, "PatientAge") or "").upper())
     if age:
         return round(int(age[1]) / UNITS_IN_YEAR[age[2] or "Y"], 4)

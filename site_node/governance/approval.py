@@ -15,6 +15,9 @@ from typing import Literal
 from protocol.digest import canonical_json, parse_json
 from protocol.signing import SigningKey, read_unverified, sign
 
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS decisions_set_aside (study TEXT PRIMARY KEY, decisions INTEGER NOT NULL);
+"""
 DecisionWord = Literal["approved", "refused", "withdrawn"]
 Standing = Literal["approved", "refused", "withdrawn", "expired", "undecided"]
 POLICY_PERSON = "policy"
@@ -79,6 +82,18 @@ def decisions_on(database: sqlite3.Connection, study_digest: str) -> list[Decisi
         (study_digest,),
     )
     return [Decision(*row) for row in rows]
+
+
+def set_decisions_aside(database: sqlite3.Connection, study_digest: str) -> None:
+    """Let what was decided so far not approve a study whose figures are others now. Call within a transaction."""
+    number = len(decisions_on(database, study_digest))
+    database.execute("INSERT OR REPLACE INTO decisions_set_aside VALUES (?, ?)", (study_digest, number))
+
+
+def decisions_since_counted(database: sqlite3.Connection, study_digest: str) -> list[Decision]:
+    """Return the decisions over a study's figures as they were counted last, oldest first."""
+    row = database.execute("SELECT decisions FROM decisions_set_aside WHERE study = ?", (study_digest,)).fetchone()
+    return decisions_on(database, study_digest)[0 if row is None else row[0] :]
 
 
 def account_of_last(database: sqlite3.Connection, study_digest: str) -> str | None:

@@ -11,7 +11,7 @@ from protocol.digest import digest_of_bytes
 from protocol.errors import ProtocolError
 from protocol.message import Message
 from protocol.messages import MAX_MESSAGE_BYTES, SITE_TO_HUB, EvaluationReport, Receipt, UpdateNotice, expect
-from protocol.secure_messages import MaskedHistograms
+from protocol.secure_messages import MaskedHistograms, MaskingReveal, MaskingShares, SurvivorsSeen
 from protocol.signing import PublicKey, SigningKey, open_envelope, read_unverified, sign
 from site_node.errors import GateError
 from site_node.governance import hash_chain
@@ -19,7 +19,11 @@ from site_node.governance import hash_chain
 TAKEN_BACK = "wardround.taken-back/1"
 PAYLOAD_GONE = "wardround.payload-gone/1"
 """It was sent before a backup was restored that lacks the payload: not sent again, and the receipt is lost."""
-RESULTS = {str(kind.model_fields["schema_"].default) for kind in (UpdateNotice, EvaluationReport, MaskedHistograms)}
+RESULTS = {
+    str(kind.model_fields["schema_"].default)
+    for kind in (UpdateNotice, EvaluationReport, MaskedHistograms, MaskingShares, SurvivorsSeen, MaskingReveal)
+}
+"""What a withdrawal takes back. A masked round opens with enough shares and reveals: with fewer it fails."""
 
 
 def record(database: sqlite3.Connection, message: Message, key: SigningKey, now: float) -> int:
@@ -56,7 +60,8 @@ def record(database: sqlite3.Connection, message: Message, key: SigningKey, now:
 def take_back(database: sqlite3.Connection, study_digest: str, now: float) -> int:
     """Let a study's results that were not sent yet never leave; return how many. Call within a transaction.
 
-    Results are updates, masked or not, evaluations and masked histograms. The ledger keeps their entries and gains one
+    Results are updates, masked or not, evaluations, masked histograms, and this site's part in opening a masked sum:
+    shares, its consent to the survivors, and reveals. The ledger keeps their entries and gains one
     for each that says it was taken back. What the agent is sending at this moment may still arrive: its receipt tells.
     """
     waiting = {row["number"] for row in database.execute("SELECT number FROM unsent")}

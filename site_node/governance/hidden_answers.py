@@ -132,4 +132,5 @@ def is_difference(database: sqlite3.Connection, task: RoundTask, study: StudySpe
     if not masking.is_masked(task, study):
         return False
     terms = study.evaluation.noise_epsilon if task.kind is TaskKind.EVALUATE else study.privacy.epsilon
-    return terms is None and helped_to_open(database, task, masking.masked_kind(task))
+    is_encrypted = task.kind is TaskKind.TRAIN and study.secure_aggregation.method == "homomorphic"
+    return terms is None and helped_to_open(database, task, masking.masked_kind(task), is_encrypted=is_encrypted)

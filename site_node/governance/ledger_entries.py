@@ -31,7 +31,7 @@ class _Entry(BaseModel):
 
 
 class LedgerEntry(_Entry):
-    """One event of a study, with the patients it touches. `event` null: trained without differential privacy.
+    """One event of a study, with the patients it touches. `event` null: touched without differential privacy.
 
     `cohort_digest` commits to the group's pseudonyms, which the gate keeps beside the ledger. `nonce` is never sent.
     """

@@ -61,8 +61,13 @@ class Gap:
 
 
 def tell_charge(context: GateContext, site: str, entries: Sequence[LedgerEntry]) -> None:
-    """Tell the hub of a study's charge. Call within the transaction that appended the entries."""
+    """Tell the hub of a study's charge, if it is one. Call within the transaction that appended the entries.
+
+    That patients are held out un-noised spends nothing that could be handed back: it is noted here and not told.
+    """
     database = context.database
+    if not any(entry.event is not None or entry.patients == "training" for entry in entries):
+        return
     number, chain = hash_chain.head(database, "ledger")
     message = _message(database, site, entries, LedgerHead(number=number, chain=chain))
     egress = context.send(message)
@@ -228,7 +233,7 @@ def _message(database: sqlite3.Connection, site: str, entries: Sequence[LedgerEn
         follows=None if last is None else LedgerHead(number=last["number"], chain=last["chain"]),
         delta=entries[0].delta,
         charged=charged,
-        unprotected=any(e.event is None for e in entries),
+        unprotected=any(e.event is None and e.patients == "training" for e in entries),
     )
 
 

@@ -112,16 +112,21 @@ def open_rounds(database: sqlite3.Connection, study: str | None = None) -> list[
     return [_round(row) for row in rows if study in (None, row["study"])]
 
 
-def helped_to_open(database: sqlite3.Connection, task: RoundTask, task_kind: MaskedKind) -> bool:
+def helped_to_open(
+    database: sqlite3.Connection, task: RoundTask, task_kind: MaskedKind, *, is_encrypted: bool = False
+) -> bool:
     """Tell whether this site helped to open another round's sum of this kind over the weights that a task names.
 
     A sum over the same weights with one site less would give that site's part as the difference. No site alone need
     see it: both sums are opened by more than two thirds of the members, so that honest ones would have opened both.
+    An encrypted sum is opened by two of them, on the word of more than two thirds that they have seen who is in it; who
+    gave that word cannot know whether it was opened, and takes it that it was.
     """
     rows = database.execute(
         "SELECT tasks.message FROM masking JOIN tasks ON tasks.task_id = masking.task_id "
-        "WHERE masking.study = ? AND masking.task_kind = ? AND masking.round != ? AND masking.phase = ?",
-        (task.study_digest, task_kind, task.round, SitePhase.REVEALED.value),
+        "WHERE masking.study = ? AND masking.task_kind = ? AND masking.round != ? "
+        "AND CASE ? WHEN 1 THEN masking.survivors IS NOT NULL ELSE masking.phase = ? END",
+        (task.study_digest, task_kind, task.round, int(is_encrypted), SitePhase.REVEALED.value),
     )
     bases = [expect(bytes(row["message"]), RoundTask).base for row in rows]
     return task.base is not None and task.base.weights_digest in [base.weights_digest for base in bases if base]

@@ -14,6 +14,7 @@ from protocol.messages import Reason
 from protocol.privacy_accounting import PrivacyEvent, epsilon_of, histogram_event, maximum_evaluations, training_events
 from protocol.privacy_filter import Composition
 from protocol.secure_aggregation.histograms import sums_histograms
+from protocol.site_rates import quality_events
 from protocol.study import StudySpec
 from site_node.errors import SettingsError
 from site_node.settings import faults, read_yaml
@@ -31,7 +32,11 @@ approval_days: 365          # an approval ends after so many days
 networks: [convnet, densenet, resnet]  # permitted networks (`wardround site networks`), or: any
 modalities: [CR, DX]          # DICOM modalities that studies may ask for, or: any
 minimum_patients: 10          # with fewer training patients this hospital does not train; and automatic approval leaves
-                            # to a person whose exact number, with those told before, would tell fewer apart
+                            # to a person whose exact number, with those told before, would tell fewer apart, and
+                            # every study that sets a larger minimum of its own
+minimum_held_out_patients: 10  # automatic approval leaves to a person whose un-noised evaluation judges fewer
+hold_out_trained: person    # person | always: may automatic approval hold patients out un-noised on whom another study
+                            # trained with differential privacy? With person, such a study waits for one
 
 # Differential privacy.
 dp_required: true           # refuse studies that train without it
@@ -68,6 +73,8 @@ class Policy(BaseModel):
     networks: list[str] | Literal["any"] = ["convnet", "densenet", "resnet"]
     modalities: list[str] | Literal["any"] = ["CR", "DX"]
     minimum_patients: int = Field(default=10, ge=1)
+    minimum_held_out_patients: int = Field(default=10, ge=1)
+    hold_out_trained: Literal["person", "always"] = "person"
     dp_required: bool = True
     dp_units: list[Literal["patient", "site"]] = ["patient"]
     mechanisms: list[Literal["dp-sgd", "site-level", "shared-noise"]] | Literal["any"] = "any"
@@ -144,15 +151,18 @@ def planned_events(
 ) -> list[tuple[str, PrivacyEvent | None]]:
     """Return what a study may spend at most of this hospital's patients: (which patients, event). Pure.
 
-    The event None says: trained without differential privacy. Patients whom the study does not touch are not charged.
+    The event None says: trained on, or judged on, without differential privacy; quality figures are noised and charged
+    beside it. Patients whom the study does not touch are not charged.
     """
     planned: list[tuple[str, PrivacyEvent | None]] = []
     if patients.training:
         tasks = study.maximum_training_tasks
-        spent = [None] if noise_multiplier is None else training_events(study, noise_multiplier, tasks)
+        bare = [None, *quality_events(study.site_rates)]
+        spent = bare if noise_multiplier is None else training_events(study, noise_multiplier, tasks)
         planned += [("training", event) for event in spent]
-    if patients.held_out and study.evaluation.noise_epsilon is not None:
-        planned.append(("held-out", histogram_event(study.evaluation.noise_epsilon, maximum_evaluations(study))))
+    if patients.held_out:
+        noise = study.evaluation.noise_epsilon
+        planned.append(("held-out", None if noise is None else histogram_event(noise, maximum_evaluations(study))))
     return planned
 
 
@@ -173,7 +183,7 @@ def _modality(policy: Policy, study: StudySpec) -> str | None:
 
 def _protection(policy: Policy, study: StudySpec) -> list[str | None]:
     epsilon, delta = study.privacy.epsilon, study.privacy.delta
-    found: list[str | None] = [_evaluation(policy, study), _secure_aggregation(policy, study)]
+    found: list[str | None] = [_evaluation(policy, study), _quality(policy, study), _secure_aggregation(policy, study)]
     if epsilon is None and policy.dp_required:
         found.append("The study trains without differential privacy; `dp_required` refuses that.")
     if epsilon is not None and policy.mechanisms != "any" and study.privacy.mechanism not in policy.mechanisms:
@@ -190,6 +200,14 @@ def _protection(policy: Policy, study: StudySpec) -> list[str | None]:
     if epsilon is not None and delta > policy.maximum_delta:
         found.append(f"delta {delta:g} is above `maximum_delta` {policy.maximum_delta:g}.")
     return found
+
+
+def _quality(policy: Policy, study: StudySpec) -> str | None:
+    """Bound what the quality figures spend by themselves; where training is private, privacy.epsilon covers them."""
+    spent = study.site_rates.quality_epsilon
+    if study.privacy.epsilon is not None or spent is None or spent <= policy.maximum_epsilon:
+        return None
+    return f"site_rates.quality_epsilon {spent:g} is above `maximum_epsilon` {policy.maximum_epsilon:g}."
 
 
 def _secure_aggregation(policy: Policy, study: StudySpec) -> str | None:

@@ -50,11 +50,16 @@ Planned = Sequence[tuple[str, PrivacyEvent | None]]
 
 @dataclass(frozen=True)
 class StudyCharge:
-    """What one study was charged: an upper bound for each of its patients. None: no differential privacy."""
+    """What one study was charged: an upper bound for each of its patients.
+
+    `epsilon` None: trained without differential privacy. `held_out_unprotected`: judged on held-out patients un-noised,
+    whom epsilon says nothing about.
+    """
 
     study_digest: str
     epsilon: float | None
     delta: float
+    held_out_unprotected: bool = False
 
 
 def is_charged(database: sqlite3.Connection, study_digest: str) -> bool:
@@ -182,6 +187,8 @@ def what_would_fit(
     sentence = f"Fewer than {minimum} patients have enough of their lifetime budget left for this study."
     if said > 0:
         return Objection(Reason.BUDGET_SPENT, f"{sentence} With privacy.epsilon at most {said:.2f} it would fit.")
+    if study.privacy.epsilon is None and study.site_rates.quality_epsilon is not None:
+        return Objection(Reason.BUDGET_SPENT, f"{sentence} A smaller site_rates.quality_epsilon would cost less.")
     return Objection(Reason.BUDGET_SPENT, f"{sentence} No smaller privacy.epsilon would fit either.")
 
 
@@ -217,5 +224,5 @@ def _charge_of(study_digest: str, entries: Sequence[LedgerEntry]) -> StudyCharge
         epsilon_of([e.event for e in own if e.event is not None and e.patients == group], own[0].delta)
         for group in groups
     ]
-    unprotected = any(entry.event is None for entry in own)
-    return StudyCharge(study_digest, None if unprotected else max(epsilons), own[0].delta)
+    bare = {entry.patients for entry in own if entry.event is None}
+    return StudyCharge(study_digest, None if "training" in bare else max(epsilons), own[0].delta, "held-out" in bare)

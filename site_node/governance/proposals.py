@@ -1,11 +1,13 @@
 """A study's way through the gate: proposed, its cohort counted, decided, charged, answered.
 
+Between proposal and a person's decision nothing leaves that depends on a patient: what stands in a counted study's way
+(too few, spent budgets) is noted for the administrator, and the study waits, as one does on which nobody decided yet.
+
 The charge for the planned maximum and the approval's egress entry are one transaction: no approval leaves uncharged.
 Patients whose lifetime budget does not cover the study are left out when its cohort is counted. If another study spends
 what one of them would need before this one is charged, the cohort is counted once more.
 """
 
-import sqlite3
 from dataclasses import dataclass
 
 import structlog
@@ -14,24 +16,22 @@ from protocol.digest import canonical_json, digest_of
 from protocol.errors import ProtocolError
 from protocol.messages import Approval, Reason, StudyProposal
 from protocol.privacy_events import PrivacyEvent
-from protocol.study import StudySpec, parse_study
-from site_node.candidate import CohortFigures, cohort_path, read_cohort_figures
-from site_node.cohort_members import CohortMembers, group_digest, members_path, read_members
-from site_node.durable import remove
-from site_node.errors import GateError
+from protocol.study import parse_study
 from site_node.governance import egress, high_water
 from site_node.governance.approval import (
     POLICY_PERSON,
     SECONDS_A_DAY,
     Decision,
     decisions_on,
+    decisions_since_counted,
     record_decision,
     rfc3339,
+    set_decisions_aside,
     standing_of,
 )
 from site_node.governance.context import GateContext
+from site_node.governance.counting import SAID_BEFORE_COUNTING, count, forget_count
 from site_node.governance.ledger_heads import behind_objection, is_behind, note_head, restate_refused, tell_charge
-from site_node.governance.patient_accounts import keep_group
 from site_node.governance.policy import Objection, Policy, objection_to, planned_events
 from site_node.governance.privacy_ledger import (
     accounts,
@@ -39,19 +39,11 @@ from site_node.governance.privacy_ledger import (
     has_become_spent,
     is_charged,
     preset,
-    what_would_fit,
 )
-from site_node.governance.quality_records import keep_quality, quality_objection, quality_of
-from site_node.governance.reasons import sentence_of
-from site_node.governance.records import (
-    VERSION_KINDS,
-    StudyRecord,
-    keep_version,
-    set_study,
-    study_record,
-    study_records,
-)
-from site_node.governance.told_figures import WAITS_FOR_A_PERSON, keep_counted, needs_a_person, note_told
+from site_node.governance.quality_records import quality_of
+from site_node.governance.records import StudyRecord, set_study, study_record, study_records
+from site_node.governance.told_figures import note_told
+from site_node.governance.waiting import is_said, why_a_person
 from site_node.sqlite import transaction
 
 _log = structlog.get_logger()
@@ -136,93 +128,26 @@ def _take_up_again(context: GateContext) -> int:
 
 
 def _count(context: GateContext, record: StudyRecord) -> int:
-    members = CohortMembers(study_digest=record.digest)
-    try:
-        figures = read_cohort_figures(context.paths, record.digest)
-        if figures is not None and figures.recount != record.recount:
-            _forget_count(context, record.digest)
-            return 0
-        if figures is not None and figures.problem in (None, Reason.BUDGET_SPENT):
-            members = read_members(context.paths, record.digest, figures.members_digest)
-    except GateError as error:
-        _log.error("cohort_refused", study=record.digest, why=str(error))
-        figures = CohortFigures(study_digest=record.digest, problem=Reason.INTERNAL)
-    if figures is None:
+    """Take in a cohort that the worker has counted. A refusal leaves only for what no patient was read for."""
+    counted = count(context, record)
+    if counted is None:
         return 0
-    trains = len(members.training) >= _minimum(record.study, context.policy())
-    training, held_out = figures.training_patients if trains else 0, figures.held_out_patients
-    with transaction(context.database) as database:
-        set_study(
-            database,
-            record.digest,
-            training_patients=training,
-            training_images=figures.training_images if training else 0,
-            held_out_patients=held_out,
-            cohort_digest=figures.manifest_digest,
-            training_cohort=_keep_group(database, members.training) if training else None,
-            held_out_cohort=_keep_group(database, members.held_out) if held_out else None,
-            state="awaiting",
-        )
-        version_zero = record.study.start.weights or figures.version_zero_digest
-        if version_zero is not None:
-            keep_version(database, record.digest, VERSION_KINDS, 0, version_zero)
-        keep_quality(database, record.digest, figures.quality if training else None)
-        keep_counted(database, record.digest, members if training else None)
-        objection = _objection_to_count(context, record, figures, members, training)
-        if objection is not None:
-            _refuse(context, record.digest, objection)
-    _log.info("cohort_counted", study=record.digest, problem=None if objection is None else objection.reason)
+    with transaction(context.database):
+        counted.keep(context.database)
+        if counted.objection is not None and counted.objection.reason in SAID_BEFORE_COUNTING:
+            _refuse(context, record.digest, counted.objection)
+    problem = None if counted.objection is None else counted.objection.reason
+    _log.info("cohort_counted", study=record.digest, problem=problem)
     return 1
-
-
-def _objection_to_count(
-    context: GateContext, record: StudyRecord, figures: CohortFigures, members: CohortMembers, training: int
-) -> Objection | None:
-    counted = (figures.training_patients, figures.held_out_patients)
-    if figures.problem is None and _public_figures(members) != counted:
-        return Objection(Reason.INTERNAL, "The members of the cohort are not as many as its figures say.")
-    policy, minimum = context.policy(), _minimum(record.study, context.policy())
-    without_budgets = len(members.training) + len(members.withheld) + len(members.spent_training)
-    lost_training = training == 0 and members.spent_training and without_budgets >= minimum
-    lost_held_out = not training and not members.held_out and members.spent_held_out
-    if lost_training or lost_held_out:
-        held = accounts(context.database, policy)
-        return what_would_fit(context.database, held, record.study, members, minimum)
-    problem = figures.problem
-    if problem is None and (figures.manifest_digest is None or training + figures.held_out_patients == 0):
-        problem = Reason.TOO_FEW_PATIENTS
-    if problem is not None:
-        return Objection(problem, sentence_of(problem))
-    return quality_objection(record.study, figures, training)
-
-
-def _keep_group(database: sqlite3.Connection, pseudonyms: list[str]) -> str:
-    cohort = group_digest(pseudonyms)
-    keep_group(database, cohort, pseudonyms)
-    return cohort
-
-
-def _forget_count(context: GateContext, study_digest: str) -> None:
-    remove(cohort_path(context.paths, study_digest))
-    remove(members_path(context.paths, study_digest))
-
-
-def _public_figures(members: CohortMembers) -> tuple[int, int]:
-    """Return the figures to approve: who matches the study, also those left out; 0 if nobody else is there. Pure."""
-    training = len(members.training) + len(members.spent_training) if members.training else 0
-    return training, len(members.held_out) + len(members.spent_held_out) if members.held_out else 0
-
-
-def _minimum(study: StudySpec, policy: Policy) -> int:
-    return max(study.cohort.minimum_patients, policy.minimum_patients)
 
 
 def _decide(context: GateContext, record: StudyRecord) -> int:
     if record.state == "withdrawn" and record.digest in high_water.given_up(context.database):
         return 0  # for good: the hub was told once
     policy, now = context.policy(), context.clock()
-    standing = standing_of(decisions_on(context.database, record.digest), now)
-    if standing == "undecided" and policy.approval == "automatic":
+    standing = standing_of(decisions_since_counted(context.database, record.digest), now)
+    is_possible = record.state == "withdrawn" or record.reason is None  # else the count says no, and that stays here
+    if standing == "undecided" and policy.approval == "automatic" and is_possible:
         if _waits_for_a_person(context, record, policy):
             return 0
         decision = Decision(record.digest, "approved", POLICY_PERSON, now, now + policy.approval_days * SECONDS_A_DAY)
@@ -233,15 +158,15 @@ def _decide(context: GateContext, record: StudyRecord) -> int:
         with transaction(context.database):
             _refuse(context, record.digest, Objection(Reason.NOT_APPROVED, "A person of this hospital refused it."))
         return 1
-    return _approve(context, record, policy) if standing == "approved" else 0
+    return _approve(context, record, policy) if standing == "approved" and is_possible else 0
 
 
 def _waits_for_a_person(context: GateContext, record: StudyRecord, policy: Policy) -> bool:
     """Tell whether the policy must not approve a study by itself, and say so where the administrator looks."""
-    why = WAITS_FOR_A_PERSON.format(policy.minimum_patients)
-    if record.detail == why:
+    if is_said(record.detail, policy):
         return True  # found in an earlier pass; further figures only tell more
-    if not needs_a_person(context.database, record.digest, policy.minimum_patients):
+    why = why_a_person(context.database, record, policy)
+    if why is None:
         return False
     with transaction(context.database) as database:
         set_study(database, record.digest, detail=why)
@@ -254,7 +179,8 @@ def _approve(context: GateContext, record: StudyRecord, policy: Policy) -> int:
     objection = high_water.objection_to(context, record.digest) or objection_to(policy, study, noise)
     planned = planned_events(study, noise, record.patients)
     with transaction(context.database) as database:
-        is_new = bool(planned) and not is_charged(database, record.digest)
+        spends = any(event is not None or patients == "training" for patients, event in planned)
+        is_new = spends and not is_charged(database, record.digest)
         if objection is None and is_new:
             objection = behind_objection(database)
         if objection is not None:
@@ -263,11 +189,13 @@ def _approve(context: GateContext, record: StudyRecord, policy: Policy) -> int:
         recounts = is_new and has_become_spent(database, accounts(database, policy), study, noise, record.cohorts)
         if recounts:
             set_study(database, record.digest, state="counting", recount=record.recount + 1)
+            if decisions_on(database, record.digest)[-1].person == POLICY_PERSON:
+                set_decisions_aside(database, record.digest)  # the policy looks again at what is counted again
         else:
             _charge_and_tell(context, record, planned)
     if recounts:
         context.checkpoint("cohort to be counted again")
-        _forget_count(context, record.digest)
+        forget_count(context, record.digest)
     _log.info("study_counted_again" if recounts else "study_approved", study=record.digest)
     return 1
 

@@ -23,10 +23,22 @@ SENTENCES: dict[Reason, tuple[str, str]] = {
     Reason.LABELS_UNUSABLE: ("labels.csv, or the table, lacks what the study needs.", "See the worker's log."),
     Reason.NO_HELD_OUT_PATIENTS: ("There is no held-out patient to evaluate on.", "Check the column `split`."),
     Reason.UNKNOWN_NETWORK: ("The network or an argument is not permitted.", "See `wardround site networks`."),
+    Reason.UNKNOWN_TENSOR: (
+        "The study keeps tensors here that its network does not have, or all that it has.",
+        "The worker's log names the network's tensors; the study should correct personal.keep.",
+    ),
     Reason.BASE_UNAVAILABLE: ("The version to start from is missing or damaged.", "Is the agent running?"),
     Reason.NOT_FINITE: (
         "Training diverged: not finite, or far too large.",
         "The study should lower its learning rate.",
+    ),
+    Reason.PERSONAL_MODEL_DIVERGED: (
+        "This site's personal model diverged and begins again at the next version; the shared model is not touched.",
+        "The study should lower its learning rate or personal.ditto.",
+    ),
+    Reason.PERSONAL_MODEL_GONE: (
+        "This site's personal model of that version is not kept any more: it has trained too many rounds since.",
+        "Nothing: newer versions are judged. Is the evaluation slow here?",
     ),
     Reason.OUT_OF_MEMORY: ("The memory was not enough.", "Give the worker more, or decline the study."),
     Reason.DISK_FULL: ("The disk is full.", "Make room on the site's disk."),

@@ -7,12 +7,14 @@ at any point is mended by the next pass.
 import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 from protocol.digest import parse_json
 from protocol.messages import Reason, RoundTask, TaskKind, expect
 from protocol.study import StudySpec, parse_study
 from site_node.governance import (
+    approval,
     high_water,
     ledger_heads,
     patient_accounts,
@@ -74,6 +76,7 @@ CREATE TABLE IF NOT EXISTS switches (name TEXT PRIMARY KEY, value INTEGER NOT NU
     + high_water.SCHEMA
     + quality_records.SCHEMA
     + told_figures.SCHEMA
+    + approval.SCHEMA
     + MASKING_SCHEMA
 )
 
@@ -102,7 +105,7 @@ class StudyRecord:
     @property
     def study(self) -> StudySpec:
         """Return the specification, parsed from the stored bytes."""
-        return parse_study(parse_json(self.specification))
+        return _parsed(self.specification)
 
     @property
     def patients(self) -> Patients:
@@ -137,6 +140,12 @@ def open_records(paths: SitePaths) -> sqlite3.Connection:
     opened = connect(paths.gate_database, SCHEMA, any_thread=True)
     opened.execute("PRAGMA secure_delete = ON")  # what is erased (secrets of masked rounds) is written over
     return opened
+
+
+@lru_cache(maxsize=16)
+def _parsed(specification: bytes) -> StudySpec:
+    # A specification is frozen, and the gate looks at it in every pass: the same bytes are parsed once.
+    return parse_study(parse_json(specification))
 
 
 def study_record(database: sqlite3.Connection, digest: str) -> StudyRecord | None:

@@ -52,7 +52,7 @@ class JobProcess:
             target=_run, args=(reader, str(site), str(staging), task_id, job), name=f"job {task_id}"
         )
         try:
-            with _without_main_module():
+            with without_main_module():
                 self._process.start()
         except (EOFError, OSError):
             self._writer.close()
@@ -80,7 +80,7 @@ class JobProcess:
 
 
 @contextmanager
-def _without_main_module() -> Iterator[None]:
+def without_main_module() -> Iterator[None]:
     """Hide the worker's main module: a child would import it before anything else, and needs nothing of it."""
     main = sys.modules["__main__"]
     sys.modules["__main__"] = ModuleType("__main__")

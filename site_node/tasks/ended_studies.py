@@ -9,11 +9,10 @@ is what the hospital took part for: it stays until somebody deletes it.
 from collections.abc import Iterator
 from pathlib import Path
 
-from site_node.cohort_members import MEMBERS_SUFFIX
+from site_node.cohort_members import COHORT_SUFFIX, MEMBERS_SUFFIX, VALUES_SUFFIX
 from site_node.durable import finished_files, remove
 from site_node.orders import has_ended
 from site_node.settings import SitePaths
-from site_node.training.frozen_cohort import COHORT_SUFFIX, VALUES_SUFFIX
 
 KEPT = "own"
 

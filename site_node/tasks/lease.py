@@ -3,6 +3,7 @@
 A lease is a row with a heartbeat and a fencing token. Whoever takes over an expired one gets the next token; a holder
 whose token is no longer the row's has lost the job, however sure it is, and its result is refused. Publishing happens
 inside the transaction that checks the token, so no takeover can fall in between.
+The clocks of machines that share a site's folder must agree within a few seconds, and their names must differ.
 Source: Kleppmann 2016, "How to do distributed locking" (fencing tokens).
 """
 
@@ -46,7 +47,7 @@ class Leases:
     """The leases of a site, in worker/jobs.sqlite. One object for each thread."""
 
     def __init__(self, path: Path, holder: str, clock: Callable[[], float]) -> None:
-        self._database = connect(path, SCHEMA, any_thread=True)
+        self._database = connect(path, SCHEMA, any_thread=True, shared_by_machines=True)
         self._holder = holder
         self._clock = clock
 

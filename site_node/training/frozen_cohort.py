@@ -16,11 +16,10 @@ from numpy.typing import NDArray
 from protocol.digest import canonical_json, hex_of, parse_json
 from protocol.errors import DigestError
 from site_node.cohort.cohort import Cohort, ImageRef, Patient
+from site_node.cohort_members import COHORT_SUFFIX, VALUES_SUFFIX
 from site_node.durable import write_durably
 from site_node.errors import CohortError
 from site_node.file_names import stored
-
-COHORT_SUFFIX, VALUES_SUFFIX = ".json", ".npy"
 
 
 def freeze_cohort(folder: Path, study_digest: str, cohort: Cohort) -> None:
@@ -61,7 +60,7 @@ def _npy_of(values: NDArray[np.float32]) -> bytes:
 def _document(cohort: Cohort) -> dict[str, Any]:
     patients = [asdict(patient) for patient in cohort.patients]
     for patient in patients:
-        patient["images"] = [{**image, "path": _written(image["path"])} for image in patient["images"]]
+        patient["images"] = [_image_written(image) for image in patient["images"]]
     rows = None if cohort.values is None else len(cohort.values)
     return {
         **{"manifest_digest": cohort.manifest_digest, "dropped": dict(cohort.dropped), "patients": patients},
@@ -87,8 +86,19 @@ def _read(path: Path, path_of_values: Path) -> Cohort:
 
 
 def _patient(entry: dict[str, Any]) -> Patient:
-    images = tuple(ImageRef(**{**image, "path": _path(image["path"])}) for image in entry["images"])
+    images = tuple(_image(image) for image in entry["images"])
     return Patient(**{**entry, "images": images})
+
+
+def _image_written(image: dict[str, Any]) -> dict[str, Any]:
+    written = {**image, "path": _written(image["path"])}
+    slices = written.pop("slices")
+    return written | ({"slices": [_written(path) for path in slices]} if slices else {})
+
+
+def _image(entry: dict[str, Any]) -> ImageRef:
+    slices = tuple(_path(path) for path in entry.get("slices", ()))
+    return ImageRef(**{**entry, "path": _path(entry["path"]), "slices": slices})
 
 
 def _written(path: Path) -> str | dict[str, str]:

@@ -183,7 +183,7 @@ def _quality_of(job: Job, cohort: Cohort) -> QualityFigures | None:
     Counted again, the same figures have the same noise, so nothing can be averaged out; others have noise of their own.
     """
     terms, training = job.study.site_rates, cohort.public_figure("train")
-    if not terms.reads_quality or not training:
+    if not terms.reads_quality or terms.quality_epsilon is None or not training:
         return None
     exact = cohort.quality_counts()
     counted = digest_of({"cohort": cohort.manifest_digest, "counts": list(exact)})

@@ -20,7 +20,16 @@ from site_node.privacy.noise import NoiseSource
 from site_node.training.corrections import CONTROL, Correction, next_control, scaffold
 from site_node.training.local_state import LocalState
 from site_node.training.patients import PreparedPatients
-from site_node.training.personal import OWN, kept_tensors, own_part, with_own, without_own
+from site_node.training.personal import (
+    DIVERGED,
+    OWN,
+    kept_tensors,
+    own_part,
+    personal_start,
+    rounds_kept,
+    with_own,
+    without_own,
+)
 from site_node.training.processes import ALONE, Together
 from site_node.training.trainer import Report, train
 from site_node.update.steps import difference
@@ -61,7 +70,7 @@ class Round:
 def train_locally(training: Round) -> Weights:
     """Train a round and return the update as it leaves, a difference of weights before compression and rounding.
 
-    Raises: what `train` raises; UnknownNetworkError if the study keeps tensors that the network does not have.
+    Raises: what `train` raises; UnknownTensorError if the study keeps tensors that the network does not have.
     """
     is_scaffold = training.study.strategy.name == "scaffold"
     update = _scaffold_update(training) if is_scaffold else _update(training)
@@ -75,7 +84,7 @@ def _update(training: Round) -> Weights:
     start = with_own(training.base, state.before(OWN)) if kept else training.base
     trained = training.trained(start, None, _first_part(training))
     if kept:
-        state.keep(OWN, own_part(trained, kept))
+        state.keep(OWN, own_part(trained, kept), rounds_kept(training.study))
     return without_own(difference(start, trained), kept)
 
 
@@ -89,14 +98,15 @@ def _scaffold_update(training: Round) -> Weights:
 
 
 def _train_beside(training: Round, pull: float) -> None:
-    """Train Ditto's personal model; one that diverged begins again at the version and stops nobody."""
-    own, correction = training.state.before(OWN), Correction(pull, towards=training.base)
+    """Train Ditto's personal model; one that diverged begins again at the next version and stops nobody."""
+    start = personal_start(training.base, training.state.before(OWN))
+    correction = Correction(pull, towards=training.base)
     try:
-        trained = training.trained(own or training.base, correction, lambda done: training.report(0.5 + done / 2))
+        trained = training.trained(start, correction, lambda done: training.report(0.5 + done / 2))
     except NotFiniteError:
         _log.warning("personal_model_diverged", study=training.study.name, round=training.order.round)
-        trained = training.base
-    training.state.keep(OWN, trained)
+        trained = DIVERGED
+    training.state.keep(OWN, trained, rounds_kept(training.study))
 
 
 def _first_part(training: Round) -> Report:

@@ -11,7 +11,8 @@ One weights file (safetensors) for each study, name and round, in SITE/worker/lo
 A round starts from the newest state of an *earlier* round and its own result is stored under its own number, before the
 update is handed over. So a training that was killed anywhere and runs again reads what it read the first time and
 writes the same bytes again. Round numbers may have gaps: a site is not asked in every round. Of each name the newest
-state and the one before it are kept, which is all that a repeated round or an evaluation of the newest version needs.
+state and the one before it are kept, which is all that a repeated round or an evaluation of the newest version needs;
+more of a name whose user says so (`personal.py`: in buffered rounds a site trains on before a version is judged).
 
 Privacy. The files never leave, but what is made of them does. With `privacy.epsilon` set everything in them must be
 post-processing of noised gradients; each user of this store says why that holds. Without it they are worth as much
@@ -69,8 +70,18 @@ class LocalState:
         """Return the state that a round's version is judged with: the newest of this or an earlier round."""
         return self._newest(name, self.round)
 
-    def keep(self, name: str, tensors: Mapping[str, NDArray[np.float32]]) -> None:
-        """Store the state after this round; the same again changes nothing.
+    def has_forgotten(self, name: str, most: int) -> bool:
+        """Tell whether this site had a state after this round and has it no more.
+
+        Guarantee: never False where `keep` with so many rounds at `most` has removed it. One that began to train later
+            and has since filled all `most` places cannot be told from one that trained before: that is True as well.
+        """
+        numbers = [number for number, _ in self._stored(name)]
+        is_damaged = any(number <= self.round for number in numbers) and self.after(name) is None
+        return is_damaged or (len(numbers) >= most and min(numbers) > self.round)
+
+    def keep(self, name: str, tensors: Mapping[str, NDArray[np.float32]], most: int = KEPT_ROUNDS) -> None:
+        """Store the state after this round and remove all but the newest `most`; the same again changes nothing.
 
         Raises: OSError if the disk is full; nothing is lost by it.
         """
@@ -80,7 +91,7 @@ class LocalState:
         folder = self._folder(name)
         folder.mkdir(parents=True, exist_ok=True)
         write_durably(folder / f"{self.round:08d}{SUFFIX}", encode_weights(tensors), OWNER_ONLY)
-        kept = sorted({*rounds, self.round})[-KEPT_ROUNDS:]
+        kept = sorted({*rounds, self.round})[-most:]
         for number, path in self._stored(name):
             if number < kept[0]:
                 remove(path)

@@ -18,6 +18,7 @@ from protocol.digest import digest_of, hex_of
 from protocol.study import StudySpec
 from protocol.study_parts import Split
 from site_node.cohort.cohort import Cohort, ImageRef, Patient
+from site_node.cohort.volumes import takes_volumes
 from site_node.dicom.pixels import read_pixels
 from site_node.durable import unfinished_beside
 from site_node.errors import CohortError
@@ -26,6 +27,8 @@ from site_node.privacy.noise import NoiseSource
 from site_node.privacy.sampling import draw_images, draw_patients
 from site_node.training.survival import survival_target
 from site_node.training.transforms import VERSION, Picture, augment, preparation
+from site_node.training.volume_picture import VERSION as VOLUME_VERSION
+from site_node.training.volume_picture import read_volume_picture
 
 Read = Callable[[ImageRef], Picture]
 
@@ -106,7 +109,9 @@ def prepare_cohort(
     `read` decodes one image (by default its DICOM file). With a cache folder the pixels are kept there.
     Raises: PixelsError if an image of the cohort cannot be read any more.
     """
-    images = _values(cohort) if study.kind == "tabular" else _cached_images(study, cohort, cache, read or _read)
+    images = (
+        _values(cohort) if study.kind == "tabular" else _cached_images(study, cohort, cache, read or _reader(study))
+    )
     prepared: dict[Split, PreparedPatients] = {}
     start = 0
     rows: dict[str, list[int]] = {patient.key: [] for patient in cohort.patients}
@@ -146,7 +151,8 @@ def _cached_images(study: StudySpec, cohort: Cohort, cache: Path | None, read: R
     if cache is None:
         return _prepared_images(study, cohort, read)
     preprocessing = study.preprocessing.model_dump(mode="json", exclude={"augmentation"})
-    key = digest_of([VERSION, cohort.manifest_digest, preprocessing])
+    volumes = [VOLUME_VERSION] if takes_volumes(study) else []
+    key = digest_of([VERSION, cohort.manifest_digest, preprocessing, *volumes])
     path = cache / f"{hex_of(key)}.npy"
     if not path.exists():
         cache.mkdir(parents=True, exist_ok=True)
@@ -167,5 +173,12 @@ def _prepared_images(study: StudySpec, cohort: Cohort, read: Read) -> NDArray[np
     return result
 
 
-def _read(reference: ImageRef) -> Picture:
-    return read_pixels(reference.path, reference.frame)
+def _reader(study: StudySpec) -> Read:
+    edge = max(study.preprocessing.size)
+
+    def read(reference: ImageRef) -> Picture:
+        if reference.slices:
+            return read_volume_picture(reference.slices, edge)
+        return read_pixels(reference.path, reference.frame)
+
+    return read

@@ -82,7 +82,7 @@ def train(
 
 
 def chosen_device() -> torch.device:
-    """Return the GPU if there is one, else the CPU."""
+    """Return the first GPU that this process is shown (`tasks/gpu.py`), else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 

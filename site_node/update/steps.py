@@ -30,7 +30,7 @@ from protocol.errors import CodecError, MaskingError
 from protocol.manifest import Manifest, manifest_of
 from protocol.shared_noise import RING
 from protocol.study import StudySpec
-from protocol.tensors import Vector, Weights, encode_weights, flatten, unflatten
+from protocol.tensors import Vector, Weights, flatten, unflatten, weights_file
 from site_node.errors import BaseUnavailableError, NotFiniteError
 from site_node.training.local_state import LocalState
 from site_node.update.quantised import Draws, quantised
@@ -47,7 +47,7 @@ ZSTANDARD_LEVEL = 1
 class Payload:
     """Bytes to hand over, the steps that made them, and the manifest of the tensors inside."""
 
-    data: bytes
+    data: bytes | memoryview
     steps: tuple[Step, ...]
     manifest_digest: str
 
@@ -111,13 +111,13 @@ def difference(base: Weights, trained: Weights) -> Weights:
 
 def _payload(study: StudySpec, tensors: Weights, first: Step) -> Payload:
     _check_finite(tensors)
-    data, digest = encode_weights(tensors), manifest_of(tensors).digest
+    data, digest = weights_file(tensors), manifest_of(tensors).digest
     if upload_steps(study).zstandard:
         return Payload(_zstandard(data), (first, "zstandard"), digest)
     return Payload(data, (first,), digest)
 
 
-def _zstandard(data: bytes) -> bytes:
+def _zstandard(data: bytes | memoryview) -> bytes:
     return zstandard.ZstdCompressor(level=ZSTANDARD_LEVEL).compress(data)
 
 

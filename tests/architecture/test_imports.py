@@ -145,8 +145,11 @@ def test_only_the_entry_points_read_the_environment() -> None:
 
 
 # compose starts processes and hands its own environment on; an entry point may set thread counts before torch loads; a
-# worker gives its jobs the name of a user that has no account.
-ENVIRONMENT_READERS = {"compose/processes.py", "site_node/tasks/child.py"}
+# worker gives its jobs the name of a user that has no account, and shows them one GPU.
+ENVIRONMENT_READERS = {
+    *("compose/processes.py", "compose/nursery.py"),
+    *("site_node/tasks/child.py", "site_node/tasks/gpu.py"),
+}
 
 
 @pytest.mark.parametrize("package", ["protocol", "site_node"])

@@ -87,6 +87,19 @@ def test_of_the_tasks_only_redis_is_reached() -> None:
     assert outside <= {"celery", "kombu", "redis", "socket", "multiprocessing"}
 
 
+NOT_FOR_INGEST = (
+    *("site_node.governance", "site_node.agent", "site_node.tasks", "site_node.training", "site_node.privacy"),
+    *("site_node.update", "torch", "monai", "httpx", "celery", "redis"),
+)
+
+
+def test_what_speaks_to_the_pacs_and_modalities_knows_neither_hub_nor_gate_nor_training() -> None:
+    ways = {name: way for module in modules_in("site_node.ingest") for name, way in reached_from(module).items()}
+    assert "pynetdicom" in {name.split(".")[0] for name in ways}
+    found = [name for name in ways if any(f"{name}.".startswith(f"{forbidden}.") for forbidden in NOT_FOR_INGEST)]
+    assert [" -> ".join(ways[name]) for name in found] == []
+
+
 def test_only_the_audits_commands_import_the_audit_whose_noise_is_seeded() -> None:
     importing = {
         module

@@ -32,6 +32,7 @@ from protocol.concordance import summarise_pairs
 from protocol.messages import EvaluationReport, expect
 from protocol.metrics import summarise
 from protocol.study import parse_study
+from protocol.unused_keys import SECOND_MOMENT
 from tests.benchmarks.flamby_tables import Tables, configuration, heart_disease, published, tcga_brca
 
 ROOT = Path(__file__).parents[2]
@@ -88,13 +89,13 @@ def study_of(dataset: Dataset, tables: Tables, strategy: str, terms: dict[str, A
             "name": OURS[strategy],
             "learning_rate": min(terms.get("server_learning_rate", 1.0), largest),
             **({"momentum": terms["beta1"]} if "beta1" in terms else {}),
-            **({"second_moment": terms["beta2"]} if "beta2" in terms else {}),
+            **({"second_moment": terms["beta2"]} if "beta2" in terms and OURS[strategy] in SECOND_MOMENT else {}),
             **({"tau": terms["tau"]} if "tau" in terms else {}),
         },
         "rounds": dataset.rounds,
         "participants": {"minimum_sites": centres, "quorum": 1.0},
         "privacy": {"epsilon": None, "clip_norm": UNCLIPPED},
-        "evaluation": {"splits": ["test"], "every": dataset.rounds},
+        "evaluation": {"splits": ["test"], "every": dataset.rounds, "sum_under_masks": False},
     }
 
 

@@ -3,14 +3,16 @@
     python tests/benchmarks/load.py --sites 10 100 1000 [--rounds 2] [--training-seconds 60]
 
 Each site signs in, waits at its mailbox by long poll, approves, downloads each version, pauses between 0 and
-`--training-seconds` in place of training, and uploads a small model; keys, signatures, messages and transfers are real,
-gate and patients are left out. Where there are four cores or more the hub's processes, PostgreSQL and Redis are held to
-two of them and the driver to the others.
+`--training-seconds` in place of training (half of it for an approval or an evaluation), and uploads a small model;
+keys, signatures, messages and transfers are real, gate and patients are left out. Where there are four cores or more
+the hub's processes, PostgreSQL and Redis are held to two of them and the driver to the others.
 
-`poll_p99_ms`: the time beside the wait that an empty poll took. `delivery_p99_ms`: from the first site's receipt of a
-round's task to each other site's, all of which are posted by one commit: the crowd at a round's opening, at its worst.
-`lost_updates` counts those of sites x rounds that no version counted; `exact` says that the final weights are the
-mean of what the sites sent.
+`poll_p99_ms`: the time beside the wait that an empty poll took; `poll_p99_ms_after` the same by the mail before it.
+`delivery_p99_ms`: from the first site's receipt of a round's task to each other site's, all of which are posted by
+one commit: the crowd at a round's opening, at its worst. `cpu_ms_per_update` counts PostgreSQL and Redis too;
+`hub_cores_taken_by_others` is the share of the hub's cores that processes took which are no part of this: what is
+timed beside them is an upper bound. `lost_updates` counts those of sites x rounds that no version counted; `exact`
+says that the final weights are the mean of what the sites sent.
 """
 
 import argparse
@@ -50,6 +52,7 @@ ROOT = Path(__file__).parents[2]
 PASSWORD = "a long enough password"
 PARAMS = 1000
 HUB_CORES, API_PROCESSES = 2, 2
+Processes = list[psutil.Process]
 DIRECT = {"NO_PROXY": "127.0.0.1,localhost", "no_proxy": "127.0.0.1,localhost", "OMP_NUM_THREADS": "1"}
 
 
@@ -85,15 +88,15 @@ def running(command: list[str], log: Path, cores: set[int]) -> Iterator[subproce
 
 
 @contextmanager
-def hub(folder: Path, cores: set[int]) -> Iterator[tuple[Services, list[str], list[psutil.Process]]]:
-    """Run a whole hub and give its services (for set-up and checks), its addresses and its processes."""
+def hub(folder: Path, cores: set[int]) -> Iterator[tuple[Services, list[str], Processes, Processes]]:
+    """Run a whole hub and give its services (for set-up and checks), its addresses, its programs and their stores."""
     with ExitStack() as stack:
         socket = stack.enter_context(cluster(synced=True))
-        for process in psutil.process_iter(["name"]):
-            if process.info["name"] == "postgres":
-                os.sched_setaffinity(process.pid, cores)
+        postgresql = psutil.Process(int((socket / "data" / "postmaster.pid").read_text().split()[0]))
+        for process in _with_children([postgresql]):
+            os.sched_setaffinity(process.pid, cores)
         redis = prepare_redis(folder / "redis", "redis", folder / "redis.log")
-        stack.enter_context(running(list(redis.service.command), folder / "redis.log", cores))
+        keeper = stack.enter_context(running(list(redis.service.command), folder / "redis.log", cores))
         settings = Settings(dir=folder / "hub", database_url=fresh_database(socket), redis_url=redis.url)
         settings.dir.mkdir()
         write_settings(settings)
@@ -110,7 +113,8 @@ def hub(folder: Path, cores: set[int]) -> Iterator[tuple[Services, list[str], li
         worker = running([*program, "worker", str(settings.dir)], folder / "worker.log", cores)
         started.append(stack.enter_context(worker))
         try:
-            yield services, urls, [psutil.Process(process.pid) for process in started]
+            programs = [psutil.Process(process.pid) for process in started]
+            yield services, urls, programs, [postgresql, psutil.Process(keeper.pid)]
         except BaseException:
             for log in folder.glob("*.log"):
                 sys.stderr.write(f"{log.name}: ...{log.read_text()[-3000:]}\n")
@@ -137,9 +141,14 @@ async def drive(services: Services, urls: list[str], study: StudySpec, sites: in
         all_sites.append(LightSite(number, hospital, urls[number % len(urls)], PARAMS, training, timings))
     person = Person(urls[0], "researcher", PASSWORD)
     running_sites = [asyncio.create_task(site.run()) for site in all_sites]
-    await asyncio.sleep(2.0)  # all wait at their mailboxes before the study is proposed
+    watching = asyncio.create_task(timings.watch_own_lag())
+    while not all(site.waits for site in all_sites):
+        await asyncio.sleep(0.5)
+    began = time.perf_counter()
     await asyncio.to_thread(lambda: person.post("/v1/studies", content=study.canonical_bytes()))
+    timings.requests["propose"] = [time.perf_counter() - began]
     await asyncio.gather(*running_sites)
+    watching.cancel()
     person.close()
     return timings
 
@@ -165,40 +174,61 @@ def measure(sites: int, rounds: int, training: float) -> dict[str, Any]:
     """Run one study with so many sites and return its figures."""
     every = sorted(os.sched_getaffinity(0))
     cores = set(every[:HUB_CORES])
-    os.sched_setaffinity(0, set(every[HUB_CORES:]) or cores)
+    drivers = every[HUB_CORES:] or every
+    os.sched_setaffinity(0, set(drivers))
     study = study_of(sites, rounds)
     try:
-        with tempfile.TemporaryDirectory() as name, hub(Path(name), cores) as (services, urls, processes):
+        with tempfile.TemporaryDirectory() as name, hub(Path(name), cores) as (services, urls, programs, kept):
             add_person(services, "researcher", "researcher", PASSWORD, "operator:console")
-            began, idle = time.monotonic(), _cpu_seconds(processes)
+            began, idle, busy = time.monotonic(), _cpu_seconds([*programs, *kept]), _busy_seconds(cores)
+            stores_idle = _cpu_seconds(kept)
             timings = asyncio.run(drive(services, urls, study, sites, training))
             seconds = time.monotonic() - began
-            busy = _cpu_seconds(processes) - idle
-            memory = sum(process.memory_info().rss for process in processes) / 1e6
+            own, busy = _cpu_seconds([*programs, *kept]) - idle, _busy_seconds(cores) - busy
+            of_stores = _cpu_seconds(kept) - stores_idle
+            memory = sum(process.memory_info().rss for process in programs) / 1e6
             facts = facts_of(services, study, sites)
     finally:
         os.sched_setaffinity(0, set(every))
     tasks = {kind: times for kind, times in timings.arrivals.items() if kind.startswith("train")}
+    polls = [seconds for _, seconds in timings.empty_polls]
     spreads = [moment - min(times) for times in tasks.values() for moment in times]
     return {
         "sites": sites,
         **facts,
         "polls": len(timings.empty_polls),
-        "poll_p50_ms": _percentile(timings.empty_polls, 50),
-        "poll_p99_ms": _percentile(timings.empty_polls, 99),
+        "poll_p50_ms": _percentile(polls, 50),
+        "poll_p99_ms": _percentile(polls, 99),
+        "poll_p99_ms_after": {kind: _percentile(times, 99) for kind, times in timings.polls_by_phase().items()},
         "delivery_p50_ms": _percentile(spreads, 50),
         "delivery_p99_ms": _percentile(spreads, 99),
+        "driver_lag_p99_ms": _percentile(timings.own_lags, 99),
         "requests_p99_ms": {what: _percentile(times, 99) for what, times in sorted(timings.requests.items())},
         "seconds": round(seconds, 1),
-        "hub_cpu_seconds": round(busy, 1),
-        "hub_cpu_ms_per_update": round(1000 * busy / (sites * rounds), 1),
+        "hub_cpu_seconds": round(own - of_stores, 1),
+        "stores_cpu_seconds": round(of_stores, 1),
+        "cpu_ms_per_update": round(1000 * own / (sites * rounds), 1),
+        "hub_cores_busy": round(own / seconds / len(cores), 2),
+        "hub_cores_taken_by_others": round(max(0.0, busy - own) / seconds / len(cores), 2),
         "hub_mb": round(memory),
-        "cores": len(cores),
+        "hub_cores": sorted(cores),
+        "driver_cores": drivers,
+        "load_average": [round(value, 1) for value in os.getloadavg()],
     }
 
 
-def _cpu_seconds(processes: list[psutil.Process]) -> float:
-    return float(sum(sum(process.cpu_times()[:2]) for process in processes))
+def _with_children(processes: Processes) -> Processes:
+    return [one for process in processes for one in (process, *process.children(recursive=True))]
+
+
+def _cpu_seconds(processes: Processes) -> float:
+    return float(sum(sum(process.cpu_times()[:2]) for process in _with_children(processes)))
+
+
+def _busy_seconds(cores: set[int]) -> float:
+    """Return how long these cores have worked for anybody."""
+    times = [psutil.cpu_times(percpu=True)[core] for core in cores]
+    return float(sum(one.user + one.nice + one.system + one.irq + one.softirq for one in times))
 
 
 def _percentile(seconds: list[float], rank: int) -> float | None:

@@ -15,6 +15,9 @@ training the worker adds random values to the base; reading the base, the differ
                         study that is not timed; polls, messages and that study's start are in it, version 0 is not
     cpu_seconds_per_round  processor time of all processes for a round: what other work on the machine disturbs least
     startup_seconds     from the start of this command to the opening of round 1
+
+With `--in-process` the floor is one digest of each update and one sum of them; `stand_in_seconds_per_round`, what the
+addition of random values took, is not in the other figures.
 """
 
 import argparse
@@ -79,15 +82,20 @@ def measure(options: argparse.Namespace, began_at: float) -> dict[str, Any]:
 def measure_in_process(options: argparse.Namespace) -> dict[str, Any]:
     """Run the same rounds in this process, as `wardround simulate` does."""
     os.environ[PARAMETERS] = str(options.params)
-    from tests.benchmarks.rounds_without_training.in_process import timed_rounds
+    from tests.benchmarks.rounds_without_training.in_process import floor_of_one_process, timed_rounds
 
     with tempfile.TemporaryDirectory(dir=options.dir, prefix="overhead-") as name:
-        opened, cpu = timed_rounds(Path(name).resolve(), options.sites, options.rounds + 1)
-    seconds = [after - before for before, after in pairwise(opened[1:])]
+        timed = timed_rounds(Path(name).resolve(), options.sites, options.rounds)
+    seconds = [whole - part for whole, part in zip(timed.rounds, timed.stand_in, strict=True)]
+    peak = peak_mb(os.getpid())
+    floor, floor_cpu = floor_of_one_process(options.sites, options.params)
     return {
         "seconds_per_round": round(median(seconds), 3),
-        "cpu_seconds_per_round": round(cpu / options.rounds, 3),
-        "peak_mb": round(peak_mb(os.getpid()), 1),
+        "floor_seconds": round(floor, 3),
+        "cpu_seconds_per_round": round((timed.cpu_seconds - timed.stand_in_cpu_seconds) / options.rounds, 3),
+        "floor_cpu_seconds": round(floor_cpu, 3),
+        "stand_in_seconds_per_round": round(median(timed.stand_in), 3),
+        "peak_mb": round(peak, 1),
         "sites": options.sites,
         "params": options.params,
         "rounds": [round(one, 3) for one in seconds],

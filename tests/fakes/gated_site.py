@@ -1,7 +1,7 @@
 """A hospital's directory with its gate, and the hub's side of the mail: what the gate sees and nothing else."""
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +14,7 @@ from protocol.digest import digest_of_bytes, hex_of
 from protocol.manifest import manifest_of
 from protocol.message import Message
 from protocol.messages import (
+    Approval,
     LedgerCharge,
     LedgerHead,
     ModelReference,
@@ -33,12 +34,17 @@ from site_node.candidate import Candidate, CohortFigures, write_candidate, write
 from site_node.cohort_members import CohortMembers, SpentPatients, read_spent, write_members
 from site_node.durable import write_durably
 from site_node.enrolment import create_site
+from site_node.governance.approval import Decision, DecisionWord, record_decision
 from site_node.governance.context import fresh_nonce, nothing
 from site_node.governance.gate import Gate
+from site_node.governance.records import StudyRecord, open_records, study_record
 from site_node.orders import cohort_task_id, read_order
 from site_node.settings import SitePaths, SiteSettings
 
-PERMISSIVE_POLICY = "approval: automatic\nnetworks: any\nmodalities: any\nminimum_patients: 1\n"
+PERMISSIVE_POLICY = (
+    "approval: automatic\nnetworks: any\nmodalities: any\nminimum_patients: 1\nminimum_held_out_patients: 1\n"
+    "hold_out_trained: always\n"
+)
 DAY = 1_900_000_000.0
 
 
@@ -141,16 +147,28 @@ class GatedSite:
         )
 
     def count_cohort(
-        self, study: StudySpec, training: int = 40, held_out: int = 20, recount: int = 0, first: int = 0, **more: Any
+        self,
+        study: StudySpec,
+        training: int = 40,
+        held_out: int = 20,
+        recount: int = 0,
+        first: int = 0,
+        held_out_from: int | None = None,
+        validation: Sequence[str] = (),
+        withheld: Sequence[str] = (),
+        **more: Any,
     ) -> CohortMembers:
         """Count a cohort as the worker does: patients `first`, `first` + 1 ..., but those whom the order leaves out."""
         order = read_order(self.paths, cohort_task_id(study.digest, recount))
         spent = SpentPatients() if order is None else read_spent(self.paths, order.task_id, order.spent_digest)
-        trainees, judged = patients_of(first, training), patients_of(HELD_OUT + first, held_out)
+        judged_from = HELD_OUT + first if held_out_from is None else held_out_from
+        trainees, judged = patients_of(first, training), patients_of(judged_from, held_out)
         members = CohortMembers(
             study_digest=study.digest,
             training=[who for who in trainees if not spent.excludes(who, "train")],
             held_out=[who for who in judged if not spent.excludes(who, "test")],
+            validation=list(validation),
+            withheld=list(withheld),
             spent_training=[who for who in trainees if spent.excludes(who, "train")],
             spent_held_out=[who for who in judged if spent.excludes(who, "test")],
         )
@@ -272,6 +290,26 @@ class GatedSite:
     def sent(self) -> list[Message]:
         """Return all messages that ever left, heartbeats and the ledger's charges aside."""
         return [message for message in self.everything_sent() if not isinstance(message, Progress | LedgerCharge)]
+
+    def answers(self, study: StudySpec) -> list[Approval]:
+        """Return what the hub was told of a decision on a study."""
+        return [
+            message for message in self.sent() if isinstance(message, Approval) and message.study_digest == study.digest
+        ]
+
+    def record(self, study: StudySpec) -> StudyRecord:
+        """Return how a study stands at the gate."""
+        with closing(open_records(self.paths)) as database:
+            found = study_record(database, study.digest)
+        assert found is not None
+        return found
+
+    def decide(self, study: StudySpec, word: DecisionWord) -> None:
+        """Decide on a study as a person does, and let the gate act on it."""
+        key = SigningKey.load_or_create(self.paths.identity_key)
+        with closing(open_records(self.paths)) as database:
+            record_decision(database, Decision(study.digest, word, "Dr Grey", self.now, None), key)
+        self.sweep()
 
     def charges(self) -> list[LedgerCharge]:
         """Return what the hub was told of the privacy ledger."""

@@ -34,7 +34,10 @@ from site_node.training.local_state import LocalState
 from site_node.update.steps import Payload, Rounding, difference, integers_payload, update_payload, weights_payload
 from tests.fakes.gated_site import HELD_OUT, patients_of
 
-POLICY = "approval: automatic\nnetworks: any\nmodalities: any\nminimum_patients: 1\ndp_required: false\n"
+POLICY = (
+    "approval: automatic\nnetworks: any\nmodalities: any\nminimum_patients: 1\nminimum_held_out_patients: 1\n"
+    "dp_required: false\n"
+)
 ROUNDING_KEY = b"\x05" * 32
 
 

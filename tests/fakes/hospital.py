@@ -11,6 +11,7 @@ from protocol.message import Message
 from protocol.messages import PROTOCOL_VERSION, Approval, Enrolment, LedgerCharge, LedgerHead
 from protocol.privacy_accounting import histogram_event, noise_multiplier_of, training_events
 from protocol.signing import SigningKey, sign
+from protocol.site_rates import quality_events
 from protocol.study import StudySpec
 
 
@@ -52,11 +53,11 @@ class Hospital:
         return Approval(site=self.name, study_digest=digest, decision=decision, training_patients=patients, **more)
 
     def charge(self, study: StudySpec, **changes: Any) -> LedgerCharge:
-        """Charge the hospital's ledger with a private study's planned maximum."""
+        """Charge the hospital's ledger with the planned maximum of a study that noises something."""
         noise = noise_multiplier_of(study)
-        assert noise is not None
         number = 1 if self.head is None else self.head.number + 1
-        charged = {"training": training_events(study, noise, study.maximum_training_tasks)}
+        tasks, bare = study.maximum_training_tasks, quality_events(study.site_rates)
+        charged = {"training": bare if noise is None else training_events(study, noise, tasks)}
         if study.evaluation.noise_epsilon is not None:
             charged["held-out"] = [histogram_event(study.evaluation.noise_epsilon, study.maximum_training_tasks + 1)]
         fields: dict[str, Any] = {
@@ -67,6 +68,7 @@ class Hospital:
             "follows": self.head,
             "delta": study.privacy.delta,
             "charged": charged,
+            "unprotected": noise is None,
         }
         charge = LedgerCharge.model_validate({**fields, **changes})
         self.head = charge.head

@@ -37,6 +37,14 @@ def slow(settings: SiteSettings, task_id: str) -> None:
     quick(settings, task_id)
 
 
+def slow_on_its_gpu(settings: SiteSettings, task_id: str) -> None:
+    """Say which GPUs it is shown, and hand over a result once the file worker/go exists."""
+    shown = settings.paths.worker / "shown"
+    shown.mkdir(exist_ok=True)
+    (shown / f"{task_id}.{os.environ['CUDA_VISIBLE_DEVICES']}").touch()
+    slow(settings, task_id)
+
+
 def crashing(settings: SiteSettings, task_id: str) -> None:
     """End without a result."""
     _start(settings, task_id)

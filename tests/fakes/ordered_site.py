@@ -14,7 +14,11 @@ def make_site(folder: Path, redis_url: str = "redis://127.0.0.1:1/0") -> SiteSet
 
 
 def give_order(
-    settings: SiteSettings, task_id: str = "task-1", kind: str = "train", base_blob: str | None = None
+    settings: SiteSettings,
+    task_id: str = "task-1",
+    kind: str = "train",
+    base_blob: str | None = None,
+    study: str = "study",
 ) -> WorkOrder:
     order = WorkOrder.model_validate(
         {
@@ -22,7 +26,7 @@ def give_order(
             "task_id": task_id,
             "task_digest": digest_of_bytes(task_id.encode()),
             "study": {},
-            "study_digest": digest_of_bytes(b"study"),
+            "study_digest": digest_of_bytes(study.encode()),
             "base_blob": base_blob,
         }
     )

@@ -4,14 +4,17 @@ import json
 import sqlite3
 import subprocess
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from hub.audit.verify import read_sqlite, verify_entries
+from protocol.messages import LedgerCharge, expect
+from protocol.privacy_accounting import training_event
 from protocol.signing import read_unverified
+from protocol.study import StudySpec, parse_study
 
 
 def rows(database: Path, query: str, *values: object) -> list[tuple[Any, ...]]:
@@ -40,20 +43,49 @@ def assert_versions_whole(hub: Path, rounds: int) -> None:
 
 
 def assert_ledgers_cover_what_left(hub: Path, sites: Mapping[str, Path], rounds: int) -> None:
-    """No hospital has let more out than it was charged for, and the hub holds a charge for each of its studies."""
+    """No hospital has let more out than it was charged for, by its own ledger and by the charges that the hub holds.
+
+    What left is counted in the mechanism's uses, as the charged events count them; a study without noise is charged
+    without a number.
+    """
+    studies = {digest: _study_in(text) for digest, text in rows(hub, "SELECT digest, specification FROM studies")}
     for name, folder in sites.items():
         gate = folder / "gate" / "gate.sqlite"
         left = rows(gate, "SELECT study, COUNT(*) FROM outputs WHERE kind = 'train' GROUP BY study")
         assert left, f"nothing left {name}"
         assert all(count <= rounds for _, count in left)
-        charged = {study for (study,) in rows(hub, "SELECT study FROM ledger_charges WHERE site = ?", name)}
-        own = _studies_charged_at(gate)
-        assert {study for study, _ in left} <= charged & own
+        own, at_hub = _charged_at(gate), _charged_with(hub, name)
+        for study, count in left:
+            used = training_event(studies[study], 1.0, count)
+            for charged in (own, at_hub):
+                assert study in charged, f"{name} was not charged for what left"
+                if studies[study].privacy.epsilon is not None:
+                    assert used.count <= charged[study][used.mechanism], f"{name} let more out than it was charged for"
 
 
-def _studies_charged_at(gate: Path) -> set[str]:
-    entries = [json.loads(bytes(entry)) for (entry,) in rows(gate, "SELECT entry FROM ledger")]
-    return {str(entry["study_digest"]) for entry in entries if "event" in entry}
+def _study_in(text: str | bytes) -> StudySpec:
+    return parse_study(json.loads(text))
+
+
+def _charged_at(gate: Path) -> dict[str, Counter[str]]:
+    """Return of each study how often the hospital's own ledger charges each mechanism to who trains."""
+    charged: dict[str, Counter[str]] = defaultdict(Counter)
+    for (text,) in rows(gate, "SELECT entry FROM ledger"):
+        entry = json.loads(bytes(text))
+        if entry.get("patients") == "training":
+            event = entry["event"] or {"mechanism": "none", "count": 0}
+            charged[entry["study_digest"]][event["mechanism"]] += event["count"]
+    return charged
+
+
+def _charged_with(hub: Path, site: str) -> dict[str, Counter[str]]:
+    """Return the same of the charges that the hospital has signed and the hub holds."""
+    charged: dict[str, Counter[str]] = defaultdict(Counter)
+    for study, envelope in rows(hub, "SELECT study, envelope FROM ledger_charges WHERE site = ?", site):
+        counts = charged[study]
+        for event in expect(read_unverified(envelope), LedgerCharge).charged.get("training", []):
+            counts[event.mechanism] += event.count
+    return charged
 
 
 def assert_egress_verified(sites: Collection[Path]) -> None:

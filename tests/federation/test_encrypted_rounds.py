@@ -18,6 +18,9 @@ from protocol.messages import TaskKind, UpdateNotice, parse_message
 from protocol.signing import read_unverified
 from site_node.errors import HubRefusedError
 from site_node.governance import decrypting, encrypted_output, masking
+from site_node.governance.hidden_answers import is_difference
+from site_node.governance.masking_records import masked_round
+from site_node.governance.records import task_record
 from site_node.governance.spool import kept_payload
 from site_node.settings import SitePaths
 from tests.federation.masked_federation import (
@@ -147,8 +150,8 @@ def test_ciphertexts_are_given_to_nobody_but_the_sites_that_are_asked_to_decrypt
 
     def can_fetch(name: str) -> bool:
         try:
-            with federation.site(name).client.blob(ciphertext, 0) as (_, pieces):
-                return digest_of_bytes(b"".join(pieces)) == ciphertext
+            with federation.site(name).client.blob(ciphertext, 0) as download:
+                return digest_of_bytes(b"".join(download.pieces)) == ciphertext
         except HubRefusedError:
             return False
 
@@ -316,3 +319,25 @@ def test_a_gate_that_is_killed_between_its_steps_sends_one_ciphertext_and_one_su
     ]
     steps = [notice.steps[-1] for notice in sent if notice.round == 1]
     assert steps == (["encrypted", "decrypted"] if name == "anna" else ["encrypted"])
+
+
+UNNOISED: dict[str, Any] = {**ENCRYPTED, "privacy": {"epsilon": None, "spare_tasks": 1}}
+
+
+def test_no_gate_that_saw_the_survivors_answers_for_the_same_weights_again(tmp_path: Path) -> None:
+    """Two sites open the sum, and the others cannot know whether they did."""
+    with masked_federation(tmp_path, **UNNOISED) as federation:
+        federation.propose()
+        federation.rest()
+        for name in ALL:
+            context = federation.site(name).gate._context
+            known = masked_round(context.database, federation.study.digest, 1)
+            assert known is not None
+            first = task_record(context.database, known.task_id)
+            assert first is not None
+            again = first.task.model_copy(update={"round": 9})
+            assert is_difference(context.database, again, federation.study), (name, known.phase)
+            elsewhere = (
+                again.base.model_copy(update={"weights_digest": digest_of_bytes(b"other")}) if again.base else None
+            )
+            assert not is_difference(context.database, again.model_copy(update={"base": elsewhere}), federation.study)

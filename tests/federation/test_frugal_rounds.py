@@ -28,7 +28,7 @@ def frugal(folder: Path, rounds: int, **transport: Any) -> Any:
 def mean_of_what_came(federation: MaskedFederation, number: int) -> Vector:
     """Return the weighted mean of the sites' payloads, each opened as the study says."""
     terms = upload_terms(federation.study, MANIFEST, number)
-    opened = [decoded(site.handed[number].data, terms).astype(np.float64) for site in federation.sites]
+    opened = [decoded(bytes(site.handed[number].data), terms).astype(np.float64) for site in federation.sites]
     weights = np.array([site.patients for site in federation.sites], np.float64)
     return np.asarray((weights[:, None] * opened).sum(0) / weights.sum(), np.float32)
 

@@ -132,7 +132,7 @@ def test_what_goes_wrong_in_one_hospital_s_training_is_read_there_and_at_the_hub
     assert "4711" not in said
 
 
-def test_a_hospital_without_a_patient_for_the_study_takes_no_part_and_says_why(
+def test_a_hospital_without_a_patient_for_the_study_takes_no_part_and_does_not_say_why(
     tmp_path: Path, hub: SimulatedHub
 ) -> None:
     labels = tmp_path / "anna" / "labels.csv"
@@ -142,7 +142,7 @@ def test_a_hospital_without_a_patient_for_the_study_takes_no_part_and_says_why(
     view = federation.view()
     assert view["state"] == "completed"
     answers = {row["site"]: (row["state"], row["reason"]) for row in view["sites"]}
-    assert answers["anna"] == ("refused", Reason.TOO_FEW_PATIENTS.value)
+    assert answers["anna"] == ("refused", Reason.NOT_APPROVED.value)
     assert {answers[name][0] for name in NAMES[1:]} == {"approved"}
 
 

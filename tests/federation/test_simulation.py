@@ -52,6 +52,24 @@ def test_a_network_that_no_site_knows_is_refused_before_anything_is_read(tmp_pat
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"personal": {"keep": ["nosuch"]}}, "personal.keep: 'nosuch' names no tensor of this network"),
+        ({"personal": {"keep": ["*"]}}, "nothing is learnt together"),
+        ({"network": {"name": "convnet", "arguments": {"foo": 1}}}, "foo"),
+    ],
+)
+def test_tensors_and_arguments_that_the_network_lacks_are_refused_before_anything_is_read(
+    tmp_path: Path, hospitals: list[str], changes: dict[str, Any], words: str
+) -> None:
+    status, output = run(tmp_path, *hospitals, study={**STUDY, **changes})
+    assert status == 1
+    assert words in output
+    assert "indexed" not in output
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_study_completes_and_its_report_says_what_happened(tmp_path: Path, hospitals: list[str]) -> None:
     status, output = run(tmp_path, *hospitals)
     assert status == 0, output

@@ -6,13 +6,14 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 
 from hub.audit.log import append
 from hub.audit.verify import verify_entries
 from hub.services import Services
 from hub.storage import audit_stores, stores
-from hub.storage.database import Database
-from hub.storage.migrate import is_current, upgrade
+from hub.storage.database import Database, text
+from hub.storage.migrate import MIGRATIONS, is_current, newest_revision, upgrade
 from hub.storage.tables import Base, SiteRow
 
 pytestmark = pytest.mark.both_databases
@@ -22,6 +23,16 @@ def test_migrations_build_exactly_the_tables_of_the_code(services: Services) -> 
     with services.database.engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), Base.metadata) == []
     assert is_current(services.database)
+
+
+def test_the_newest_revision_by_name_is_the_one_that_alembic_would_reach() -> None:
+    assert newest_revision() == ScriptDirectory(str(MIGRATIONS)).get_current_head()
+
+
+def test_a_database_without_the_newest_migration_is_not_current(services: Services) -> None:
+    with services.database.writing_connection() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '0001'"))
+    assert not is_current(services.database)
 
 
 def test_upgrading_again_changes_nothing(services: Services) -> None:

@@ -73,7 +73,7 @@ def test_many_who_ask_at_once_share_a_look() -> None:
     overlaps: list[bool] = []
     running = threading.Lock()
 
-    def look() -> None:
+    def look(_names: frozenset[str]) -> None:
         overlaps.append(not running.acquire(blocking=False))
         calls.append(None)
         threading.Event().wait(0.02)
@@ -81,11 +81,11 @@ def test_many_who_ask_at_once_share_a_look() -> None:
 
     async def scene() -> None:
         shared = SharedCall(look)
-        await asyncio.gather(*(shared.done() for _ in range(100)))
+        await asyncio.gather(*(shared.done("anna") for _ in range(100)))
         assert len(calls) == 1
-        first = asyncio.create_task(shared.done())
+        first = asyncio.create_task(shared.done("anna"))
         await asyncio.sleep(0.005)
-        await asyncio.gather(first, *(shared.done() for _ in range(100)))
+        await asyncio.gather(first, *(shared.done("anna") for _ in range(100)))
         assert len(calls) == 3  # those who came during a look were served by one that began after they came
 
     asyncio.run(scene())
@@ -95,15 +95,28 @@ def test_many_who_ask_at_once_share_a_look() -> None:
 def test_a_failed_look_fails_those_who_asked_and_nobody_after() -> None:
     answers = iter([True, False])
 
-    def look() -> None:
+    def look(_names: frozenset[str]) -> None:
         if next(answers):
             raise OSError("no database")
 
     async def scene() -> None:
         shared = SharedCall(look)
         with pytest.raises(OSError, match="no database"):
-            await shared.done()
-        await shared.done()
+            await shared.done("anna")
+        await shared.done("anna")
+
+    asyncio.run(scene())
+
+
+def test_a_look_is_told_all_whom_it_serves_and_nobody_else() -> None:
+    async def scene() -> None:
+        shared = SharedCall(sorted)
+        first = asyncio.create_task(shared.done("anna"))
+        await asyncio.sleep(0)  # the first look begins, alone
+        await asyncio.sleep(0)
+        clara, bela = await asyncio.gather(shared.done("clara"), shared.done("bela"))
+        assert await first == ["anna"]
+        assert clara == bela == ["bela", "clara"]
 
     asyncio.run(scene())
 

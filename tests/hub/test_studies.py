@@ -114,6 +114,16 @@ def test_a_study_starts_by_itself_when_all_have_answered_and_enough_approved(
     }
 
 
+@pytest.mark.parametrize(("patients", "shown"), [(0, 0), (1, None), (4, None), (5, 5)])
+def test_few_training_patients_of_a_hospital_are_hidden_in_what_is_shown(
+    services: Services, hospitals: list[Hospital], spec: StudySpec, patients: int, shown: int | None
+) -> None:
+    digest = coordinator.propose(services, spec, [], "researcher")
+    for hospital, number in zip(hospitals, (patients, 20, 20), strict=True):
+        answer(services, hospital, digest, patients=number)
+    assert [site["training_patients"] for site in view(services, digest)["sites"]] == [shown, 20, 20]
+
+
 def test_the_same_answer_again_changes_nothing(services: Services, hospitals: list[Hospital], spec: StudySpec) -> None:
     digest = coordinator.propose(services, spec, [], "researcher")
     for hospital in hospitals:

@@ -125,7 +125,7 @@ OPTIONS: dict[str, dict[str, Value]] = {
     "optimizer": {"sgd": Value(), "adam": Value({"training.optimizer": "adam"})},
     "site_rates": {
         "none": Value(),
-        "quality": Value({"site_rates.adapt": "quality"}),
+        "quality": Value({"site_rates.adapt": "quality", "site_rates.quality_epsilon": 1.0}),
         "updates": Value({"site_rates.adapt": "updates"}),
     },
     "method": {
@@ -151,7 +151,7 @@ OPTIONS: dict[str, dict[str, Value]] = {
         ),
     },
     "counts": {
-        "seen": Value(),
+        "seen": Value({"evaluation.sum_under_masks": False}),
         "summed": Value({"evaluation.sum_under_masks": True}),
         "noised": Value({"evaluation.noise_epsilon": 1.0}),
     },
@@ -168,8 +168,6 @@ def study_data(chosen: Mapping[str, str]) -> dict[str, Any]:
         keys |= value.needs
     for value in values:
         keys |= value.states
-    if keys.get("site_rates.adapt") == "quality" and keys["privacy.epsilon"] is not None:
-        keys["site_rates.quality_epsilon"] = 1.0
     study: dict[str, Any] = {}
     for key, stated in keys.items():
         *parts, name = key.split(".")

@@ -9,7 +9,7 @@ from dp_accounting.rdp import RdpAccountant, compute_epsilon
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from protocol.accountants import NEIGHBOURS
+from protocol.accountants import NEIGHBOURS, ORDERS
 from protocol.errors import AccountingError
 from protocol.privacy_accounting import calibrate_noise, epsilon_of, histogram_event
 from protocol.privacy_events import PrivacyEvent
@@ -134,6 +134,17 @@ def test_the_order_chosen_admits_as_many_typical_studies_as_any_other(lifetime: 
     for order in range(2, 33):
         other = LifetimeBudget(epsilon=lifetime[0], delta=lifetime[1], order=order)
         assert admitted(other, events, 1e-4) <= chosen
+
+
+@pytest.mark.parametrize(("lifetime", "cap"), [(24.0, 8.0), (3.0, 1.0), (1.0, 0.5), (100.0, 8.0)])
+def test_the_order_is_that_of_the_calibrated_noise_also_where_the_rough_noise_settles_it(
+    lifetime: float, cap: float
+) -> None:
+    noise = calibrate_noise(0.1, 100, cap, 1e-4)
+    studies = {
+        order: divergence_for(lifetime, 1e-3, order) / renyi_divergence([gaussian(noise)], order) for order in ORDERS
+    }
+    assert choose_order(lifetime, 1e-3, cap, 1e-4) == max(ORDERS, key=lambda order: studies[order])
 
 
 def test_the_order_depends_on_the_policy_alone_and_survives_a_generous_one() -> None:

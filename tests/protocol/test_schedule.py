@@ -53,7 +53,8 @@ def test_a_warm_up_rises_evenly_and_the_schedule_begins_after_it() -> None:
     number=st.integers(0, 40),
 )
 def test_no_rate_is_zero_or_above_the_study_s(schedule: str, rounds: int, warm_up: int, number: int) -> None:
-    study = study_with(rounds, schedule=schedule, warm_up_rounds=min(warm_up, rounds - 1), step_rounds=3)
+    steps = {"step_rounds": 3} if schedule == "step" else {}
+    study = study_with(rounds, schedule=schedule, warm_up_rounds=min(warm_up, rounds - 1), **steps)
     assert 0 < learning_rate_of(study, number) <= 0.4
 
 

@@ -43,6 +43,17 @@ REFUSALS = {
     "quality figures without noise of their own": Refusal(
         {"site_rates": {"adapt": "quality"}}, "site_rates.quality_epsilon", "State a part of privacy.epsilon"
     ),
+    "quality figures without noise where training has none either": Refusal(
+        {"site_rates": {"adapt": "quality"}, "privacy": {"epsilon": None}}, "site_rates.quality_epsilon", "without that"
+    ),
+    "updates of which each round sends other places": Refusal(
+        {"site_rates": UPDATES, "transport": {"upload": ["random-k:0.03"]}}, "site_rates.adapt", "another step"
+    ),
+    "both where each round sends other places": Refusal(
+        {"site_rates": {"adapt": "both", "quality_epsilon": 0.4}, "transport": {"upload": ["random-k:0.03", "half"]}},
+        "site_rates.adapt",
+        "adapt: quality",
+    ),
     "quality figures that take most of the epsilon": Refusal(
         {"site_rates": {"adapt": "quality", "quality_epsilon": 3.0}}, "site_rates.quality_epsilon", "at most 2"
     ),
@@ -83,6 +94,18 @@ def test_what_cannot_be_is_refused_with_its_remedy(name: str) -> None:
     with pytest.raises(SpecificationError) as refused:
         study_with(**refusal.changes)
     assert any(p.startswith(refusal.field) and refusal.remedy in p for p in refused.value.problems), refused.value
+
+
+def test_quality_goes_with_random_k_and_updates_with_top_k() -> None:
+    quality = {"adapt": "quality", "quality_epsilon": 0.4}
+    assert study_with(site_rates=quality, transport={"upload": ["random-k:0.03"]}).site_rates.reads_quality
+    assert study_with(site_rates=UPDATES, transport={"upload": ["top-k:0.03"]}).site_rates.reads_updates
+
+
+def test_quality_figures_are_noised_also_where_training_is_not() -> None:
+    study = study_with(site_rates={"adapt": "quality", "quality_epsilon": 0.5}, privacy={"epsilon": None})
+    assert noise_multiplier_of(study) is None
+    assert epsilon_of(quality_events(study.site_rates), 0.0) == pytest.approx(0.5)
 
 
 def test_quality_alone_goes_with_masks() -> None:
@@ -137,7 +160,6 @@ def test_figures_leave_with_noise_of_three_over_epsilon_and_within_the_public_nu
     figures = released((98, 4, 7), 100, 0.5, draw)
     assert figures == QualityFigures(positive=100, unreadable=0, repeated=7, noise_epsilon=0.5)
     assert scales == [6.0]
-    assert released((98, 4, 7), 100, None, no_noise).positive == 98
 
 
 def test_figures_must_be_what_the_study_reads() -> None:
@@ -150,8 +172,6 @@ def test_figures_must_be_what_the_study_reads() -> None:
 
 
 @given(st.tuples(*[st.integers(0, 50)] * 3), st.integers(0, 50))
-def test_without_noise_figures_are_cut_to_the_public_number_and_else_exact(
-    exact: tuple[int, int, int], patients: int
-) -> None:
-    figures = released(exact, patients, None, no_noise)
+def test_figures_are_cut_to_the_public_number_and_else_as_drawn(exact: tuple[int, int, int], patients: int) -> None:
+    figures = released(exact, patients, 1.0, no_noise)
     assert (figures.positive, figures.unreadable, figures.repeated) == tuple(min(patients, count) for count in exact)

@@ -96,6 +96,8 @@ def test_a_step_that_needs_the_mean_alone_goes_with_masks(strategy: dict[str, An
         ({"name": "scaffold", "weighting": "equal"}, SITE_LEVEL, "off a site's own update"),
         ({"name": "scaffold"}, {"personal": {"keep": ["bias"]}}, "no mean for SCAFFOLD"),
         ({"weighting": "noise"}, {"privacy": PRIVATE, "training": {"optimizer": "adam"}}, "'noise' knows what"),
+        ({"weighting": "noise"}, {"privacy": PRIVATE, "personal": {"keep": ["bias"]}}, "reckoned over all its values"),
+        ({"name": "fedexp"}, {"privacy": PRIVATE, "personal": {"keep": ["bias"]}}, "reckoned over all its values"),
         ({"join": "krum", "weighting": "equal"}, MASKED, "compares single updates"),
         ({"name": "fedexp"}, MASKED, "needs the length of each update"),
         ({"norm_limit": 2.0}, MASKED, "needs the length of each update"),

@@ -6,6 +6,7 @@ import pytest
 from protocol.errors import SpecificationError
 from protocol.privacy_accounting import epsilon_of, noise_multiplier_of, training_event
 from protocol.study import StudySpec, parse_study
+from protocol.study_rules import problems_of
 
 MASKED = {"method": "masking", "maximum_sites": 8, "maximum_weight": 1000}
 
@@ -66,6 +67,15 @@ REFUSED = {
     "patience with personal models, which ends a study with an earlier version": Refusal(
         {"personal": {"keep": ["normalisation"]}, "evaluation": {"patience": 2}}, "ends with its best version"
     ),
+    "a pull that swings ever wider": Refusal({"training": {"proximal": 20.0}}, "Lower it below 20, or lower"),
+    "a pull on the personal model that does": Refusal({"personal": {"ditto": 25.0}}, "personal.ditto: each step"),
+    "a pull beside weight decay that does": Refusal(
+        {"training": {"proximal": 19.5, "weight_decay": 0.5}}, "Lower it below 19.5"
+    ),
+    "a pull with momentum that does": Refusal({"training": {"proximal": 38.0, "momentum": 0.9}}, "below 38"),
+    "a pull that does at the hospital with the highest rate": Refusal(
+        {"training": {"proximal": 5.0}, "site_rates": {"adapt": "updates", "most": 4.0}}, "Lower it below 5,"
+    ),
     "a pattern that is no tensor's name": Refusal({"personal": {"keep": ["../secret"]}}, "personal.keep"),
 }
 
@@ -87,6 +97,10 @@ def test_a_study_is_refused_with_the_reason_that_asks_for(refusal: Refusal) -> N
             "evaluation": {"final_version": "best-validation", "patience": 2},
         },
         {"personal": {"keep": ["normalisation"]}, "network": {"name": "convnet", "normalisation": "batch"}},
+        {"training": {"proximal": 19.9}},
+        {"training": {"proximal": 37.9, "momentum": 0.9}, "personal": {"ditto": 37.9}},
+        {"training": {"proximal": 4.9}, "site_rates": {"adapt": "updates", "most": 4.0}},
+        {"training": {"proximal": 1000.0, "optimizer": "adam"}},
     ],
 )
 def test_a_study_may_ask_for(changes: dict[str, Any]) -> None:
@@ -113,3 +127,23 @@ def test_the_steps_of_a_personal_model_are_charged_too() -> None:
 def _noise(**changes: Any) -> float | None:
     study: StudySpec = parse_study(specification(privacy=private("dp-sgd"), **changes))
     return noise_multiplier_of(study)
+
+
+@pytest.mark.parametrize(("momentum", "decay"), [(0.0, 0.0), (0.0, 0.5), (0.9, 0.0), (0.5, 1.0)])
+@pytest.mark.parametrize("side", [0.999, 1.001])
+def test_the_limit_of_a_pull_is_where_the_steps_begin_to_swing_wider(
+    momentum: float, decay: float, side: float
+) -> None:
+    rate = 0.1
+    pull = side * (2 * (1 + momentum) / rate - decay)
+    training = {"proximal": pull, "momentum": momentum, "weight_decay": decay, "learning_rate": rate}
+    weight, speed, seen = 1.0, 0.0, list[float]()
+    for _ in range(40_000):  # SGD of no loss but the pull to 0, as PyTorch takes its steps
+        speed = momentum * speed + (pull + decay) * weight
+        weight -= rate * speed
+        seen.append(abs(weight))
+        if weight > 1e9:
+            break
+    assert (seen[-1] > 1e6) == (side > 1)
+    problems = problems_of(StudySpec.model_validate(specification(training=training)))
+    assert any(problem.startswith("training.proximal: ") for problem in problems) == (side > 1)

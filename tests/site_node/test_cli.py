@@ -11,7 +11,7 @@ import yaml
 from typer.testing import CliRunner
 
 from protocol.digest import digest_of_bytes
-from protocol.messages import Receipt, expect
+from protocol.messages import Reason, Receipt, expect
 from protocol.signing import SigningKey, open_envelope
 from site_node.budget_report import percent
 from site_node.cli import app
@@ -137,6 +137,38 @@ def test_nobody_signs_before_the_patients_are_counted(tmp_path: Path) -> None:
     assert (status, "still being counted" in output, "awaiting" in output) == (1, True, True)
     assert "not known yet" in run("studies", folder, "--show", "tiny")[1]
     assert run("approve", folder, study.digest, "--refuse")[0] == 0  # to refuse, no figure is needed
+
+
+def test_a_study_that_the_patients_do_not_fit_cannot_be_approved_and_the_hub_hears_of_it_by_a_refusal_alone(
+    tmp_path: Path,
+) -> None:
+    site = GatedSite.make(tmp_path, PERSON)
+    study, folder = study_of(), str(site.paths.root)
+    site.propose(study)
+    site.sweep()
+    site.count_cohort(study, problem=Reason.TOO_FEW_PATIENTS)
+    site.sweep()
+    [listed] = json.loads(run("studies", folder, "--json")[1])
+    assert (listed["state"], listed["reason"]) == ("awaiting", "too-few-patients")
+    assert "--refuse" in run("studies", folder)[1]
+    status, output = run("approve", folder, study.digest, "--yes")
+    assert (status, "cannot be approved" in output, "--refuse" in output) == (1, True, True)
+    site.sweep()
+    assert site.everything_sent() == []
+    assert run("approve", folder, study.digest, "--refuse")[0] == 0
+    site.sweep()
+    assert [answer.reason for answer in site.answers(study)] == [Reason.NOT_APPROVED]
+
+
+def test_who_approves_reads_what_a_policy_would_have_held_up(tmp_path: Path) -> None:
+    site = GatedSite.make(tmp_path, "approval: person\nmodalities: any\n")
+    study, folder = study_of(), str(site.paths.root)
+    site.propose(study)
+    site.sweep()
+    site.count_cohort(study, held_out=3)
+    site.sweep()
+    status, output = run("approve", folder, study.digest, "--yes")
+    assert (status, "Mind: Its un-noised evaluation judges fewer than 10" in output) == (0, True)
 
 
 def test_a_study_is_read_whole_before_it_is_signed_and_the_answer_no_decides_nothing(tmp_path: Path) -> None:

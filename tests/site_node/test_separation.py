@@ -76,7 +76,7 @@ def test_init_makes_folders_that_hand_their_group_on(tmp_path: Path) -> None:
     paths = GatedSite.make(tmp_path).paths
     modes = {path: stat.S_IMODE(path.stat().st_mode) for path in paths.folders() if path != paths.logs}
     private = {paths.gate, paths.gate_payloads, paths.mark, paths.mark_of_charges, paths.agent, paths.partial}
-    private |= {paths.worker, paths.cache, paths.worker_receipts}
+    private |= {paths.worker, paths.cache, paths.worker_receipts, paths.ingest}
     taken = {paths.handover, paths.candidates, paths.cohorts, paths.progress, paths.receipts}
     assert {path for path, mode in modes.items() if mode == 0o2700} == private
     assert {path for path, mode in modes.items() if mode == 0o2770} == taken

@@ -95,7 +95,8 @@ def _answers(study: Study) -> None:
 
 def _answer_card(site: StudySite, names: list[str], silent: str) -> str:
     if site.state == "approved":
-        text = f"{site.training_patients or 0} training patients" if site.training_patients else "evaluates only"
+        trains = site.training_patients != 0  # a small number is hidden, and is not none
+        text = f"{count(site.training_patients)} training patients" if trains else "evaluates only"
     else:
         text = words_of(site.reason).capitalize() if site.reason else silent
     body = f'<div class="wr-quiet">{escape(text)}</div>'
@@ -235,8 +236,8 @@ def _rates_chart(study: Study, rounds: list[Round], seen: list[str], names: list
     adapt = (study.study.get("site_rates") or {}).get("adapt", "none")
     if adapt == "none":
         return
-    noised = study.privacy.epsilon_target is not None
-    why = f"{RATED_BY[adapt]}; {'noised before it leaves' if noised else 'un-noised: no differential privacy'}"
+    noised = adapt == "quality" or study.privacy.epsilon_target is not None
+    why = f"{RATED_BY[adapt]}; {'noised before it leaves' if noised else 'updates un-noised: no differential privacy'}"
     with st.container(key="card-rates"):
         st.html(markup.section("How fast does each hospital learn?", why))
         st.plotly_chart(charts.rates_by_round(rounds, seen, names), key="rates", config=charts.CONFIG, theme=None)

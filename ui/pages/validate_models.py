@@ -51,7 +51,8 @@ def _version_page(session: Session, study: Study, version: Version) -> None:
 
 PERSONAL_MODELS = (
     "Each hospital judged its own model on its own patients: this version with what the study lets it keep. These "
-    "figures say how well the hospitals are served, not how well the version alone does elsewhere."
+    "figures say how well the hospitals are served, not how well the version alone does elsewhere. A hospital that has "
+    "not trained judged the version itself; one whose personal model diverged judged nothing, as the rounds page says."
 )
 UNDER_MASKS = "summed under masks"
 NO_HOSPITALS = (

@@ -25,21 +25,46 @@ from protocol.messages import (
 from protocol.metrics import ScoreHistograms
 from protocol.signing import read_unverified
 from protocol.tensors import Weights, encode_weights
+from site_node.agent.polling import wait_seconds
 from tests.benchmarks.load_of_many_sites.wire import Connection
 from tests.fakes.hospital import Hospital
 
-POLL_WAIT_SECONDS = 25.0
+SIGN_IN_SECONDS = 20.0
+"""Hospitals' agents start within this time, and so wait at their mailboxes at different moments."""
+LAG_EVERY_SECONDS = 0.05
+LESSER_WORK = 0.5
+"""Of a training's time: at most so long take an approval (the cohort is counted) and an evaluation."""
 SCALE = 1e-3
 BINS = 256
 
 
 @dataclass
 class Timings:
-    """What the driver saw, in seconds; `arrivals` by kind of mail and round, as times of arrival."""
+    """What the driver saw, in seconds; `arrivals` by kind of mail and round, as times of arrival.
 
-    empty_polls: list[float] = field(default_factory=list)
+    `empty_polls` are (when it ended, the time beside the wait).
+    """
+
+    empty_polls: list[tuple[float, float]] = field(default_factory=list)
+    own_lags: list[float] = field(default_factory=list)
     requests: dict[str, list[float]] = field(default_factory=dict)
     arrivals: dict[str, list[float]] = field(default_factory=dict)
+
+    def polls_by_phase(self) -> dict[str, list[float]]:
+        """Return the empty polls' times by what the sites were doing: by the newest kind of mail."""
+        starts = sorted((min(times), kind) for kind, times in self.arrivals.items())
+        found: dict[str, list[float]] = {}
+        for moment, seconds in self.empty_polls:
+            phase = next((kind for start, kind in reversed(starts) if start <= moment), "before the study")
+            found.setdefault(phase, []).append(seconds)
+        return found
+
+    async def watch_own_lag(self) -> None:
+        """Note again and again by how much this process is late itself: what it times cannot be more exact."""
+        while True:
+            due = time.perf_counter() + LAG_EVERY_SECONDS
+            await asyncio.sleep(LAG_EVERY_SECONDS)
+            self.own_lags.append(time.perf_counter() - due)
 
 
 @dataclass
@@ -54,6 +79,7 @@ class LightSite:
     timings: Timings
     cursor: int = 0
     closed: bool = False
+    waits: bool = False
 
     def __post_init__(self) -> None:
         parts = urlsplit(self.url)
@@ -67,21 +93,24 @@ class LightSite:
         await self._sign_in()
         async with asyncio.TaskGroup() as answers:
             while not self.closed:
+                self.waits = True
                 await self._poll(answers)
         self.mail.close()
         self.carrier.close()
 
     async def _sign_in(self) -> None:
         body = json.dumps({"assertion": self.hospital.assertion()}).encode()
+        await asyncio.sleep(self.chance.uniform(0, SIGN_IN_SECONDS))
         token = (await self._timed("token", self.carrier, "POST", "/v1/token/site", body)).json()["access_token"]
         self.mail.token = self.carrier.token = token
 
     async def _poll(self, answers: asyncio.TaskGroup) -> None:
-        began = time.perf_counter()
-        answer = await self.mail.ask("GET", f"/v1/mailbox?after={self.cursor}&wait={POLL_WAIT_SECONDS:g}")
+        wait, began = round(wait_seconds(self.chance), 3), time.perf_counter()
+        answer = await self.mail.ask("GET", f"/v1/mailbox?after={self.cursor}&wait={wait}")
         items = answer.json()["items"]
         if not items:
-            self.timings.empty_polls.append(time.perf_counter() - began - POLL_WAIT_SECONDS)
+            now = time.perf_counter()
+            self.timings.empty_polls.append((now, now - began - wait))
         for item in items:
             self.cursor = item["number"]
             message = parse_message(read_unverified(item["envelope"].encode()))
@@ -97,6 +126,7 @@ class LightSite:
 
     async def _answer(self, message: Message) -> None:
         if isinstance(message, StudyProposal):
+            await self._work(LESSER_WORK)
             await self._post(self.hospital.approval(message.study_digest, patients=40))
         elif isinstance(message, RoundTask):
             await self._do(message)
@@ -114,11 +144,16 @@ class LightSite:
         if task.kind is TaskKind.EVALUATE:
             await self._report(task)
             return
-        await asyncio.sleep(self.chance.uniform(0, self.training_seconds))
+        await self._work(1.0)
         await self._upload(task, update_of(self.number, self.params), "difference")
+
+    async def _work(self, part: float) -> None:
+        """Pause for as long as this site's work takes: no two hospitals have machines or cohorts alike."""
+        await asyncio.sleep(self.chance.uniform(0, part * self.training_seconds))
 
     async def _report(self, task: RoundTask) -> None:
         assert task.base is not None
+        await self._work(LESSER_WORK)
         counts: Any = {"bins": BINS, "negative": [(64, 5)], "positive": [(192, 5)]}
         await self._post(
             EvaluationReport(

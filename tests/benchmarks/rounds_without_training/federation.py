@@ -40,8 +40,8 @@ PASSWORD = "a long enough password"
 FIRST_PORT = 18500
 WAIT_SECONDS = 1800.0
 POLICY = (
-    "approval: automatic\nnetworks: any\nmodalities: any\nminimum_patients: 1\nmaximum_update_megabytes: 16384\n"
-    "lifetime_epsilon: 100\n"
+    "approval: automatic\nnetworks: any\nmodalities: any\nminimum_patients: 1\nminimum_held_out_patients: 1\n"
+    "maximum_update_megabytes: 16384\nlifetime_epsilon: 100\n"
 )
 
 
@@ -148,8 +148,9 @@ def running_federation(folder: Path, sites: int, parameters: int, job: str = JOB
     with caught_signals() as interruption:
         supervisor = Supervisor(interruption)
         try:
-            federation = _prepared(layout, supervisor, [f"site-{number:03d}" for number in range(sites)])
-            _start(federation)
+            with supervisor.nursery(layout.log("nursery")):
+                federation = _prepared(layout, supervisor, [f"site-{number:03d}" for number in range(sites)])
+                _start(federation)
             yield federation
         finally:
             supervisor.stop()
@@ -206,7 +207,7 @@ def _worker(federation: BenchmarkFederation, name: str) -> Service:
     like = federation.programs.site_process(name, "worker")
     module = "tests.benchmarks.rounds_without_training.worker"
     command = (sys.executable, "-m", module, str(federation.layout.site(name)))
-    return Service(like.role, command, like.log, like.environment)
+    return Service(like.role, command, like.log, like.environment, born=True)
 
 
 def age_seconds() -> float:

@@ -4,9 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from hub.aggregation import chunks
 from hub.aggregation.agreement import Sent, courses_of
+from protocol.compression.coding import CodingTerms, decoded, encoded
+from protocol.compression.steps import parse_steps
 from protocol.tensors import encode_weights, read_manifest
 
 
@@ -59,3 +62,27 @@ def test_chunk_by_chunk_is_the_whole_at_once(tmp_path: Path, monkeypatch: pytest
     assert courses["s1"].trend is None
     wanted = wide[2] @ wide[5] / np.linalg.norm(wide[2]) / np.linalg.norm(wide[5])
     assert courses["s2"].trend == pytest.approx(wanted, abs=1e-12)
+
+
+def test_cosines_of_sparse_updates_are_shorter_than_those_of_whole_ones(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    common, *own = generator.normal(size=(4, 100_000))
+    whole = [((common + one) / np.sqrt(2)).astype(np.float32) for one in own]  # any two have cosine 0.5
+    assert course_after(tmp_path, whole, "half") == pytest.approx((0.5, 0.5), abs=0.01)
+    assert course_after(tmp_path, whole, "top-k:0.03") == pytest.approx((0.175, 0.175), abs=0.01)
+    # The places of random-k are the same at all sites, and others in each round.
+    assert course_after(tmp_path, whole, "random-k:0.03") == pytest.approx((0.5, 0.015), abs=0.02)
+
+
+def course_after(folder: Path, whole: list[NDArray[np.float32]], step: str) -> tuple[float, float]:
+    """Return the first site's agreement with the second's update, and its trend from the third, as they travel."""
+    manifest = read_manifest(stored(folder, "whole", whole[0]))
+    files = []
+    for number, (row, round_number) in enumerate(zip(whole, (2, 2, 1), strict=True)):
+        terms = CodingTerms(parse_steps([step]), manifest, "sha256:" + "5" * 64, round_number, feedback=True)
+        files.append(stored(folder, f"sent-{number}", decoded(b"".join(encoded([row], terms)), terms)))
+    sent = [Sent("anna", files[0], 1.0, files[2]), Sent("bela", files[1], 1.0)]
+    course = courses_of(sent, manifest)["anna"]
+    assert course.agreement is not None
+    assert course.trend is not None
+    return course.agreement, course.trend

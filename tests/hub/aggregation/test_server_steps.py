@@ -1,6 +1,7 @@
 """The hub's steps against numbers that one can compute by hand, and against the papers' formulas over whole arrays."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -197,3 +198,27 @@ def test_under_dp_fedexp_does_not_take_noise_for_disagreement(shelf: Shelf) -> N
     knowing = strategy.apply(state, updates, shelf.blobs, RoundFacts(1, sites, noise_multiplier=1.0))
     assert naive.numbers["server_step"] == pytest.approx(sites / 2, rel=0.05)
     assert knowing.numbers["server_step"] == 1.0
+
+
+def test_fedexp_takes_off_the_noise_of_the_round_an_update_was_trained_in(shelf: Shelf) -> None:
+    study = parse_study(
+        specification(
+            rounds=2,
+            strategy={"name": "fedexp"},
+            training={"local_steps": 1, "sampling_rate": 0.1, "learning_rate": 1.0, "schedule": "cosine"},
+            privacy={"epsilon": 8.0, "delta": 1e-4, "clip_norm": 1.0},
+            participants={"training_patients": 100},
+        )
+    )
+    strategy, facts = strategy_of(study), RoundFacts(number=2, trainers=2, noise_multiplier=1.0)
+    state = strategy.init(shelf.put([0.0, 0.0]))
+    rows = shelf.updates([[3.0, 0.0], [-1.0, 0.0]], [10.0, 10.0])
+
+    def step(rounds: tuple[int, int]) -> float:
+        updates = [replace(update, round=number) for update, number in zip(rows, rounds, strict=True)]
+        return strategy.apply(state, updates, shelf.blobs, facts).numbers["server_step"]
+
+    # One patient is drawn, so a step's noise has deviation 1 in round 1 and 0.5 in round 2; two values. Lengths 9 and
+    # 1; the mean's is 1. Both of round 2: (8.5 + 0.5) / 2 = 4.5. The first of round 1: (7 + 0.5) / 2 = 3.75.
+    assert step((2, 2)) == pytest.approx(4.5 / (2 * (1 + 1e-3 * 4.5)))
+    assert step((1, 2)) == pytest.approx(3.75 / (2 * (1 + 1e-3 * 3.75)))

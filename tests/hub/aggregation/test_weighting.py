@@ -108,6 +108,24 @@ def test_the_mean_under_these_weights_varies_less(shelf: Shelf) -> None:
     assert errors[0] < 0.95 * errors[1] < 0.5 * errors[2]
 
 
+def test_a_late_update_has_the_noise_of_the_round_it_was_trained_in(shelf: Shelf) -> None:
+    study = parse_study(
+        specification(
+            rounds=2,
+            strategy={"weighting": "noise"},
+            training={"local_steps": 3, "sampling_rate": 0.1, "learning_rate": 0.5, "schedule": "cosine"},
+            privacy={"epsilon": 8.0, "delta": 1e-4, "clip_norm": 4.0},
+            participants={"training_patients": 100},
+        )
+    )
+    # Round 2 has half of round 1's rate, so a quarter of its noise. Equal updates of equal hospitals: t^2 is 0 and the
+    # weights go with 1 / v, so the update of round 1 counts 1 where that of round 2 counts 4.
+    on_time, late = shelf.updates(np.ones((2, 10), np.float32), [50.0, 50.0])
+    updates = [replace(on_time, round=2), replace(late, round=1)]
+    gathered = shelf.round(updates, RoundFacts(number=2, trainers=2, noise_multiplier=2.0))
+    np.testing.assert_allclose(InverseNoise(study).weights_of(gathered), [0.8, 0.2])
+
+
 def test_without_noise_the_patients_count(shelf: Shelf) -> None:
     facts = replace(FACTS, noise_multiplier=None)
     assert weights_of(shelf, np.ones((2, 3), np.float32), [20.0, 60.0], facts) == [20.0, 60.0]

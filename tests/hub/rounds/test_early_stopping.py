@@ -62,6 +62,52 @@ def test_versions_that_are_not_judged_try_nobody_s_patience(bench: Bench) -> Non
     assert (bench.view()["state"], bench.view()["final_version"]) == ("completed", 2)
 
 
+def judge_without_validation(bench: Bench, rounds: int, scores: Scores | None) -> None:
+    for _ in range(rounds):
+        for task in bench.tasks(TaskKind.TRAIN):
+            bench.update(task, filled(1.0))
+        bench.close()
+        for task in bench.tasks(TaskKind.EVALUATE):
+            counts = report_on(1, GOOD).histograms["validation"]
+            lone = {} if scores is None else {"validation": report_on(1, scores).histograms["validation"]}
+            bench.report(task, *GOOD, histograms={"test": counts, **lone})
+
+
+@pytest.mark.parametrize(
+    ("terms", "named"),
+    [
+        ({"patience": 1}, "evaluation.patience"),
+        ({"final_version": "best-validation"}, "evaluation.final_version: best-validation"),
+        (
+            {"patience": 1, "final_version": "best-validation"},
+            "evaluation.patience and evaluation.final_version: best-validation",
+        ),
+    ],
+)
+def test_without_validation_patients_the_end_says_what_had_no_effect(
+    bench: Bench, terms: dict[str, Any], named: str
+) -> None:
+    bench.begin(study_of(rounds=3, evaluation=terms, splits={"validation": 0, "test": 0.2}))
+    judge_without_validation(bench, 3, None)
+    view = bench.view()
+    assert (view["state"], view["final_version"]) == ("completed", 3)
+    assert view["reason"] == f"No validation patient: {named} had no effect."
+
+
+def test_validation_patients_of_one_class_compare_nothing_and_the_end_says_so(bench: Bench) -> None:
+    bench.begin(patient(1, rounds=2))
+    judge_without_validation(bench, 2, ([0.9, 0.8], []))
+    assert bench.view()["reason"] == (
+        "The validation patients give no figure to compare versions by: evaluation.patience had no effect."
+    )
+
+
+def test_without_validation_patients_nothing_is_said_where_nothing_was_asked_of_them(bench: Bench) -> None:
+    bench.begin(study_of(rounds=2))
+    judge_without_validation(bench, 2, None)
+    assert (bench.view()["state"], bench.view()["reason"]) == ("completed", "")
+
+
 def test_in_buffered_rounds_what_still_trains_is_cancelled(bench: Bench) -> None:
     bench.begin(patient(1, pace={"mode": "buffered", "buffer": 2}))
     for scores in (GOOD, POOR):

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from hub.rounds.deadlines import tick
-from hub.storage import round_stores
+from hub.rounds.training_rounds import state_after
+from hub.storage import round_stores, stores
 from protocol.messages import TaskCancelled, TaskKind
 from tests.hub.conftest import Clock
 from tests.hub.rounds.bench import Bench, filled, study_of
@@ -51,6 +52,30 @@ def test_a_late_update_is_folded_into_the_next_round_with_less_weight(bench: Ben
         updates = round_stores.updates_of_study(session, bench.study.digest)
     found = {(u.site, u.round, u.counted_in, u.staleness) for u in updates if u.site == "clara"}
     assert found == {("clara", 1, 2, 1)}
+
+
+def test_a_folded_update_is_weighed_with_the_noise_of_its_own_round(bench: Bench, clock: Clock) -> None:
+    # A cosine over 3 rounds: round 2 has 3/4 of round 1's rate, so 9/16 of its noise. Equal updates: the weights go
+    # with patients^2 / noise, and the late one of round 1 counts with 60^2 where the others have 10^2 and 30^2 x 16/9.
+    training = {"local_steps": 2, "sampling_rate": 0.5, "learning_rate": 0.5, "schedule": "cosine"}
+    privacy = {"epsilon": 8.0, "delta": 1e-4}
+    terms = {"late": "fold", "training_patients": 100}
+    bench.begin(
+        study_of(rounds=3, strategy={"weighting": "noise"}, training=training, privacy=privacy, participants=terms)
+    )
+    (clara,) = [task for task in bench.tasks(TaskKind.TRAIN) if task.site == "clara"]
+    close_without_clara(bench, clock)
+    bench.report_all()
+    assert bench.receipt(bench.update(clara, filled(1.0))).accepted
+    for task in bench.tasks(TaskKind.TRAIN):
+        bench.update(task, filled(1.0))
+    bench.close()
+    with bench.services.reading() as session:
+        numbers = state_after(stores.newest_version(session, bench.study.digest)).numbers
+    counts = {"anna": 100 * 16 / 9, "bela": 900 * 16 / 9, "clara": 3600.0}
+    for site, count in counts.items():
+        factor = 1 / sqrt(2) if site == "clara" else 1.0  # one version old
+        assert numbers[f"share.{site}"] == pytest.approx(factor * count / sum(counts.values()))
 
 
 def test_one_that_comes_between_two_rounds_is_folded_too_and_its_site_is_asked_again(

@@ -71,6 +71,13 @@ def test_training_of_three_sites_with_a_quorum_of_half(
     assert training_verdict(Standing(3, accepted, waiting, overdue), 0.5) is verdict
 
 
+def test_a_round_waits_for_as_many_updates_as_can_be_joined() -> None:
+    overdue = Standing(asked=4, accepted=2, waiting=1, overdue=True)
+    assert training_verdict(overdue, 0.5) is Verdict.CLOSE
+    assert training_verdict(overdue, 0.5, least=3) is Verdict.WAIT
+    assert training_verdict(Standing(4, 2, 0, overdue=True), 0.5, least=3) is Verdict.FAIL
+
+
 @given(
     states=st.lists(st.sampled_from(list(TaskState)), min_size=1, max_size=20),
     quorum=st.floats(0.01, 1.0),

@@ -166,8 +166,8 @@ def test_a_withdrawn_approval_cancels_the_open_task_and_settles_the_round(bench:
     assert [task.site for task in bench.tasks(TaskKind.TRAIN)] == ["anna", "bela"]
 
 
-def test_fewer_approvals_than_the_minimum_end_the_study_before_the_next_round(bench: Bench) -> None:
-    bench.begin(study_of(participants={"minimum_sites": 3}))
+def test_a_study_goes_on_without_a_hospital_while_its_quorum_of_the_minimum_is_there(bench: Bench) -> None:
+    bench.begin(study_of(participants={"minimum_sites": 3, "quorum": 0.5}))
     anna, bela, _ = bench.tasks(TaskKind.TRAIN)
     bench.update(anna, filled(1.0))
     bench.update(bela, filled(1.0))
@@ -175,8 +175,22 @@ def test_fewer_approvals_than_the_minimum_end_the_study_before_the_next_round(be
     bench.say(hospital, hospital.approval(bench.study.digest, "withdrawn"))
     bench.close()
     bench.report_all()
+    assert bench.view()["state"] == "running"
+    assert [task.site for task in bench.tasks(TaskKind.TRAIN)] == ["anna", "bela"]
+
+
+def test_fewer_approvals_than_the_quorum_of_the_minimum_end_the_study_before_the_next_round(bench: Bench) -> None:
+    bench.begin(study_of(participants={"minimum_sites": 3, "quorum": 0.5}))
+    anna, bela, _ = bench.tasks(TaskKind.TRAIN)
+    bench.update(anna, filled(1.0))
+    bench.update(bela, filled(1.0))
+    for name in ("bela", "clara"):
+        hospital = bench.hospital(name)
+        bench.say(hospital, hospital.approval(bench.study.digest, "withdrawn"))
+    bench.close()
+    bench.report_all()
     assert bench.view()["state"] == "failed"
-    assert "needs 3" in bench.view()["reason"]
+    assert "needs 2" in bench.view()["reason"]
 
 
 def test_a_stopped_study_cancels_all_that_is_open(bench: Bench) -> None:
@@ -198,6 +212,11 @@ def test_every_change_of_state_is_in_a_whole_audit_chain(bench: Bench) -> None:
     assert found.count("update.accepted") == 4
     assert found[-1] == "study.completed"
     assert verify_chain(bench)
+
+
+def test_few_training_patients_of_a_hospital_are_hidden_in_its_rounds(bench: Bench) -> None:
+    bench.begin(study_of(), patients=(4, 5, 60))
+    assert [site["patients"] for site in bench.round()["sites"]] == [None, 5, 60]
 
 
 def test_the_hub_tells_who_is_late_and_what_a_site_spent(bench: Bench) -> None:

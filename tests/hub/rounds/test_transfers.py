@@ -12,6 +12,7 @@ from hub.rounds.transfers import Transfer, travels_as_it_is
 from protocol.compression.coding import CodingTerms
 from protocol.compression.steps import parse_steps
 from protocol.digest import digest_of_bytes
+from protocol.keeping import LASTING, Keeping, in_one_process
 from protocol.manifest import manifest_of
 from protocol.tensors import encode_weights
 
@@ -62,3 +63,41 @@ def test_a_transfer_goes_on_in_another_process_at_its_last_byte(tmp_path: Path) 
     after = Transfer(tmp_path, "id", terms(PLAIN, "difference"))
     after.append(30, PLAIN[30:])
     assert after.finish().digest == digest_of_bytes(PLAIN)
+
+
+def given(folder: Path, data: bytes, keeping: Keeping) -> Path:
+    file = folder / "outbox"
+    file.write_bytes(data)
+    keeping.note(file, digest_of_bytes(data))
+    return file
+
+
+def test_a_file_of_this_process_is_taken_as_it_is_and_checked(tmp_path: Path) -> None:
+    keeping = in_one_process()
+    file, transfer = given(tmp_path, PLAIN, keeping), Transfer(tmp_path, "id", terms(PLAIN, "difference"))
+    assert transfer.take(file, keeping)
+    assert transfer.received_bytes == len(PLAIN)
+    assert transfer.finish().norm == 5.0
+    assert transfer.plain_path.samefile(file)
+
+
+def test_a_compressed_file_of_this_process_is_opened(tmp_path: Path) -> None:
+    payload, keeping = zstandard.compress(PLAIN), in_one_process()
+    file = given(tmp_path, payload, keeping)
+    transfer = Transfer(tmp_path, "id", terms(payload, "difference", "zstandard"))
+    assert transfer.take(file, keeping)
+    assert transfer.finish().digest == digest_of_bytes(PLAIN)
+    assert transfer.plain_path.read_bytes() == PLAIN
+
+
+def test_a_known_file_is_still_refused_for_what_it_holds(tmp_path: Path) -> None:
+    broken, keeping = encode_weights({"a": np.array([3.0, np.nan], np.float32)}), in_one_process()
+    file = given(tmp_path, broken, keeping)
+    with pytest.raises(AdmissionError, match="not finite"):
+        Transfer(tmp_path, "id", terms(broken, "difference")).take(file, keeping)
+
+
+def test_a_file_that_this_process_did_not_digest_is_not_taken(tmp_path: Path) -> None:
+    file = given(tmp_path, PLAIN, LASTING)
+    for keeping in (LASTING, in_one_process()):
+        assert not Transfer(tmp_path, "id", terms(PLAIN, "difference")).take(file, keeping)

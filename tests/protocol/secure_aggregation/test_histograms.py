@@ -47,9 +47,15 @@ def test_the_sum_of_vectors_is_the_merge_of_histograms(noise: float | None) -> N
 PLAIN: dict[str, Any] = {"secure_aggregation": {"method": "none"}}
 ENCRYPTED: dict[str, Any] = {"secure_aggregation": {"method": "homomorphic", "maximum_sites": 8, "maximum_weight": 9}}
 SUMMED: dict[str, Any] = {**PLAIN, "evaluation": {"sum_under_masks": True}}
+SINGLE: dict[str, Any] = {**PLAIN, "evaluation": {"sum_under_masks": False}}
+FEW: dict[str, Any] = {**PLAIN, "participants": {"minimum_sites": 3}}
+BUFFERED: dict[str, Any] = {**PLAIN, "pace": {"mode": "buffered", "buffer": 3}}
 
 
-@pytest.mark.parametrize(("terms", "summed"), [({}, True), (ENCRYPTED, True), (PLAIN, False), (SUMMED, True)])
+@pytest.mark.parametrize(
+    ("terms", "summed"),
+    [({}, True), (ENCRYPTED, True), (PLAIN, True), (SUMMED, True), (SINGLE, False), (FEW, False), (BUFFERED, False)],
+)
 def test_counts_are_summed_under_masks_where_updates_are_hidden_or_the_study_says_so(
     terms: dict[str, Any], summed: bool
 ) -> None:

@@ -119,7 +119,8 @@ def test_what_does_not_decode_is_dropped_before_training(hospital: FakeHospital)
     dataset = make_dataset(np.random.default_rng(0).integers(0, 255, (64, 64), dtype=np.uint8), "P0000", "cut")
     dataset.compress("1.2.840.10008.1.2.4.90", generate_instance_uid=False)
     path = save(dataset, hospital.folder / "cut.dcm")
-    path.write_bytes(path.read_bytes()[:-500])
+    content = path.read_bytes()
+    path.write_bytes(content[:-500].replace(b"\xff\x52", b"\0\0") + bytes(492) + content[-8:])  # no coding style left
     row = {**hospital.rows[0], "sop_instance_uid": str(dataset.SOPInstanceUID)}
     assert cohort_of(with_rows(hospital, lambda rows: rows.append(row))).dropped == {UNDECODABLE: 1}
 

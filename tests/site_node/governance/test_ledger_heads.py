@@ -169,9 +169,8 @@ def test_a_budget_that_the_gap_uses_up_is_used_up_for_everybody(tmp_path: Path) 
     site.sweep()
     assert members.training == []
     assert members.spent_training == patients_of(7000, 40)
-    approval = site.sent()[-1]
-    assert isinstance(approval, Approval)
-    assert approval.reason is Reason.BUDGET_SPENT
+    assert site.answers(THIRD) == []
+    assert site.record(THIRD).reason is Reason.BUDGET_SPENT
 
 
 def test_a_task_of_a_running_study_is_refused_too_and_evaluation_without_noise_goes_on(site: GatedSite) -> None:

@@ -1,20 +1,30 @@
 """The gate in a masked round: what it lets out, what it never does twice, and whom it does not believe."""
 
 import sqlite3
+from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from protocol.messages import MAX_MESSAGE_BYTES, Reason, StudyClosed, TaskCancelled, TaskRefusal, UpdateNotice
+from protocol.messages import (
+    MAX_MESSAGE_BYTES,
+    Reason,
+    StudyClosed,
+    TaskCancelled,
+    TaskRefusal,
+    UpdateNotice,
+    parse_message,
+)
 from protocol.secure_aggregation.key_agreement import mask_key, own_mask_key, unseal
 from protocol.secure_aggregation.masking import MaskStreams, SignedMask
 from protocol.secure_aggregation.secret_sharing import join_shares
 from protocol.secure_aggregation.vector import WEIGHT_DIGITS, weights_sum
 from protocol.secure_messages import MaskingKeys, MaskingReveal, MaskingShares, SurvivorsSeen
-from protocol.signing import SigningKey
+from protocol.signing import SigningKey, read_unverified
 from site_node.errors import SettingsError
+from site_node.governance.egress import egress_entries, unsent
 from site_node.governance.peers import fingerprint, load_peers, peers_path, pin_peer
 from site_node.governance.records import open_records, set_paused
 from site_node.sqlite import transaction
@@ -27,6 +37,27 @@ def go_to_masked(peers: MaskedPeers) -> None:
     peers.say(peers.roster_message())
     peers.hand_over()
     peers.say(peers.delivery())
+
+
+def test_a_withdrawal_takes_back_this_site_s_part_in_opening_a_masked_sum(peers: MaskedPeers) -> None:
+    """Fewer shares, consents and reveals only make the round fail; what was withdrawn must not help to open it."""
+    go_to_masked(peers)
+    peers.say(peers.survivors())
+    peers.say(peers.proof())
+    opening = {f"wardround.{kind}/1" for kind in ("masking-shares", "survivors-seen", "masking-reveal")}
+    with closing(open_records(peers.site.paths)) as database:
+        assert opening <= kinds_waiting(database)
+        peers.site.decide(peers.study, "withdrawn")
+        assert kinds_waiting(database) & (opening | {"wardround.update/1"}) == set()
+    waiting = [
+        parse_message(read_unverified(path.read_bytes())) for path in peers.site.paths.outbox.glob("*.dsse.json")
+    ]
+    assert not any(isinstance(m, MaskingShares | SurvivorsSeen | MaskingReveal | UpdateNotice) for m in waiting)
+
+
+def kinds_waiting(database: sqlite3.Connection) -> set[str]:
+    waiting = {number for number, _, _ in unsent(database)}
+    return {entry["kind"] for entry in egress_entries(database) if entry["number"] in waiting}
 
 
 def test_a_round_goes_from_keys_to_one_reveal(peers: MaskedPeers) -> None:

@@ -124,13 +124,13 @@ def _told_of_the_second_study(
     return of_the_second, (len(members.spent_training), len(members.spent_held_out))
 
 
-def test_a_study_for_which_too_few_remain_is_refused_before_it_starts_with_what_would_fit(tmp_path: Path) -> None:
+def test_a_study_for_which_too_few_remain_waits_and_the_administrator_reads_what_would_fit(tmp_path: Path) -> None:
     tight = GatedSite.make(tmp_path, TIGHT.replace("minimum_patients: 1", "minimum_patients: 10"))
     join(tight, "first", training=40)
     join(tight, "second", training=45)
-    assert (last(tight).decision, last(tight).reason) == ("refused", Reason.BUDGET_SPENT)
-    record = study_record(open_records(tight.paths), study_of(name="second").digest)
-    assert record is not None
+    assert tight.answers(study_of(name="second")) == []
+    record = tight.record(study_of(name="second"))
+    assert (record.state, record.reason) == ("awaiting", Reason.BUDGET_SPENT)
     assert "Fewer than 10 patients" in record.detail
     assert "With privacy.epsilon at most" in record.detail
     assert len(tight.charges()) == 1
@@ -140,6 +140,8 @@ def test_a_site_that_never_had_enough_patients_is_not_said_to_have_spent_them(tm
     tight = GatedSite.make(tmp_path, TIGHT.replace("minimum_patients: 1", "minimum_patients: 10"))
     join(tight, "first", training=40)
     join(tight, "second", training=5)
+    assert tight.record(study_of(name="second")).reason is None
+    tight.decide(study_of(name="second"), "approved")
     assert (last(tight).decision, last(tight).training_patients) == ("approved", 0)
 
 
@@ -153,6 +155,7 @@ def test_an_order_names_the_list_of_those_it_leaves_out(tight: GatedSite) -> Non
     assert read_spent(tight.paths, order.task_id, order.spent_digest).training == frozenset(patients_of(0, 40))
     tight.count_cohort(study)
     tight.sweep()
+    tight.decide(study, "refused")
     assert {path.suffix for path in tight.paths.orders.iterdir()} == {".ended"}
 
 
@@ -233,19 +236,20 @@ def test_a_stale_count_is_not_used_for_the_new_one(tight: GatedSite) -> None:
     assert len(tight.charges()) == 1
 
 
-def test_members_that_are_not_those_of_the_figures_are_refused(site: GatedSite) -> None:
+def test_members_that_are_not_those_of_the_figures_are_not_approved(site: GatedSite) -> None:
     study = study_of()
     site.propose(study)
     site.sweep()
     site.count_cohort(study, training_patients=39)
     site.sweep()
-    assert (last(site).decision, last(site).reason) == ("refused", Reason.INTERNAL)
+    assert (site.record(study).state, site.record(study).reason) == ("awaiting", Reason.INTERNAL)
     other = study_of(name="other")
     site.propose(other)
     site.sweep()
     site.count_cohort(other, members_digest="sha256:" + "0" * 64)
     site.sweep()
-    assert last(site).reason is Reason.INTERNAL
+    assert site.record(other).reason is Reason.INTERNAL
+    assert site.sent() == []
 
 
 def test_many_small_studies_fit_where_their_epsilons_would_not_add_up(tmp_path: Path) -> None:
@@ -253,7 +257,7 @@ def test_many_small_studies_fit_where_their_epsilons_would_not_add_up(tmp_path: 
     site, admitted = GatedSite.make(tmp_path, PERMISSIVE_POLICY + "lifetime_epsilon: 8\n"), 0
     for number in range(30):
         join(site, f"study-{number}", training=5)
-        if last(site).decision == "refused":
+        if site.record(study_of(name=f"study-{number}")).state == "awaiting":
             break
         admitted += 1
     assert 2 < admitted < 30
@@ -262,9 +266,9 @@ def test_many_small_studies_fit_where_their_epsilons_would_not_add_up(tmp_path: 
 
 def test_a_policy_may_add_epsilons_up_instead(tmp_path: Path) -> None:
     site = GatedSite.make(tmp_path, PERMISSIVE_POLICY + "composition: sum\nlifetime_epsilon: 8\n")
-    for number, decision in enumerate(("approved", "approved", "refused")):
+    for number, state in enumerate(("approved", "approved", "awaiting")):
         join(site, f"study-{number}")
-        assert last(site).decision == decision
+        assert site.record(study_of(name=f"study-{number}")).state == state
     assert overview(site)["epsilon"] == pytest.approx(8.0, rel=0.02)
 
 

@@ -26,6 +26,11 @@ CASES: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({"secure_aggregation_required": True}, {}, "`secure_aggregation_required` refuses that"),
     ({"secure_aggregation_required": ["homomorphic"]}, {}, "hub would see this hospital's update alone"),
     ({}, {"evaluation": {"noise_epsilon": 1.0, "at_most": 100}, "rounds": 60}, "lower evaluation.at_most"),
+    (
+        {"dp_required": False, "maximum_epsilon": 3.0},
+        {"privacy": {"epsilon": None}, "site_rates": {"adapt": "quality", "quality_epsilon": 4.0}},
+        "site_rates.quality_epsilon 4 is above `maximum_epsilon` 3.",
+    ),
 ]
 
 

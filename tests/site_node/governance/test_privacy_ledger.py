@@ -10,7 +10,7 @@ import pytest
 from compose.simulated_site import nonces_of
 from protocol.messages import Approval, Reason, StudyClosed, TaskKind, UpdateNotice
 from protocol.privacy_accounting import epsilon_of
-from site_node.budget_report import budget_overview
+from site_node.budget_report import budget_overview, sentences_of
 from site_node.errors import GateError
 from site_node.governance import hash_chain
 from site_node.governance.ledger_entries import all_entries
@@ -68,29 +68,29 @@ def test_no_approval_is_in_the_outbox_without_its_charge(site: GatedSite) -> Non
     site.checkpoint = cut
     with pytest.raises(PowerCutError):
         site.sweep()
-    assert len(ledger_entries(open_records(site.paths))) == 1
+    assert len(ledger_entries(open_records(site.paths))) == 2
     assert site.sent() == []
     site.checkpoint = lambda step: None
     site.start()
     site.sweep()
-    assert len(ledger_entries(open_records(site.paths))) == 1
+    assert len(ledger_entries(open_records(site.paths))) == 2
     assert len(site.sent()) == 1
     assert len(site.charges()) == 1
 
 
-def test_a_study_that_does_not_fit_into_the_lifetime_budget_is_refused_with_what_would_fit(tmp_path: Path) -> None:
+def test_a_study_that_does_not_fit_into_the_lifetime_budget_waits_with_what_would_fit(tmp_path: Path) -> None:
     site = GatedSite.make(tmp_path, PERMISSIVE_POLICY + "lifetime_epsilon: 4.5\n")
     site.join(study_of())
     second = study_of(name="second")
     site.join(second)
-    approval = site.sent()[-1]
-    assert isinstance(approval, Approval)
-    assert (approval.decision, approval.reason) == ("refused", Reason.BUDGET_SPENT)
+    assert site.answers(second) == []
+    assert site.record(second).reason is Reason.BUDGET_SPENT
     row = open_records(site.paths).execute("SELECT detail FROM studies WHERE digest = ?", (second.digest,)).fetchone()
     fits = float(re.search(r"privacy.epsilon at most (\d+\.\d+)", row["detail"]).group(1))  # type: ignore[union-attr]
     assert 0.5 < fits < 3.5
-    site.join(study_of(name="too-large", privacy={"epsilon": fits + 0.2, "delta": 1e-4}))
-    assert site.sent()[-1].decision == "refused"  # type: ignore[attr-defined]
+    too_large = study_of(name="too-large", privacy={"epsilon": fits + 0.2, "delta": 1e-4})
+    site.join(too_large)
+    assert (site.record(too_large).state, site.answers(too_large)) == ("awaiting", [])
     site.join(study_of(name="fitting", privacy={"epsilon": fits, "delta": 1e-4}))
     assert site.sent()[-1].decision == "approved"  # type: ignore[attr-defined]
     assert overview(site)["epsilon"] <= 4.5
@@ -110,38 +110,42 @@ def test_noised_evaluations_are_charged_too(site: GatedSite) -> None:
     assert {patients: len(events) for patients, events in charge.charged.items()} == {"training": 1, "held-out": 1}
 
 
-def joined_with(site: GatedSite, training: int, held_out: int, **changes: Any) -> tuple[Approval, list[str]]:
-    """Return the answer to a study that touches so many patients, and which of them are charged."""
+def joined_with(site: GatedSite, training: int, held_out: int, **changes: Any) -> tuple[str, list[str]]:
+    """Return how a study stands that touches so many patients, and which of them are charged."""
     study = study_of(**changes)
     site.propose(study)
     site.sweep()
     site.count_cohort(study, training, held_out)
     site.sweep()
-    approval = site.sent()[-1]
-    assert isinstance(approval, Approval)
     own = [entry for entry in ledger_entries(open_records(site.paths)) if entry.study_digest == study.digest]
-    return approval, [entry.patients for entry in own]
+    return site.record(study).state, [entry.patients for entry in own]
 
 
 @pytest.mark.parametrize(("training", "held_out", "charged"), [(40, 0, ["training"]), (0, 20, ["held-out"])])
 def test_patients_whom_a_study_does_not_touch_are_not_charged(
     site: GatedSite, training: int, held_out: int, charged: list[str]
 ) -> None:
-    approval, patients = joined_with(site, training, held_out, evaluation={"noise_epsilon": 0.1})
-    assert (approval.decision, patients) == ("approved", charged)
+    assert joined_with(site, training, held_out, evaluation={"noise_epsilon": 0.1}) == ("approved", charged)
 
 
-def test_a_site_with_nothing_to_charge_still_evaluates(site: GatedSite) -> None:
-    approval, patients = joined_with(site, 0, 20)
-    assert (approval.decision, patients) == ("approved", [])
+def test_a_site_with_nothing_to_charge_still_evaluates_and_the_ledger_says_that_it_was_un_noised(
+    site: GatedSite,
+) -> None:
+    assert joined_with(site, 0, 20) == ("approved", ["held-out"])
+    [entry] = ledger_entries(open_records(site.paths))
+    assert entry.event is None
+    assert site.charges() == []
+    [study] = overview(site)["studies"]
+    assert (study["epsilon"], study["unprotected"], study["held_out_unprotected"]) == (0.0, False, True)
+    assert "held-out patients: UNPROTECTED" in "\n".join(sentences_of(overview(site)))
     task = site.give(site.task(study_of(), 1, TaskKind.EVALUATE))
     assert (site.verdict(task.task_id) or {})["verdict"] == "accept"
 
 
 def test_a_site_that_only_evaluates_stays_in_its_budget_too(tmp_path: Path) -> None:
     site = GatedSite.make(tmp_path, PERMISSIVE_POLICY + "lifetime_epsilon: 3\n")
-    approval, patients = joined_with(site, 0, 20, evaluation={"noise_epsilon": 1.0})
-    assert (approval.decision, approval.reason, patients) == ("refused", Reason.BUDGET_SPENT, [])
+    assert joined_with(site, 0, 20, evaluation={"noise_epsilon": 1.0}) == ("awaiting", [])
+    assert site.record(study_of(evaluation={"noise_epsilon": 1.0})).reason is Reason.BUDGET_SPENT
 
 
 @pytest.mark.parametrize(("at_most", "charged"), [(4, 4), (1000, 3 + 1 + study_of().privacy.spare_tasks)])
@@ -183,7 +187,7 @@ def test_what_was_changed_behind_our_back_is_found(site: GatedSite, forgery: str
     for name in ("first", "second"):
         site.join(study_of(name=name))
     database = open_records(site.paths)
-    assert hash_chain.verify(database, "ledger")[0] == 3
+    assert hash_chain.verify(database, "ledger")[0] == 5
     database.execute("DROP TRIGGER ledger_keeps")
     database.execute("DROP TRIGGER ledger_stays")
     database.execute(forgery)
@@ -242,7 +246,7 @@ def test_the_first_use_of_a_budget_and_each_change_stand_in_the_ledger(site: Gat
     assert [(entry["epsilon"], entry["raised"]) for entry in budgets] == [(24.0, False), (48.0, True)]
     assert [type(entry).__name__ for entry in all_entries(open_records(site.paths))] == [
         "BudgetEntry",
-        *["LedgerEntry"] * 2,
+        *["LedgerEntry"] * 4,
         "BudgetEntry",
-        *["LedgerEntry"] * 2,
+        *["LedgerEntry"] * 4,
     ]

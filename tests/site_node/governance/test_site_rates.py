@@ -1,5 +1,6 @@
 """The gate on hospitals' own learning rates: which factors it takes, and how quality figures leave."""
 
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,9 @@ import pytest
 from protocol.messages import Approval, LedgerCharge, Reason, TaskKind, TaskRefusal
 from protocol.site_rates import QualityFigures
 from protocol.study import StudySpec
+from site_node.governance.policy import load_policy
+from site_node.governance.records import open_records
+from site_node.study_summary import lines_of, summary_of
 from tests.fakes.gated_site import PERMISSIVE_POLICY, GatedSite, study_of
 
 FIGURES = QualityFigures(positive=17, unreadable=3, repeated=0, noise_epsilon=0.5)
@@ -75,28 +79,94 @@ def test_quality_figures_are_charged_and_leave_with_the_approval(site: GatedSite
     assert [(event.noise_multiplier, event.count) for event in laplace] == [(6.0, 3)]
 
 
+BARE = {"privacy": {"epsilon": None}}
+
+
+def test_quality_figures_of_a_study_without_private_training_are_noised_and_charged_too(tmp_path: Path) -> None:
+    site = GatedSite.make(tmp_path, PERMISSIVE_POLICY + "dp_required: false\n")
+    study = study_of(site_rates=QUALITY, **BARE)
+    counted(site, study, quality=FIGURES)
+    charge, approval = [m for m in site.everything_sent() if isinstance(m, LedgerCharge | Approval)]
+    assert isinstance(charge, LedgerCharge)
+    assert isinstance(approval, Approval)
+    assert charge.unprotected  # for the training
+    assert [(e.mechanism, e.noise_multiplier, e.count) for e in charge.charged["training"]] == [
+        ("discrete-laplace", 6.0, 3)
+    ]
+    assert approval.quality == FIGURES
+
+
+def test_figures_that_no_budget_is_left_for_do_not_leave(tmp_path: Path) -> None:
+    limits = "dp_required: false\nlifetime_epsilon: 0.4\nmaximum_epsilon: 0.4\n"
+    site = GatedSite.make(tmp_path, PERMISSIVE_POLICY + limits)
+    study = study_of(site_rates={"adapt": "quality", "quality_epsilon": 0.3}, **BARE)
+    counted(site, study, quality=FIGURES.model_copy(update={"noise_epsilon": 0.3}))
+    second = study_of(name="second", site_rates={"adapt": "quality", "quality_epsilon": 0.3}, **BARE)
+    counted(site, second, quality=FIGURES.model_copy(update={"noise_epsilon": 0.3}))
+    record = site.record(second)
+    assert (record.reason, site.answers(second), len(site.charges())) == (Reason.BUDGET_SPENT, [], 1)
+    assert "A smaller site_rates.quality_epsilon" in str(record.detail)
+
+
+@pytest.mark.parametrize(
+    ("study", "words"),
+    [
+        (
+            {"site_rates": {**QUALITY, "least": 0.25}},
+            (
+                "three figures of the data's quality: how many training patients are positive",
+                "have a damaged or missing image",
+                "scale 6; epsilon 0.5 for the three",
+                "charged to these patients",
+                "From these figures the hub sets this hospital's own learning rate",
+                "from round 2 on the study's times 0.25 to 2.",
+            ),
+        ),
+        ({"site_rates": {"adapt": "updates"}}, ("From how this hospital's updates lie to the others'", "0.5 to 2.")),
+        ({"site_rates": QUALITY, **BARE}, ("Figures of the data's quality: epsilon 0.5, charged.", "scale 6;")),
+    ],
+    ids=["quality", "updates", "without private training"],
+)
+def test_who_decides_reads_what_makes_the_rate_and_how_far_it_goes(
+    tmp_path: Path, study: dict[str, Any], words: tuple[str, ...]
+) -> None:
+    site = GatedSite.make(tmp_path, PERMISSIVE_POLICY.replace("automatic", "person") + "dp_required: false\n")
+    asked = study_of(**study)
+    reads_quality = asked.site_rates.reads_quality
+    counted(site, asked, quality=FIGURES if reads_quality else None)
+    with closing(open_records(site.paths)) as database:
+        text = "\n".join(lines_of(summary_of(database, site.record(asked), load_policy(site.settings.policy))))
+    assert [said for said in words if said not in text] == []
+    assert ("three figures" in text) == reads_quality
+
+
+def test_a_study_at_one_rate_says_nothing_of_rates(site: GatedSite) -> None:
+    study = study_of()
+    site.join(study)
+    with closing(open_records(site.paths)) as database:
+        text = str(summary_of(database, site.record(study), load_policy(site.settings.policy)))
+    assert "learning rate" not in text
+
+
 @pytest.mark.parametrize(
     "quality",
     [
         None,
         FIGURES.model_copy(update={"positive": 41}),
-        FIGURES.model_copy(update={"noise_epsilon": None}),
         FIGURES.model_copy(update={"noise_epsilon": 5.0}),
     ],
-    ids=["none", "more than the patients", "not noised", "less noise"],
+    ids=["none", "more than the patients", "less noise"],
 )
 def test_figures_other_than_the_study_s_do_not_leave(site: GatedSite, quality: QualityFigures | None) -> None:
-    counted(site, study_of(site_rates=QUALITY), quality=quality)
-    (approval,) = [m for m in site.everything_sent() if isinstance(m, Approval)]
-    assert (approval.decision, approval.reason, approval.quality) == ("refused", Reason.INTERNAL, None)
+    study = study_of(site_rates=QUALITY)
+    counted(site, study, quality=quality)
+    assert (site.record(study).state, site.record(study).reason, site.sent()) == ("awaiting", Reason.INTERNAL, [])
     assert site.charges() == []
 
 
 def test_figures_that_nobody_asked_for_do_not_leave(site: GatedSite) -> None:
     counted(site, study_of(), quality=FIGURES)
-    (approval,) = [m for m in site.everything_sent() if isinstance(m, Approval)]
-    assert approval.decision == "refused"
-    assert approval.quality is None
+    assert (site.record(study_of()).reason, site.sent()) == (Reason.INTERNAL, [])
 
 
 def test_a_hospital_that_does_not_train_tells_no_quality(site: GatedSite) -> None:

@@ -6,6 +6,9 @@ from pathlib import Path
 import pytest
 
 from protocol.digest import digest_of_bytes
+from protocol.keeping import in_one_process
+from site_node.durable import kept_as
+from site_node.errors import GateError
 from site_node.governance import spool
 from site_node.settings import SitePaths
 
@@ -58,3 +61,17 @@ def test_the_gates_copy_outlives_the_outbox_and_goes_with_the_receipt(paths: Sit
     spool.clear(paths, 7, DIGEST, payload_is_needed=False)
     assert not given.exists()
     assert not spool.kept_payload(paths, DIGEST).exists()
+
+
+def test_what_one_process_digested_itself_is_kept_without_a_copy_and_what_changed_since_is_refused(
+    paths: SitePaths,
+) -> None:
+    source, keeping = paths.root / "update.bin", in_one_process()
+    source.write_bytes(PAYLOAD + b".")
+    digest = digest_of_bytes(PAYLOAD + b".")
+    with kept_as(keeping):
+        keeping.note(source, digest)
+        assert spool.keep_payload(paths, source, digest, len(PAYLOAD) + 1).samefile(source)
+        source.write_bytes(PAYLOAD + b"!")
+        with pytest.raises(GateError, match="not of the size and digest"):
+            spool.keep_payload(paths, source, digest, len(PAYLOAD) + 1)

@@ -63,6 +63,7 @@ def test_without_differential_privacy_epsilon_is_measured_to_be_at_least_three()
 
 @pytest.mark.parametrize("epsilon", [8.0, 1.0])
 def test_with_differential_privacy_no_attacker_refutes_the_claim(epsilon: float) -> None:
+    """So few guesses could refute epsilon 1 and not 8, of which only the accounting is tested here."""
     found = honest(epsilon)
     assert all(finding.lower_bound < epsilon for finding in found.findings)
     assert found.holds

@@ -1,8 +1,10 @@
 """Real workers on a real Redis: jobs run, a killed worker's job is taken over, and no child outlives its worker."""
 
 import os
+import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -19,6 +21,7 @@ from site_node.tasks.app import enqueue, make_app
 from tests.fakes.ordered_site import give_order, make_site, starts
 
 ROOT = Path(__file__).parents[3]
+OPERATIONS = ROOT / "docs" / "operations.md"
 PROGRAM = """
 import sys
 from pathlib import Path
@@ -65,10 +68,10 @@ def settings(tmp_path: Path) -> Iterator[SiteSettings]:
 
 
 @contextmanager
-def running(settings: SiteSettings, job: str) -> Iterator[subprocess.Popen[bytes]]:
+def running(settings: SiteSettings, job: str, **variables: str) -> Iterator[subprocess.Popen[bytes]]:
     command = [sys.executable, "-c", PROGRAM, str(settings.paths.root), job]
     log = (settings.paths.logs / "worker.log").open("ab")
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **variables}
     process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
     try:
         yield process
@@ -103,6 +106,75 @@ def test_a_queued_job_runs_and_a_second_delivery_changes_nothing(settings: SiteS
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 0
     assert [name.split(".")[0] for name in starts(settings)] == ["task-1", "task-2"]
+
+
+def test_two_workers_share_a_site_s_training_and_nothing_is_trained_twice(settings: SiteSettings) -> None:
+    orders = [(f"{study}-{number}", study) for number in range(1, 4) for study in ("heart", "lung")]
+    for task_id, study in orders:
+        give_order(settings, task_id, study=study)
+    app, names = make_app(settings), {task_id for task_id, _ in orders}
+    with (
+        running(settings, "slow_on_its_gpu", CUDA_VISIBLE_DEVICES="4"),
+        running(settings, "slow_on_its_gpu", CUDA_VISIBLE_DEVICES="6"),
+    ):
+        for task_id in (*names, *names):  # each delivered twice, beside what both supervisors enqueue
+            assert enqueue(app, task_id)
+        until(lambda: len(starts(settings)) == 2)  # at the same time: none may end yet
+        shown = {mark.name.rpartition(".")[2] for mark in (settings.paths.worker / "shown").iterdir()}
+        assert shown == {"4", "6"}
+        (settings.paths.worker / "go").touch()
+        until(lambda: all(read_candidate(settings.paths, task_id) is not None for task_id in names))
+    assert sorted(name.split(".")[0] for name in starts(settings)) == sorted(names)
+
+
+def test_workers_need_of_redis_no_more_than_the_rights_in_the_operations_document(tmp_path: Path) -> None:
+    (line,) = re.findall(r"^ {4}(user wr-worker .*)$", OPERATIONS.read_text(encoding="utf-8"), re.MULTILINE)
+    users = tmp_path / "users.acl"
+    users.write_text(f"user default off\n{line.replace('PASSWORD', 'secret').replace('SITE-NAME', 'st-anna')}\n")
+    port = free_port()
+    options = [
+        "--port",
+        str(port),
+        "--bind",
+        "127.0.0.1",
+        "--save",
+        "",
+        "--dir",
+        str(tmp_path),
+        "--aclfile",
+        str(users),
+    ]
+    server = subprocess.Popen([redis_program(), *options], stdout=subprocess.DEVNULL)
+    try:
+        url = f"redis://wr-worker:secret@127.0.0.1:{port}/0"
+        client = redis.Redis.from_url(url)
+        until(lambda: is_up(client))
+        settings = make_site(tmp_path, url)
+        give_order(settings)
+        with running(settings, "quick"):
+            assert enqueue(make_app(settings), "task-1")
+            until(lambda: read_candidate(settings.paths, "task-1") is not None)
+        for forbidden in (["KEYS", "*"], ["CONFIG", "GET", "*"], ["FLUSHALL"], ["ACL", "LIST"], ["GET", "else"]):
+            with pytest.raises(redis.exceptions.NoPermissionError):
+                client.execute_command(*forbidden)
+        assert "NOPERM" not in (settings.paths.logs / "worker.log").read_text(encoding="utf-8")
+        client.close()
+    finally:
+        server.terminate()
+        server.wait(10)
+
+
+def free_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])
+
+
+def is_up(client: redis.Redis) -> bool:
+    try:
+        return bool(client.ping())
+    except redis.RedisError:
+        return False
 
 
 def test_a_killed_worker_s_child_dies_and_the_next_worker_takes_over(settings: SiteSettings) -> None:

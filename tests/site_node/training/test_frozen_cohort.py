@@ -18,6 +18,13 @@ def test_a_cohort_comes_back_as_it_was_frozen(tmp_path: Path) -> None:
     assert frozen_cohort(tmp_path / "cohorts", STUDY) == COHORT
 
 
+def test_a_volume_keeps_its_slices_in_order(tmp_path: Path) -> None:
+    slices = (Path("b.dcm"), Path(os.fsdecode(b"bad\xff.dcm")), Path("a.dcm"))
+    cohort = replace(COHORT, patients=(Patient("p", (replace(IMAGE, slices=slices),), 1, "train"),))
+    freeze_cohort(tmp_path, STUDY, cohort)
+    assert frozen_cohort(tmp_path, STUDY).patients[0].images[0].slices == slices
+
+
 def test_each_study_has_its_own(tmp_path: Path) -> None:
     other = Cohort((), "sha256:" + "d" * 64)
     freeze_cohort(tmp_path, STUDY, COHORT)

@@ -19,7 +19,9 @@ from site_node.cohort_members import CohortMembers, SpentPatients, members_path,
 from site_node.orders import WorkOrder, write_order
 from site_node.settings import SitePaths, SiteSettings
 from site_node.training.job import run_order
+from site_node.training.local_state import LocalState
 from site_node.training.networks import initial_weights
+from site_node.training.personal import DIVERGED, OWN
 from tests.fakes.dicom import make_hospital
 from tests.site_node.training.examples import make_study
 
@@ -177,6 +179,15 @@ def test_an_evaluation_order_gives_histograms_of_held_out_patients(settings: Sit
     assert {name: summarise(h).patients for name, h in candidate.histograms.items()} == {"validation": 4, "test": 4}
 
 
+def test_a_site_whose_personal_model_diverged_says_so_and_judges_no_other(settings: SiteSettings) -> None:
+    study = changed(personal={"ditto": 0.5})
+    blob = base_blob(settings, study)
+    run(settings, "cohort", study, task_id="count")
+    LocalState(settings.paths.local_state, study.digest, 1).keep(OWN, DIVERGED)
+    candidate = run(settings, "evaluate", study, round=1, base_blob=blob)
+    assert (candidate.kind, candidate.reason) == ("failure", Reason.PERSONAL_MODEL_DIVERGED)
+
+
 def test_a_task_run_again_after_a_crash_gives_the_same_update(settings: SiteSettings) -> None:
     first = train(settings, task_id="first")
     again = train(settings, task_id="again")  # same task digest: the name of the file does not key the noise
@@ -208,6 +219,9 @@ def changed(**parts: Mapping[str, Any]) -> StudySpec:
     ("study", "reason"),
     [
         (changed(network={"name": "vit"}), Reason.UNKNOWN_NETWORK),
+        (changed(network={"arguments": {"foo": 1}}), Reason.UNKNOWN_NETWORK),
+        (changed(personal={"keep": ["nosuch"]}), Reason.UNKNOWN_TENSOR),
+        (changed(personal={"keep": ["*"]}), Reason.UNKNOWN_TENSOR),
         (changed(label={"column": "absent"}), Reason.LABELS_UNUSABLE),
         (changed(cohort={"modality": ["MR"]}), Reason.TOO_FEW_PATIENTS),
     ],

@@ -9,13 +9,14 @@ from structlog.testing import capture_logs
 from protocol.privacy_accounting import noise_multiplier_of
 from protocol.study import StudySpec, parse_study
 from protocol.tensors import Weights
+from site_node.errors import PersonalModelDivergedError
 from site_node.orders import WorkOrder
 from site_node.training import local_round
 from site_node.training.corrections import CONTROL, Correction, next_control, scaffold
 from site_node.training.local_round import Round, train_locally
 from site_node.training.local_state import LocalState
 from site_node.training.networks import initial_weights
-from site_node.training.personal import OWN, kept_tensors
+from site_node.training.personal import DIVERGED, OWN, judged_weights, kept_tensors
 from site_node.training.trainer import train
 from tests.site_node.training.examples import make_noise, make_patients, make_study
 
@@ -178,7 +179,7 @@ def test_a_study_without_such_an_algorithm_keeps_nothing(tmp_path: Path) -> None
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_personal_model_that_diverges_begins_again_and_the_round_goes_on(tmp_path: Path) -> None:
+def test_a_personal_model_that_diverges_begins_again_at_the_next_version_and_the_round_goes_on(tmp_path: Path) -> None:
     study, base = study_of("Ditto"), initial_weights(study_of("Ditto"))
     train_locally(round_of(tmp_path, study))
     path = next(tmp_path.rglob("*.safetensors"))
@@ -189,4 +190,11 @@ def test_a_personal_model_that_diverges_begins_again_and_the_round_goes_on(tmp_p
         update = train_locally(round_of(tmp_path, study, 2))
     assert all(np.isfinite(moved).all() for moved in update.values())
     assert [entry["event"] for entry in logs] == ["personal_model_diverged"]
-    same(kept(round_of(tmp_path, study, 2), OWN), base)
+    assert kept(round_of(tmp_path, study, 2), OWN).keys() == DIVERGED.keys()
+    with pytest.raises(PersonalModelDivergedError):  # the version's figures are not those of a personal model
+        judged_weights(study, base, round_of(tmp_path, study, 2).state)
+    third = round_of(tmp_path, study, 3)
+    train_locally(third)
+    assert kept(third, OWN).keys() == base.keys()
+    assert all(np.isfinite(array).all() for array in kept(third, OWN).values())
+    same(judged_weights(study, base, third.state), kept(third, OWN))

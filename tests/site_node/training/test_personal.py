@@ -6,10 +6,19 @@ import pytest
 
 from protocol.study import StudySpec, parse_study
 from protocol.tensors import Weights
-from site_node.errors import UnknownNetworkError
+from site_node.errors import PersonalModelDivergedError, PersonalModelGoneError, UnknownTensorError
 from site_node.training.local_state import LocalState
 from site_node.training.networks import initial_weights
-from site_node.training.personal import OWN, judged_weights, kept_tensors, with_own, without_own
+from site_node.training.personal import (
+    BUFFERED_ROUNDS,
+    DIVERGED,
+    OWN,
+    judged_weights,
+    kept_tensors,
+    rounds_kept,
+    with_own,
+    without_own,
+)
 from tests.site_node.training.examples import SMALLEST, make_study
 
 
@@ -53,7 +62,7 @@ def test_a_pattern_names_tensors_and_several_entries_are_joined() -> None:
     [(["head.*"], "'head.\\*' names no tensor"), (["*"], "nothing is learnt together")],
 )
 def test_tensors_that_cannot_be_kept_are_refused(keep: list[str], words: str) -> None:
-    with pytest.raises(UnknownNetworkError, match=words):
+    with pytest.raises(UnknownTensorError, match=words):
         kept_tensors(personal_study(keep=keep))
 
 
@@ -84,3 +93,57 @@ def test_with_ditto_the_study_says_which_model_is_judged(tmp_path: Path, judged:
     found = judged_weights(study, version, state(tmp_path))
     for name in version:
         np.testing.assert_array_equal(found[name], own[name] if is_own else version[name])
+
+
+def test_a_personal_model_that_diverged_is_not_judged_and_the_reason_says_so(tmp_path: Path) -> None:
+    study = personal_study(ditto=0.5)
+    state(tmp_path).keep(OWN, DIVERGED)
+    with pytest.raises(PersonalModelDivergedError) as refused:
+        judged_weights(study, initial_weights(study), state(tmp_path))
+    assert refused.value.reason.value == "personal-model-diverged"
+
+
+def buffered_study(**personal: Any) -> StudySpec:
+    study = personal_study(**personal).model_dump(mode="json", by_alias=True)
+    return parse_study({**study, "pace": {"mode": "buffered", "buffer": 2}})
+
+
+@pytest.mark.parametrize("personal", [{"keep": ["normalisation"]}, {"ditto": 0.5}])
+def test_in_buffered_rounds_a_version_is_judged_with_what_the_site_had_then(
+    tmp_path: Path, personal: dict[str, Any]
+) -> None:
+    study = buffered_study(**personal)
+    version = initial_weights(study)
+    names = sorted(kept_tensors(study) or version)
+    for number in range(1, BUFFERED_ROUNDS + 1):
+        own = {name: np.full_like(version[name], number) for name in names}
+        state(tmp_path, number).keep(OWN, own, rounds_kept(study))
+    judged = judged_weights(study, version, state(tmp_path, 1))  # the site has trained on seven times since
+    assert {float(judged[name].flat[0]) for name in names} == {1.0}
+
+
+def test_a_version_whose_personal_model_is_gone_is_not_judged_with_another(tmp_path: Path) -> None:
+    study = buffered_study(ditto=0.5)
+    version = initial_weights(study)
+    for number in range(1, BUFFERED_ROUNDS + 2):
+        state(tmp_path, number).keep(OWN, version, rounds_kept(study))
+    with pytest.raises(PersonalModelGoneError) as refused:
+        judged_weights(study, version, state(tmp_path, 1))
+    assert refused.value.reason.value == "personal-model-gone"
+
+
+def test_a_damaged_personal_model_is_not_judged_as_if_there_had_been_none(tmp_path: Path) -> None:
+    study = personal_study(ditto=0.5)
+    version = initial_weights(study)
+    state(tmp_path).keep(OWN, version)
+    [path] = tmp_path.rglob("*.safetensors")
+    path.write_bytes(path.read_bytes()[:-3])
+    with pytest.raises(PersonalModelGoneError):
+        judged_weights(study, version, state(tmp_path))
+
+
+def test_a_site_that_began_to_train_after_a_version_judges_the_version(tmp_path: Path) -> None:
+    study = buffered_study(ditto=0.5)
+    version = initial_weights(study)
+    state(tmp_path, 3).keep(OWN, {name: array + 1 for name, array in version.items()}, rounds_kept(study))
+    assert judged_weights(study, version, state(tmp_path, 2)) is version

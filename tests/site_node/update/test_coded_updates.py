@@ -54,7 +54,7 @@ def opened(study: StudySpec, payload: Payload, number: int) -> Vector:
     terms = upload_terms(study, MANIFEST, number)
     if study.secure_aggregation.method == "none":
         data = zstandard.ZstdDecompressor().decompress(payload.data) if terms.steps.zstandard else payload.data
-        return decoded(data, terms)
+        return decoded(bytes(data), terms)
     masked = vector_terms(study, MANIFEST.parameters)
     words = masked.ring.decode(masked.ring.from_bytes(payload.data))
     assert len(payload.data) == masked.candidate_bytes

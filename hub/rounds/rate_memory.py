@@ -11,7 +11,7 @@ from hub.aggregation.strategy import CountedUpdate, ServerState
 from hub.registry.blobs import BlobStore
 from hub.registry.lineage import read_lineage
 from hub.rounds.participants import APPROVED
-from hub.rounds.site_rates import RATE, RatedSite, next_rates
+from hub.rounds.rate_factors import RATE, RatedSite, next_rates
 from hub.storage import round_stores, stores
 from hub.storage.database import Session
 from protocol.site_rates import QualityFigures
@@ -21,7 +21,7 @@ from protocol.tensors import read_manifest
 
 @dataclass(frozen=True)
 class Rating:
-    """What the close of a round needs to rate the sites: who they are, and the blob of each one's last update."""
+    """What the close of a round needs to rate the sites: who they are, and the blobs of those in the version before."""
 
     sites: tuple[RatedSite, ...]
     earlier: Mapping[str, str]
@@ -100,5 +100,7 @@ def _courses(
 def _earlier(session: Session, spec: StudySpec, study: str) -> dict[str, str]:
     if not spec.site_rates.reads_updates:
         return {}
-    counted = [row for row in round_stores.updates_of_study(session, study) if row.round > 0 and row.counted_in]
-    return {row.site: row.blob for row in counted}  # oldest round first: the last one stays
+    # An update of long ago lies further off for its age alone, and those who are asked seldom would pay for it.
+    newest = stores.newest_version(session, study).number
+    counted = [row for row in round_stores.updates_of_study(session, study) if row.round > 0]
+    return {row.site: row.blob for row in counted if row.counted_in == newest}  # of a site's two the newer one stays

@@ -4,18 +4,20 @@
               evenness 4 p (1 - p), readable and single the fractions of patients without an unreadable or repeated
               image. A noised count counts only as far as its noise cannot explain it, which is two standard
               deviations; nothing falls below a tenth.
-    updates   after each round in which the site's update was counted: sqrt(its last value) x 2^(agreement + trend),
-              with the two cosines of `hub/aggregation/agreement.py`. The root forgets: a site that agrees at a and goes
-              on at t, round after round, comes to 4^(a + t).
+    updates   after each version that the site's update went into: sqrt(its last value) x 2^(agreement + trend), each of
+              the cosines of `hub/aggregation/agreement.py` less its weighted mean over those in the version that have
+              it. So what all have in common moves nobody, and a site that was not asked, or is slow, keeps its value
+              and loses nothing to the others. The root forgets: a site whose sum is d above the mean, version after
+              version, comes to 4^d.
     both      the square root of their product
 
 The factors are these values times one number, cut to the study's bounds; the number is the one for which the mean of
 the factors, each site weighing what its updates weigh, is 1. So the schedule and the hub's own step say how fast the
 federation learns, and the factors how the hospitals share it. All that goes in was noised before it came here.
 
-By hand, with bounds 0.5 and 2 and equal weights: two sites agree at 0.5, one at -0.5, with no trend yet. Their values
-are 2^0.5 = 1.4142 twice and 2^-0.5 = 0.7071; 3 / (1.4142 + 1.4142 + 0.7071) = 0.8485; factors 1.2, 1.2 and 0.6.
-Were the third's value 0.3 and theirs 1, it would be cut to 0.5, and the others had 1.25 each.
+By hand, with bounds 0.5 and 2 and equal weights: two sites agree at 0.5, one at -0.5, with no trend yet. The mean is
+1/6; their values are 2^(1/3) = 1.2599 twice and 2^(-2/3) = 0.6300; 3 / (1.2599 + 1.2599 + 0.6300) = 0.9524; factors
+1.2, 1.2 and 0.6. Were the third's value 0.3 and theirs 1, it would be cut to 0.5, and the others had 1.25 each.
 
 Source: the trend as in Baydin et al. 2018, arXiv:1703.04782, in its multiplicative form with the cosine in place of the
 product; the rule as a whole is ours.
@@ -33,8 +35,6 @@ RATE, QUALITY, UPDATES, AGREEMENT, TREND = "rate.", "rate_quality.", "rate_updat
 """Before a site's name, in the numbers of a version's state: the factor for the rounds that follow, and its parts."""
 SMALLEST_PART = 0.1
 DEVIATIONS = 2.0
-SMALLEST_TOLD = 5
-"""Factors are shown, and with them what they are made of: of an un-noised count as much as is shown of counts."""
 DECIMALS = 4
 HALVINGS = 100
 
@@ -57,6 +57,7 @@ def next_rates(
     `before` are the numbers kept with the version before, `courses` what the updates that made this one measure.
     """
     terms, numbers, values = study.site_rates, dict[str, float](), dict[str, float]()
+    ahead = ahead_of_the_mean(sites, courses)
     for rated in sites:
         parts: list[float] = []
         if terms.reads_quality:
@@ -64,9 +65,8 @@ def next_rates(
             numbers[QUALITY + rated.site] = quality
             parts.append(quality)
         if terms.reads_updates:
-            course = courses.get(rated.site)
-            moved = updates_part(before.get(UPDATES + rated.site, 1.0), course)
-            numbers |= {UPDATES + rated.site: moved, **_named(rated.site, course)}
+            moved = updates_part(before.get(UPDATES + rated.site, 1.0), ahead.get(rated.site))
+            numbers |= {UPDATES + rated.site: moved, **_named(rated.site, courses.get(rated.site))}
             parts.append(moved)
         values[rated.site] = math.prod(parts) if len(parts) == 1 else math.sqrt(math.prod(parts))
     weights = {rated.site: rated.weight for rated in sites}
@@ -92,31 +92,46 @@ def parts_of(site: str, numbers: Mapping[str, float]) -> dict[str, float] | None
 def quality_part(figures: QualityFigures | None, training_patients: int) -> float:
     """Return what a hospital's figures are worth, in [0.1, 1]; 1 where there are none.
 
-    >>> quality_part(QualityFigures(positive=50, unreadable=20, repeated=0, noise_epsilon=None), 100)  # 0.8^(1/3)
-    0.9283
+    >>> quality_part(QualityFigures(positive=50, unreadable=20, repeated=0, noise_epsilon=1000), 100)  # 0.8^(1/3)
+    0.9284
     """
     if figures is None or training_patients < 1:
         return 1.0
-    reach = 0.0 if figures.noise_epsilon is None else DEVIATIONS * math.sqrt(2.0) * FIGURES / figures.noise_epsilon
+    reach = DEVIATIONS * math.sqrt(2.0) * FIGURES / figures.noise_epsilon
     half = training_patients / 2.0
-    least = SMALLEST_TOLD if figures.noise_epsilon is None else 0
-    uneven = max(0.0, min(abs(figures.positive - half), half - least) - reach) / half
-    counts = [count if count >= least else 0 for count in (figures.unreadable, figures.repeated)]
-    flaws = [max(0.0, count - reach) / training_patients for count in counts]
+    uneven = max(0.0, abs(figures.positive - half) - reach) / half
+    flaws = [max(0.0, count - reach) / training_patients for count in (figures.unreadable, figures.repeated)]
     parts = [1.0 - uneven * uneven, *(1.0 - flaw for flaw in flaws)]  # 4 p (1 - p) = 1 - (2 p - 1)^2
     return max(SMALLEST_PART, round(math.pow(max(0.0, math.prod(parts)), 1.0 / 3.0), DECIMALS))
 
 
-def updates_part(before: float, course: Course | None) -> float:
+def updates_part(before: float, ahead: float | None) -> float:
     """Return what a hospital's updates are worth after one more; without one it stays.
 
-    >>> updates_part(4.0, Course(agreement=0.5, trend=-0.5))
-    2.0
+    >>> updates_part(4.0, ahead=0.5)  # 2 x 2^0.5
+    2.8284
     """
-    if course is None:
-        return before
-    doublings = (course.agreement or 0.0) + (course.trend or 0.0)
-    return round(math.sqrt(before) * math.pow(2.0, doublings), DECIMALS)
+    return before if ahead is None else round(math.sqrt(before) * math.pow(2.0, ahead), DECIMALS)
+
+
+def ahead_of_the_mean(sites: Sequence[RatedSite], courses: Mapping[str, Course]) -> dict[str, float]:
+    """Return by how much the cosines of each site with a course lie above those of the others, added.
+
+    Guarantee: a cosine that a site does not have counts as the mean of those that do, and one that all share as 0; the
+        weighted mean over the sites is 0.
+    """
+    counted = [rated for rated in sites if rated.site in courses]
+    found = {rated.site: 0.0 for rated in counted}
+    for name in ("agreement", "trend"):
+        own = {rated.site: getattr(courses[rated.site], name) for rated in counted}
+        known = [rated for rated in counted if own[rated.site] is not None]
+        total = math.fsum(rated.weight for rated in known)
+        if not total > 0:
+            continue
+        mean = math.fsum(rated.weight * own[rated.site] for rated in known) / total
+        for rated in known:
+            found[rated.site] += own[rated.site] - mean
+    return found
 
 
 def balanced(values: Mapping[str, float], weights: Mapping[str, float], least: float, most: float) -> dict[str, float]:

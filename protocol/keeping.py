@@ -1,0 +1,100 @@
+"""How files are kept: as hub and hospitals keep them, or as a simulation in one process may.
+
+Hub and hospitals put every file on the disk before they rely on it, and digest what another process hands over, because
+that process may be broken, and the power may fail. Where all of a federation is one process (`wardround simulate`),
+neither buys anything: a run that the power ends is started again, and a digest that this process computed itself is the
+same when it computes it once more. `Keeping` says which of the two holds. It comes down from the entry point, and
+no file of settings and no option of a hub or site can name it; `tests/architecture` checks who does.
+"""
+
+import os
+import threading
+import time
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+
+MOST_KNOWN = 4096
+
+_Mark = tuple[int, int, int, int]
+
+
+class KnownDigests:
+    """The digests of files that this process itself digested while it wrote or read them.
+
+    A file that is noted gets a time of change that no other noted file has. So a later write to it, or another file in
+    its place, is seen: it has another time, is not known, and is digested like any other. A second name (a link) of a
+    noted file is the same file, and known.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._digests: OrderedDict[_Mark, str] = OrderedDict()
+        self._last_ns = 0
+
+    def note(self, path: Path, digest: str) -> None:
+        """Remember the digest of a file that is finished; whoever calls has digested these very bytes."""
+        with self._lock:
+            self._last_ns = max(self._last_ns + 1, time.time_ns())
+            os.utime(path, ns=(self._last_ns, self._last_ns))
+            self._digests[_mark(path)] = digest
+            while len(self._digests) > MOST_KNOWN:
+                self._digests.popitem(last=False)
+
+    def of(self, path: Path) -> str | None:
+        """Return a file's digest, or None if this process has not digested it as it is now."""
+        try:
+            mark = _mark(path)
+        except FileNotFoundError:
+            return None
+        with self._lock:
+            return self._digests.get(mark)
+
+
+@dataclass(frozen=True)
+class Keeping:
+    """`synced`: files are on the disk before they are relied on. `known`: digests that are not computed again."""
+
+    synced: bool = True
+    known: KnownDigests | None = None
+
+    def sync(self, descriptor: int) -> None:
+        """Put an open file on the disk, if files are to be."""
+        if self.synced:
+            os.fsync(descriptor)
+
+    def note(self, path: Path, digest: str) -> None:
+        """Remember a finished file's digest, if digests are remembered."""
+        if self.known is not None:
+            self.known.note(path, digest)
+
+    def knows(self, path: Path, digest: str) -> bool:
+        """Tell whether this process itself has found a file, as it is now, to have this digest."""
+        return self.known is not None and self.known.of(path) == digest
+
+    def linked(self, source: Path, target: Path, digest: str) -> bool:
+        """Give a file a second name instead of a copy, if its digest is known to be this; tell whether it was done.
+
+        Nobody writes to such a file again: what has a digest as its name, or in a signed message, never changes.
+        """
+        if not self.knows(source, digest):
+            return False
+        try:
+            target.hardlink_to(source)
+        except OSError:  # another disk, one without links, or a name that is taken
+            return False
+        return True
+
+
+LASTING = Keeping()
+"""As hub and hospitals keep their files."""
+
+
+def in_one_process() -> Keeping:
+    """Return how a simulation keeps its files: all of them are this process's, and none has to outlive a power cut."""
+    return Keeping(synced=False, known=KnownDigests())
+
+
+def _mark(path: Path) -> _Mark:
+    found = path.stat(follow_symlinks=False)
+    return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)

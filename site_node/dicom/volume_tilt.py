@@ -1,0 +1,46 @@
+"""A tilted gantry's volume made upright: each slice is moved back by as much as the tilt moved it.
+
+With a tilted gantry the slices are parallel and shifted against each other: the affine is sheared, and an array that is
+taken for a box shows a slanted head. A shift within the plane, linear between pixels, makes the array a box again.
+What comes in from outside the slice has the volume's lowest value.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from site_node.dicom.series import TILT_FROM_DEGREES
+from site_node.dicom.volume import Volume
+
+
+def straightened(volume: Volume) -> Volume:
+    """Return a volume whose slices lie above each other; one without tilt is returned as it is.
+
+    Guarantee: a voxel keeps its place in the patient to the interpolation; the first slice is not changed.
+    """
+    if volume.tilt_degrees <= TILT_FROM_DEGREES:
+        return volume
+    step, down, right = (volume.affine[:3, axis] for axis in range(3))
+    rows, columns = (float(step @ axis / (axis @ axis)) for axis in (down, right))
+    lowest = float(volume.values.min())
+    values = np.stack(
+        [_shifted(picture, number * rows, number * columns, lowest) for number, picture in enumerate(volume.values)]
+    )
+    affine = volume.affine.copy()
+    affine[:3, 0] = step - rows * down - columns * right
+    return replace(volume, values=values, affine=affine, tilt_degrees=0.0)
+
+
+def _shifted(picture: NDArray[np.float32], rows: float, columns: float, outside: float) -> NDArray[np.float32]:
+    """Return what lies at (row - rows, column - columns) of a slice, for each row and column of the first slice."""
+    return _along(_along(picture, rows, outside).T, columns, outside).T
+
+
+def _along(picture: NDArray[np.float32], shift: float, outside: float) -> NDArray[np.float32]:
+    places = np.arange(picture.shape[0]) - shift
+    before = np.floor(places).astype(np.int64)
+    part = (places - before).astype(np.float32)[:, None]
+    padded = np.concatenate([picture, np.full_like(picture[:1], outside)])  # number -1, and the last: outside
+    here, there = (np.where((at >= 0) & (at < len(picture)), at, -1) for at in (before, before + 1))
+    return np.asarray(padded[here] * (1 - part) + padded[there] * part, np.float32)

@@ -1,0 +1,65 @@
+"""Why a study waits for a person where the policy would approve it: what the policy must not tell by itself.
+
+Whatever the reason, nothing is told: seen from the hub, a study that waits is one on which nobody has decided yet.
+"""
+
+import sqlite3
+
+from site_node.governance.ledger_entries import GapEntry, LedgerEntry, all_entries
+from site_node.governance.policy import Policy
+from site_node.governance.records import StudyRecord
+from site_node.governance.told_figures import fewest_judged, members_of, tells_a_small_group
+
+_DECIDE = "A person has to decide: approve it with `wardround site approve`, or refuse it with `--refuse`."
+OWN_MINIMUM = (
+    "It sets a minimum of training patients above this hospital's {} (`minimum_patients`): whether they are as many "
+    f"would be told by the answer itself. {_DECIDE}"
+)
+SMALL_GROUP = (
+    "Its exact numbers of patients (training patients, also 0; held-out ones, where not noised), with the numbers told "
+    f"before, would tell a group of fewer than {{}} patients apart (`minimum_patients`). {_DECIDE}"
+)
+FEW_HELD_OUT = (
+    "Its un-noised evaluation judges fewer than {} patients of a split (`minimum_held_out_patients`): the figures "
+    f"would come close to each one's label and score. With evaluation.noise_epsilon it would not wait. {_DECIDE}"
+)
+TRAINED_BEFORE = (
+    "It would hold patients out un-noised on whom another study trained with differential privacy: what it tells of "
+    f"them no epsilon bounds (`hold_out_trained`). With evaluation.noise_epsilon it would not wait. {_DECIDE}"
+)
+
+
+def why_a_person(database: sqlite3.Connection, record: StudyRecord, policy: Policy) -> str | None:
+    """Say why a policy must not approve a counted study by itself, for the administrator alone; None where it may."""
+    study, least, least_judged = record.study, policy.minimum_patients, policy.minimum_held_out_patients
+    if study.cohort.minimum_patients > least > 1:
+        return OWN_MINIMUM.format(least)
+    fewest = fewest_judged(database, record.digest)
+    if fewest is not None and fewest < least_judged:
+        return FEW_HELD_OUT.format(least_judged)
+    if tells_a_small_group(database, record.digest, least, least_judged):
+        return SMALL_GROUP.format(least)
+    if fewest is not None and policy.hold_out_trained == "person" and _holds_out_trained(database, record):
+        return TRAINED_BEFORE
+    return None
+
+
+def is_said(detail: str, policy: Policy) -> bool:
+    """Tell whether a note is one of these, under the policy as it stands. Pure."""
+    least, least_judged = policy.minimum_patients, policy.minimum_held_out_patients
+    said = {OWN_MINIMUM.format(least), SMALL_GROUP.format(least), FEW_HELD_OUT.format(least_judged)}
+    return detail in (said | {TRAINED_BEFORE} if policy.hold_out_trained == "person" else said)
+
+
+def _holds_out_trained(database: sqlite3.Connection, record: StudyRecord) -> bool:
+    """Tell whether another study was charged for training on a held-out patient; of a lost charge: on anybody."""
+    if record.held_out_cohort is None:
+        return False
+    cohorts = set()
+    for entry in all_entries(database):
+        if isinstance(entry, GapEntry) and entry.charged.get("training"):
+            return True
+        if isinstance(entry, LedgerEntry) and entry.patients == "training" and entry.event is not None:
+            cohorts |= {entry.cohort_digest} if entry.study_digest != record.digest else set()
+    held_out = members_of(database, record.held_out_cohort)
+    return any(not held_out.isdisjoint(members_of(database, cohort)) for cohort in cohorts)

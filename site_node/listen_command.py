@@ -1,0 +1,72 @@
+"""`wardround site listen` and `received`: images that modalities and the PACS send, and what became of them."""
+
+from collections import Counter
+from dataclasses import asdict
+from typing import Any
+
+import typer
+
+from site_node.command_line import Folder, Json, begin_process, print_json, stop_on_signal, told
+from site_node.errors import SettingsError
+from site_node.settings import SiteSettings, load_settings
+
+
+@told
+def listen(folder: Folder) -> None:
+    """Run the listener: modalities named in site.yaml (the block `listener`) send images to it by C-STORE.
+
+    What is whole goes into DIR/received, which `index` reads; the rest is quarantined with a reason: see `received`.
+    Give it no way to the Internet.
+    """
+    from site_node.ingest.listener import listening
+    from site_node.ingest.listener_paths import ListenerPaths
+
+    settings = begin_process(folder)
+    if settings.listener is None:
+        raise SettingsError(
+            f"{settings.paths.configuration} has no block listener.",
+            "Add one that names who may send; docs/images_in.md shows it.",
+        )
+    stop = stop_on_signal()
+    with listening(settings.listener, ListenerPaths.of(settings.paths)) as listener:
+        listener.run(stop)
+
+
+@told
+def received(folder: Folder, as_json: Json = False) -> None:
+    """Show what the listener received: counts since it first ran, and each quarantined object with its reason."""
+    found = received_so_far(load_settings(folder))
+    if as_json:
+        print_json(found)
+        return
+    counts = found["counts"]
+    typer.echo(
+        f"{counts['stored']} objects stored, {counts['repeated']} sent again, {counts['quarantined']} quarantined, "
+        f"{counts['refused_no_space']} refused for want of space"
+    )
+    typer.echo(
+        f"{counts['associations']} associations, {counts['associations_refused']} callers refused; storage commitment: "
+        f"{counts['commitments']} results told, {counts['commitments_undelivered']} not"
+    )
+    for reason, number in found["reasons"].items():
+        typer.echo(f"  {number:6d}  {reason}")
+    for entry in found["quarantine"]:
+        typer.echo(f"  quarantined: {entry['file'] or 'no bytes kept'}, from {entry['caller']}: {entry['reason']}")
+
+
+def received_so_far(settings: SiteSettings) -> dict[str, Any]:
+    """Return counts and quarantine as plain data, without a word of any object."""
+    from site_node.ingest.counts import read_counts
+    from site_node.ingest.listener_paths import ListenerPaths
+    from site_node.ingest.quarantine import Quarantine
+
+    paths = ListenerPaths.of(settings.paths)
+    entries = list(Quarantine(paths.quarantine).entries())
+    reasons = Counter(entry.reason for entry in entries)
+    return {
+        "folder": str(paths.images),
+        "quarantine_folder": str(paths.quarantine),
+        "counts": read_counts(paths.counts),
+        "reasons": dict(reasons.most_common()),
+        "quarantine": [asdict(entry) for entry in entries],
+    }

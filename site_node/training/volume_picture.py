@@ -1,0 +1,45 @@
+"""A patient's volume as the box of numbers that preparation takes: upright, in equal steps, no larger than needed.
+
+A scan has thin rows and thick slices, and each scanner its own directions. So a volume is straightened (gantry tilt),
+turned upright (from foot to head, from front to back, from right to left) and brought to cubic voxels, as fine as the
+study's longest edge allows; what follows (`transforms.preparation`) is the same as for a picture. Averages over areas
+(MONAI's "area"), as for pictures. Values stay in the modality's units; window and level are never applied.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import monai
+import numpy as np
+from monai.transforms import Resize
+
+from site_node.dicom.volume import Volume, read_volume
+from site_node.dicom.volume_affine import spacing_of, upright
+from site_node.dicom.volume_tilt import straightened
+from site_node.training.transforms import Picture
+
+VERSION = 1
+"""Grows whenever this changes, so that cached volumes of an older release are not used."""
+
+
+def read_volume_picture(paths: Sequence[Path], edge: int) -> Picture:
+    """Read a series' files as a box of cubic voxels, `edge` of them along the longest side in mm.
+
+    Shapes: result (from foot to head, from front to back, from right to left) float32.
+    Raises: SeriesError, PixelsError or UnreadableError if the files make no volume any more.
+    """
+    return cubic(read_volume(paths), edge)
+
+
+def cubic(volume: Volume, edge: int) -> Picture:
+    """Bring a volume to cubic voxels.
+
+    Guarantee: each side's number of voxels is in proportion to its length in mm, rounded, at least 1.
+    """
+    straight = straightened(volume)
+    values, affine = upright(straight.values, straight.affine)
+    lengths_mm = np.array(values.shape) * spacing_of(affine)
+    shape = [max(1, round(float(length))) for length in lengths_mm * edge / lengths_mm.max()]
+    monai.data.set_track_meta(False)
+    resized: Picture = np.asarray(Resize(shape, mode="area")(np.ascontiguousarray(values)[None]), np.float32)
+    return resized.reshape(shape)

@@ -1,0 +1,134 @@
+"""Which imaging studies are asked for: lists as hospitals write them, dates, and criteria where the PACS is silent."""
+
+from datetime import date, datetime
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from protocol.study_parts import Cohort
+from site_node.errors import SettingsError
+from site_node.ingest.answers import FoundSeries, FoundStudy
+from site_node.ingest.pace import Spacing, seconds_until_open
+from site_node.ingest.wanted import Wanted, date_range, halves, read_accessions
+from site_node.pacs_settings import PacsSettings
+
+FOUND = FoundStudy("1.2", None, ("CT",), "20260110", None, None, None)
+
+
+def listed(path: Path, text: str, encoding: str = "utf-8") -> list[tuple[int, str]]:
+    path.write_text(text, encoding=encoding)
+    return [(entry.line, entry.accession) for entry in read_accessions(path)]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("A1\nA2\n\n A3 \nA1\n", [(1, "A1"), (2, "A2"), (4, "A3")]),
+        ("accession_number\nA1\nA2", [(2, "A1"), (3, "A2")]),
+        ("Name;Accession Number;Note\nMüller;A1;x\n;A2;\n;;\n", [(2, "A1"), (3, "A2")]),
+        ('\ufeff"AccessionNumber","x"\r\n"A1","1"\r\n', [(2, "A1")]),
+    ],
+)
+def test_a_list_is_read_however_it_was_saved(tmp_path: Path, text: str, expected: list[tuple[int, str]]) -> None:
+    assert listed(tmp_path / "list.csv", text) == expected
+    assert listed(tmp_path / "list.csv", text.lstrip("\ufeff"), "latin-1") == expected
+
+
+def test_a_number_that_a_query_reads_otherwise_is_not_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "list.txt"
+    path.write_text("A1\nA*\nA?\nA\\B\n12345678901234567\n", encoding="utf-8")
+    assert [entry.fault is None for entry in read_accessions(path)] == [True, False, False, False, False]
+
+
+@pytest.mark.parametrize("text", ["", "\n\n", "name,patient\nx,y\n"])
+def test_a_list_without_numbers_says_so_and_quotes_nothing(tmp_path: Path, text: str) -> None:
+    with pytest.raises(SettingsError, match="accession") as raised:
+        listed(tmp_path / "list.csv", text)
+    assert "patient" not in str(raised.value)
+
+
+def test_a_question_is_asked_for_each_modality_and_month() -> None:
+    wanted = Wanted(Cohort(modality=["ct", "MR"]), since=date(2026, 1, 1), until=date(2026, 2, 15))
+    assert [(q["ModalitiesInStudy"], q["StudyDate"]) for q in wanted.questions()] == [
+        ("CT", "20260101-20260131"),
+        ("MR", "20260101-20260131"),
+        ("CT", "20260201-20260215"),
+        ("MR", "20260201-20260215"),
+    ]
+    assert list(Wanted(Cohort()).questions()) == [{}]
+    assert list(Wanted(Cohort(), until=date(2026, 1, 5)).questions()) == [{"StudyDate": "-20260105"}]
+
+
+def test_what_the_pacs_does_not_say_keeps_nothing_back() -> None:
+    wanted = Wanted(Cohort(modality=["CT"], sex=["F"], age_max_years=60, body_part=["CHEST"], view=["PA"]))
+    assert wanted.admits_study(FOUND)
+    assert wanted.admits_study(FoundStudy("1", None, (), None, None, None, None))
+    assert wanted.admits_series(FoundSeries("1", None, None))
+    assert wanted.admits_series(FoundSeries("1", "CT", "CHEST"))
+    assert not wanted.admits_series(FoundSeries("1", "SR", None))
+    assert not wanted.admits_series(FoundSeries("1", "CT", "KNEE"))
+    assert not wanted.admits_study(FoundStudy("1", None, ("MR",), None, None, None, None))
+    assert not wanted.admits_study(FoundStudy("1", None, ("CT",), None, "M", None, None))
+    assert not wanted.admits_study(FoundStudy("1", None, ("CT",), None, None, 61.0, None))
+
+
+def test_days_outside_are_kept_back_even_if_the_pacs_ignores_them() -> None:
+    assert Wanted(since=date(2026, 1, 10), until=date(2026, 1, 10)).admits_study(FOUND)
+    assert not Wanted(since=date(2026, 1, 11)).admits_study(FOUND)
+    assert not Wanted(until=date(2026, 1, 9)).admits_study(FOUND)
+
+
+@given(st.dates(date(2000, 1, 1)), st.integers(1, 400))
+def test_halves_hold_every_day_once(first: date, length: int) -> None:
+    last = date.fromordinal(min(first.toordinal() + length, date.max.toordinal()))
+    parts = halves({"StudyDate": date_range(first, last), "ModalitiesInStudy": "CT"})
+    if first == last:
+        assert parts is None
+        return
+    assert parts is not None
+    days = []
+    for part in parts:
+        begin, _, end = part["StudyDate"].partition("-")
+        ends = [datetime.strptime(day, "%Y%m%d").date().toordinal() for day in (begin, end or begin)]
+        days += list(range(ends[0], ends[1] + 1))
+    assert days == list(range(first.toordinal(), last.toordinal() + 1))
+
+
+def test_events_are_evenly_spaced_and_never_bunched_after_a_pause() -> None:
+    spacing = Spacing(per_minute=30)
+    assert [spacing.wait_seconds(now) for now in (0.0, 0.0, 0.0, 100.0, 100.0)] == [0.0, 2.0, 4.0, 0.0, 2.0]
+
+
+@pytest.mark.parametrize(
+    ("hours", "hour", "waits"),
+    [
+        ("19-6", 18, 1), ("19-6", 19, 0), ("19-6", 23, 0), ("19-6", 5, 0), ("19-6", 6, 13),
+        ("8-18", 7, 1), ("8-18", 8, 0), ("8-18", 18, 14), ("0-24", 3, 0), (None, 12, 0),
+    ],
+)  # fmt: skip
+def test_hours_of_the_day_may_go_over_midnight(hours: str | None, hour: int, waits: int) -> None:
+    assert seconds_until_open(hours, datetime(2026, 3, 2, hour)) == waits * 3600
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        {},
+        {"host": "a", "url": "https://a"},
+        {"host": "a", "token_file": "t"},
+        {"url": "https://user:secret@a"},
+        {"url": "https://a", "token_file": "t", "user_file": "u"},
+        {"host": "a", "ae_title": "SEVENTEEN_LETTERS"},
+        {"host": "a", "ae_title": " "},
+        {"host": "a", "hours": "6-6"},
+        {"host": "a", "hours": "19-25"},
+        {"host": "a", "instances_per_minute": 1},
+        {"host": "a", "tls": {"certificate": "c"}},
+        {"host": "a", "passwort": "x"},
+    ],
+)
+def test_settings_that_cannot_be_meant_are_refused(block: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="validation error"):
+        PacsSettings.model_validate(block)
