@@ -56,7 +56,9 @@ def run_worker(settings: SiteSettings, job: str = TRAINING_JOB) -> int:
     signals.worker_shutting_down.connect(end, weak=False)
     Supervisor(worker, functools.partial(enqueue, app)).start()
     _log.info("worker_started", site=settings.name)
-    consumer = app.Worker(pool="threads", concurrency=1, loglevel="WARNING", quiet=True)
+    # Workers of a site learn of each other by their leases; Celery's own talk would need more rights at Redis.
+    alone = {"without_gossip": True, "without_mingle": True}
+    consumer = app.Worker(pool="threads", concurrency=1, loglevel="WARNING", quiet=True, **alone)
     consumer.start()
     worker.stop.set()
     return int(consumer.exitcode or 0)

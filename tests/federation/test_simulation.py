@@ -159,7 +159,7 @@ def test_a_study_that_fails_says_why_in_plain_lines_and_promises_nothing(tmp_pat
     status, output = run(tmp_path, *hospitals)
     assert status == 1
     assert "north: order failed: labels.csv lacks the columns 'patient_id'" in output
-    assert "north refused: labels-unusable" in output
+    assert "north refused: not-approved" in output
     assert "GREY" not in output
     assert not any(noise in output for noise in ("[error", '{"', "where=", "Traceback"))
     assert "Version None" not in output

@@ -156,7 +156,7 @@ def test_workers_need_of_redis_no_more_than_the_rights_in_the_operations_documen
             until(lambda: read_candidate(settings.paths, "task-1") is not None)
         for forbidden in (["KEYS", "*"], ["CONFIG", "GET", "*"], ["FLUSHALL"], ["ACL", "LIST"], ["GET", "else"]):
             with pytest.raises(redis.exceptions.NoPermissionError):
-                client.execute_command(*forbidden)
+                client.execute_command(*forbidden)  # type: ignore[no-untyped-call]
         assert "NOPERM" not in (settings.paths.logs / "worker.log").read_text(encoding="utf-8")
         client.close()
     finally:
