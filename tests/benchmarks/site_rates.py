@@ -3,11 +3,10 @@
     python -m tests.benchmarks.site_rates --data DATA --wrong a --rounds 6 --seeds 3 --adapt none --adapt updates
 
 DATA holds one folder for each hospital, with DICOM files and labels.csv. The study is `studies/pneumonia.yaml` without
-DP (`--epsilon 8` with), with `site_rates.adapt` as each --adapt says, simulated for each seed; quality figures are noised
-with epsilon 0.5, under DP with a tenth of the study's. The training labels of the hospitals named by --wrong are
-inverted; held-out labels stay as they are. Prints one JSON object for each --adapt:
-the final version's pooled validation AUC of every seed, their mean, and the factors of the last round of the first
-seed.
+DP (`--epsilon 8` with), with `site_rates.adapt` as each --adapt says, simulated for each seed. Quality figures are
+noised with epsilon 0.5, under DP with a tenth of the study's. The training labels of the hospitals named by --wrong are
+inverted; held-out labels stay as they are. Prints one JSON object for each --adapt: the final version's pooled
+validation AUC of every seed, their mean, and the factors of the last round of the first seed.
 """
 
 import argparse

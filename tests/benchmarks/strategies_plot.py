@@ -21,6 +21,8 @@ COLOURS = (
 TICKS = (0.5, 0.7, 0.8, 0.9, 0.95, 0.96, 0.97, 0.98, 0.985, 0.99, 0.995, 0.998)
 LEAST_LEFT = 1e-4
 """An AUC of 1 lies nowhere on a logarithmic axis."""
+LOWEST_AUC = 0.94
+"""A first version may be near 0.5; what is below this lies on the lower edge, so that the last ones stay apart."""
 LABEL_ROOM = 26
 
 
@@ -29,7 +31,8 @@ class Axes:
 
     def __init__(self, versions: int, aucs: Sequence[float]) -> None:
         self.versions = versions
-        self.ends = (math.log10(_left(max(aucs))) - 0.05, math.log10(_left(min(aucs))) + 0.05)
+        best, worst = _left(max(aucs)), _left(max(min(aucs), LOWEST_AUC))
+        self.ends = (math.log10(best) - 0.05, max(math.log10(worst), math.log10(best)) + 0.05)
 
     def x(self, version: int) -> float:
         """Return the column of a version, the first of which is 1."""
@@ -38,7 +41,8 @@ class Axes:
     def y(self, auc: float) -> float:
         """Return the row of an AUC."""
         best, worst = self.ends
-        return TOP + (math.log10(_left(auc)) - best) / (worst - best) * (HEIGHT - TOP - BOTTOM)
+        down = min(1.0, (math.log10(_left(auc)) - best) / (worst - best))
+        return TOP + down * (HEIGHT - TOP - BOTTOM)
 
 
 def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
@@ -90,7 +94,7 @@ def _left(auc: float) -> float:
 
 def _grid(pen: ImageDraw.ImageDraw, font: Any, axes: Axes) -> None:
     for auc in TICKS:
-        if TOP <= axes.y(auc) <= HEIGHT - BOTTOM:
+        if TOP <= axes.y(auc) < HEIGHT - BOTTOM:
             pen.line([(LEFT, axes.y(auc)), (WIDTH - RIGHT, axes.y(auc))], PALE, 1)
             pen.text((LEFT - 12, axes.y(auc)), f"{auc:g}", INK, font, anchor="rm")
     for version in range(1, axes.versions + 1):
@@ -109,5 +113,5 @@ def _names(
 ) -> None:
     heights = spread_apart([axes.y(curve[-1]) for curve in curves], LABEL_ROOM)
     for number, (row, curve, height) in enumerate(zip(rows, curves, heights, strict=True)):
-        text = f"{row['variant']} {curve[-1]:.3f}"
+        text = f"{row['variant']}: {curve[-1]:.3f}"
         pen.text((WIDTH - RIGHT + 24, height), text, COLOURS[number % len(COLOURS)], font, anchor="lm")

