@@ -285,7 +285,8 @@ def load_settings(folder: Path) -> SiteSettings:
             "Add images (folders of DICOM), table (a CSV), pacs (where to fetch images) or listener (who sends them).",
         )
     images = tuple((paths.root / entry).resolve() for entry in file.images)
-    if paths.received.is_dir() and paths.received not in images:
+    takes_images = bool(file.images) or file.pacs is not None or file.listener is not None
+    if takes_images and paths.received.is_dir() and paths.received not in images:
         images = (*images, paths.received)
     return SiteSettings(
         name=file.name,

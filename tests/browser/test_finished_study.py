@@ -1,5 +1,6 @@
 """A real finished study on a real hub, looked at in a real browser: the pages show what the report says."""
 
+import socket
 import subprocess
 import sys
 import time
@@ -15,7 +16,6 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webdriver import WebDriver
 from selenium.webdriver.support.ui import WebDriverWait
 
-from compose.ports import next_free_port
 from compose.simulation import Simulation, run_simulation
 from hub.auth.coordinator import add_person
 from hub.services import open_services
@@ -49,6 +49,7 @@ STUDY: dict[str, Any] = {
 }
 
 # By how many pixels the log is wider than its card, or the widest cell's content than its cell.
+pytestmark = pytest.mark.xdist_group("browser")  # two at once would take each other's port for the pages
 CUT = """
 const frame = document.querySelector(".wr-scroll");
 if (!frame) return null;
@@ -59,7 +60,8 @@ return Math.max(...boxes.map(box => box.scrollWidth - box.clientWidth));
 
 @contextmanager
 def serving(folder: Path) -> Iterator[str]:
-    url = f"http://127.0.0.1:{next_free_port(8790)}"
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        url = f"http://127.0.0.1:{probe.getsockname()[1]}"
     command = [sys.executable, "-m", "compose.cli", "hub", "serve", str(folder), "--port", url.rpartition(":")[2]]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         try:

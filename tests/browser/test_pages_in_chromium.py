@@ -11,6 +11,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 from tests.browser.pages import FAULTS, WAIT_SECONDS, click, served_pages, sign_in, wait_for, wait_for_heading
 from tests.fakes.fake_hub import running_fake_hub
 
+pytestmark = pytest.mark.xdist_group("browser")  # two at once would take each other's port for the pages
 TITLES = {
     "Launch a study": "Launch a study",
     "Rounds": "Rounds",
