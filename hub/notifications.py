@@ -135,8 +135,8 @@ class RedisWaker:
     @contextmanager
     def listening(self, site: str) -> Iterator[Signal]:
         """Give a signal that is set from now on."""
-        self._start()
         with self._local.listening(site) as signal:
+            self._start()  # afterwards: who listens is there when the thread first wakes everybody
             yield signal
 
     async def wait(self, site: str, seconds: float) -> None:

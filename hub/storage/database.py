@@ -67,7 +67,9 @@ class Database:
             connection.execute(text("select 1"))
 
     def close(self) -> None:
-        """Close all connections."""
+        """Close all connections; those that a thread still uses are closed when it gives them back."""
+        if self.engine.dialect.name == "postgresql":
+            event.listen(self.engine.pool, "checkin", _close)
         self.engine.dispose()
 
 
@@ -92,6 +94,11 @@ def _reader(engine: Engine) -> Engine:
     if engine.dialect.name != "postgresql":
         return engine
     return engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+
+
+def _close(connection: Any, _record: Any) -> None:
+    if connection is not None:
+        connection.close()
 
 
 def _note_use(_connection: Any, record: Any) -> None:

@@ -86,3 +86,14 @@ def test_a_site_is_woken_and_work_enqueued_only_after_the_commit(services: Servi
         enqueue_after_commit(session, "aggregate", {"round": 1})
         assert queue.items == []  # type: ignore[attr-defined]
     assert queue.items == [("aggregate", {"round": 1})]  # type: ignore[attr-defined]
+
+
+def test_a_connection_in_use_when_the_database_is_closed_is_closed_when_it_comes_back(services: Services) -> None:
+    connection = services.database.engine.connect()
+    connection.execute(text("select 1"))
+    raw = connection.connection.dbapi_connection
+    services.database.close()
+    connection.close()
+    if services.database.engine.dialect.name == "postgresql":
+        assert raw is not None
+        assert raw.closed
