@@ -37,6 +37,8 @@ ROOMS = {"worker": ("worker", "handover"), "agent": ("agent", "inbox", "receipts
 MEGABYTES = {"worker": 64, "agent": 400, "gate": 64, "hub": 256}
 WAIT_SECONDS = 400.0
 SHORT_ROUND_SECONDS, LONG_ROUND_SECONDS = 30.0, 600.0
+SLOW_MEGABITS, FAST_MEGABITS = 8.0, 1000.0
+"""At the slow rate a version travels for two seconds: a disk is filled long before the first update has arrived."""
 
 
 @dataclass
@@ -58,6 +60,10 @@ class FullDisks:
         data["privacy"] = {"epsilon": 1.0, "delta": 1e-5}
         self.studies.append(self.federation.propose(parse_study(data)))
         return self.studies[-1]
+
+    def slow_all(self, megabits: float) -> None:
+        for cable in self.federation.cables.values():
+            cable.slow(megabits)
 
     def wait_for_round(self, digest: str, number: int) -> None:
         self.federation.wait_until(lambda: self.has_round(digest, number), WAIT_SECONDS, pause=0.05)
@@ -170,6 +176,7 @@ def test_a_round_goes_on_without_a_hospital_whose_disk_is_full(full_disks: FullD
 
 
 def test_a_hub_without_room_says_so_refuses_nobody_and_goes_on(full_disks: FullDisks) -> None:
+    full_disks.slow_all(SLOW_MEGABITS)
     digest = full_disks.propose("hub", LONG_ROUND_SECONDS)
     full_disks.wait_for_round(digest, 1)
     full_disks.empty_the_hub_s_log()
@@ -186,6 +193,7 @@ def test_a_hub_without_room_says_so_refuses_nobody_and_goes_on(full_disks: FullD
         assert (status, answer["error"]) == (507, "disk-full")
         assert "room" in answer["remedy"]
         assert full_disks.federation.call("GET", f"/v1/studies/{digest}")[0] == 200
+    full_disks.slow_all(FAST_MEGABITS)
     full_disks.wait_for_end(digest)
     assert full_disks.states_at_clara(digest) == ["accepted"] * ROUNDS
     assert rows(full_disks.hub, "SELECT COUNT(*) FROM uploads WHERE state = 'refused'") == [(0,)]
