@@ -153,35 +153,33 @@ class FederationStarter:
         return port
 
     def _ui_address(self, hub_url: str, begun: int) -> str:
-        port = self._start_on_port("ui", UI_PORT, lambda p: self._programs.ui(hub_url, p), ui_is_healthy, begun)
-        return f"http://{LOOPBACK}:{port}"
+        """Return the pages' address once they answer: on the port where they were begun, or on another."""
+        made = partial(self._programs.ui, hub_url)
+        if self._answers("ui", made(begun).role, begun, ui_is_healthy):
+            return f"http://{LOOPBACK}:{begun}"
+        return f"http://{LOOPBACK}:{self._start_on_port('ui', UI_PORT, made, ui_is_healthy)}"
 
     def _start_on_port(
-        self,
-        remembered: str,
-        first: int,
-        service: Callable[[int], Any],
-        healthy: Callable[[str], bool],
-        begun: int | None = None,
+        self, remembered: str, first: int, service: Callable[[int], Any], healthy: Callable[[str], bool]
     ) -> int:
-        """Start a server on its port of the last run or the next free one; try the next if another takes it first.
-
-        `begun` is the port on which it was started already.
-        """
+        """Start a server on its port of the last run or the next free one; try the next if another takes it first."""
         port = self._layout.state().ports.get(remembered, first)
         for _ in range(PORT_ATTEMPTS):
-            port = next_free_port(port) if begun is None else begun
+            port = next_free_port(port)
             made = service(port)
-            if begun is None:
-                self._supervisor.replace(made)
-            begun = None
-            address = f"http://{LOOPBACK}:{port}"
-            if self._comes_up(made.role, port, partial(healthy, address)):
-                self._layout.remember(self._layout.state().with_port(remembered, port))
+            self._supervisor.replace(made)
+            if self._answers(remembered, made.role, port, healthy):
                 return port
         raise ServiceError(
             f"'{service(port).role}' found no free port from {first} on. End the programs that hold them."
         )
+
+    def _answers(self, remembered: str, role: str, port: int, healthy: Callable[[str], bool]) -> bool:
+        """Wait until a started server answers, and remember its port; False if another program took the port."""
+        if not self._comes_up(role, port, partial(healthy, f"http://{LOOPBACK}:{port}")):
+            return False
+        self._layout.remember(self._layout.state().with_port(remembered, port))
+        return True
 
     def _comes_up(self, role: str, port: int, healthy: Callable[[], bool]) -> bool:
         lost = 0

@@ -15,11 +15,21 @@ PR_SET_PDEATHSIG = 1
 def main(arguments: list[str]) -> None:
     """Tie this process to its parent, then become the program."""
     parent, program = int(arguments[0]), arguments[1:]
-    if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) was refused")
-    if os.getppid() != parent:  # it died between the fork and the prctl: no signal will come
-        sys.exit(1)
+    tie_to(parent)
     os.execvp(program[0], program)  # noqa: S606 -- becoming the program, without a shell, is the purpose
+
+
+def tie_to(parent: int) -> None:
+    """Let this process die with its parent; end it at once if that is its parent no more."""
+    ask_the_kernel(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it died before the call: no signal will come
+        os._exit(1)
+
+
+def ask_the_kernel(option: int, value: int) -> None:
+    """Call prctl(2). Raises: OSError if it is refused."""
+    if ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), f"prctl({option}) was refused")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ may then end without consequence, and does once all are born.
 Source: the idea is Android's zygote; Linux manual, prctl(2), PR_SET_CHILD_SUBREAPER.
 """
 
-import ctypes
 import gc
 import importlib
 import json
@@ -133,7 +132,7 @@ def may_be_born(command: Sequence[str]) -> bool:
 
 def take_in_orphans(*, wanted: bool) -> None:
     """Become the parent of orphaned grandchildren, or no longer. Raises: OSError where the system cannot."""
-    _prctl(PR_SET_CHILD_SUBREAPER, int(wanted))
+    leash.ask_the_kernel(PR_SET_CHILD_SUBREAPER, int(wanted))
 
 
 def main(channel: socket.socket, owner: int) -> None:
@@ -158,9 +157,7 @@ def _grow_up(wish: dict[str, Any], channel: socket.socket, owner: int) -> None:
     until = time.monotonic() + REPARENTED_SECONDS
     while os.getppid() != owner and time.monotonic() < until:
         time.sleep(0.0005)
-    _prctl(leash.PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != owner:  # the owner died meanwhile, or was never made the parent
-        os._exit(1)
+    leash.tie_to(owner)
     for number, path in ((1, wish["printed"]), (2, wish["errors"])):
         opened = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
         os.dup2(opened, number)
@@ -172,11 +169,6 @@ def _grow_up(wish: dict[str, Any], channel: socket.socket, owner: int) -> None:
     words = [word for word in wish["command"] if word != "-P"]
     sys.argv = words[2:]
     runpy.run_module(words[2], run_name="__main__", alter_sys=True)
-
-
-def _prctl(option: int, value: int) -> None:
-    if ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), "prctl was refused")
 
 
 if __name__ == "__main__":

@@ -2,8 +2,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -13,6 +12,7 @@ from compose.interruption import Interruption
 from compose.nursery import may_be_born
 from compose.processes import Service, Supervisor
 from compose.watchdog import MARK_VARIABLE, marked_processes
+from tests.fakes.waiting import until
 
 NEWBORN = """
 import os, sys, time
@@ -38,13 +38,6 @@ with supervisor.nursery(folder / "nursery.log"):
 """
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, "the condition was not met in time"
-        time.sleep(0.02)
-
-
 def newborn(folder: Path, word: str, *, module: str = "newborn") -> Service:
     command = (sys.executable, "-P", "-m", module, word)
     return Service(word, command, folder / f"{word}.log", {"TOLD": "all"}, born=True)
@@ -65,7 +58,7 @@ def test_who_is_born_is_our_child_with_a_session_and_an_environment_of_its_own(
     with supervisor.nursery(tmp_path / "nursery.log"):
         supervisor.start(newborn(tmp_path, "stay"))
         born = psutil.Process(supervisor.pid("stay"))
-        wait_until(lambda: (tmp_path / "stay.log").read_text() == "['stay'] all\n")
+        until(lambda: (tmp_path / "stay.log").read_text() == "['stay'] all\n")
     # The nursery has ended; who was born lives on, and is known by the mark to whoever ends what is left.
     assert born.ppid() == os.getpid()
     assert os.getsid(born.pid) == born.pid
@@ -88,13 +81,13 @@ def test_one_that_dies_comes_back_without_a_nursery(supervisor: Supervisor, tmp_
     first = supervisor.pid("stay")
     assert first is not None
     os.kill(first, signal.SIGKILL)
-    wait_until(lambda: supervisor.pid("stay") is None)
+    until(lambda: supervisor.pid("stay") is None)
 
     def is_back() -> bool:
         supervisor.tick()
         return supervisor.pid("stay") is not None
 
-    wait_until(is_back)
+    until(is_back)
     assert supervisor.pid("stay") != first
 
 
@@ -104,18 +97,18 @@ def test_where_the_nursery_cannot_load_its_modules_processes_start_the_usual_way
     (tmp_path / "celery.py").write_text("raise ImportError")
     with supervisor.nursery(tmp_path / "nursery.log"):
         supervisor.start(newborn(tmp_path, "stay"))
-        wait_until(lambda: (tmp_path / "stay.log").read_text() == "['stay'] all\n")
+        until(lambda: (tmp_path / "stay.log").read_text() == "['stay'] all\n")
         assert "newborn" in psutil.Process(supervisor.pid("stay")).cmdline()
 
 
 def test_a_killed_owner_leaves_nobody(tmp_path: Path, supervisor: Supervisor) -> None:
     owner = subprocess.Popen([sys.executable, "-c", OWNER, str(tmp_path)], start_new_session=True)
-    wait_until(lambda: (tmp_path / "mark").exists() and (tmp_path / "born.log").read_text() != "")
+    until(lambda: (tmp_path / "mark").exists() and (tmp_path / "born.log").read_text() != "")
     mark = (tmp_path / "mark").read_text()
     assert len(marked_processes(mark)) == 2
     owner.kill()
     owner.wait(timeout=15)
-    wait_until(lambda: marked_processes(mark) == [])
+    until(lambda: marked_processes(mark) == [])
 
 
 def test_only_this_interpreter_running_a_module_may_be_born() -> None:

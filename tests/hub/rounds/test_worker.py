@@ -3,7 +3,7 @@
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from hub.rounds.transitions import RoundState
 from hub.settings import Settings
 from hub.tasks.app import make_enqueue
 from protocol.messages import TaskKind
+from tests.fakes.waiting import until
 from tests.hub.rounds.bench import Bench, filled, study_of
 
 WORKER = (
@@ -37,13 +38,6 @@ def redis_server(supervisor: Supervisor, tmp_path: Path) -> RedisServer:
     supervisor.start(server.service)
     until(server.answers)
     return server
-
-
-def until(true: Callable[[], bool], seconds: float = 60.0) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "it took too long"
-        time.sleep(0.1)
 
 
 def ready_to_close(bench: Bench) -> None:

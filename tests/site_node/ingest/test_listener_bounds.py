@@ -4,7 +4,7 @@ import os
 import socket
 import struct
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from site_node.listener_settings import ListenerSettings
 from tests.fakes.dicom import make_dataset, save
 from tests.fakes.raw_modality import data_of, raw_modality
 from tests.fakes.running_listener import ListenerHere, listener_here
+from tests.fakes.waiting import until
 from tests.fakes.walls_disks import Disk
 
 PIXELS = np.full((32, 24), 7, dtype=np.uint16)
@@ -125,7 +126,7 @@ def test_more_associations_than_allowed_are_rejected_and_room_comes_back(
         assert two.association.is_established
         with raw_modality(listener.port) as three:
             assert not three.association.is_established
-    _wait_until(lambda: listener.listener.server.connections == 0)
+    until(lambda: listener.listener.server.connections == 0)
     with raw_modality(listener.port) as again:
         assert again.send(*good(tmp_path)) == 0
 
@@ -133,10 +134,10 @@ def test_more_associations_than_allowed_are_rejected_and_room_comes_back(
 def test_connections_that_say_nothing_are_bounded_and_hung_up_on(listener: ListenerHere, tmp_path: Path) -> None:
     with ExitStack() as silent:
         connections = [silent.enter_context(_connection(listener)) for _ in range(12)]
-        _wait_until(lambda: sum(_is_closed(c) for c in connections) >= 8)  # at most twice the associations are held
+        until(lambda: sum(_is_closed(c) for c in connections) >= 8)  # at most twice the associations are held
         assert listener.listener.server.connections <= 4
-        _wait_until(lambda: all(_is_closed(c) for c in connections))  # silent for longer than a caller may be
-    _wait_until(lambda: listener.listener.server.connections == 0)
+        until(lambda: all(_is_closed(c) for c in connections))  # silent for longer than a caller may be
+    until(lambda: listener.listener.server.connections == 0)
     with raw_modality(listener.port) as modality:
         assert modality.send(*good(tmp_path)) == 0
 
@@ -144,7 +145,7 @@ def test_connections_that_say_nothing_are_bounded_and_hung_up_on(listener: Liste
 def test_a_pdu_that_announces_gigabytes_is_not_read(listener: ListenerHere) -> None:
     with _connection(listener) as connection:
         connection.sendall(struct.pack(">BBL", 1, 0, 0xFFFFFFF0) + bytes(100))
-        _wait_until(lambda: _is_closed(connection))
+        until(lambda: _is_closed(connection))
 
 
 @pytest.mark.parametrize("head", [b"\x01", b"\x00"])
@@ -154,7 +155,7 @@ def test_a_command_or_a_dataset_without_end_ends_the_association(listener: Liste
         piece.presentation_data_value_list = [[1, head + bytes(60_000)]]
         for _ in range(callers.MAX_DATASET_BYTES // 60_000 + 2 if head == b"\x00" else 3):
             modality.association.dul.send_pdu(piece)
-        _wait_until(lambda: not modality.association.is_established)
+        until(lambda: not modality.association.is_established)
 
 
 def test_the_files_of_an_association_that_breaks_off_are_removed(listener: ListenerHere, tmp_path: Path) -> None:
@@ -162,10 +163,10 @@ def test_the_files_of_an_association_that_breaks_off_are_removed(listener: Liste
     with raw_modality(listener.port) as modality:
         sent = threading.Thread(target=modality.send, args=(data, instance))
         sent.start()
-        _wait_until(lambda: bool(listener.stored() or list(listener.paths.incoming.iterdir())))
+        until(lambda: bool(listener.stored() or list(listener.paths.incoming.iterdir())))
         modality.association.abort()
         sent.join(SECONDS)
-    _wait_until(lambda: listener.listener.server.connections == 0)
+    until(lambda: listener.listener.server.connections == 0)
     assert list(listener.paths.incoming.iterdir()) == []
 
 
@@ -215,12 +216,3 @@ def _is_closed(connection: socket.socket) -> bool:
         return False
     except OSError:
         return True
-
-
-def _wait_until(true: Callable[[], bool]) -> None:
-    waited = threading.Event()
-    for _ in range(SECONDS * 20):
-        if true():
-            return
-        waited.wait(0.05)
-    raise AssertionError("it did not happen")

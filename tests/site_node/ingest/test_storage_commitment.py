@@ -1,8 +1,7 @@
 """Storage commitment: what is promised, to whom it is told, and that a promise is kept over a restart."""
 
 import ssl
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ from tests.fakes.dicom import make_dataset, save
 from tests.fakes.orthanc import free_port, orthanc
 from tests.fakes.raw_modality import DX, data_of, raw_modality
 from tests.fakes.running_listener import ListenerHere, listener_here
+from tests.fakes.waiting import until
 
 PIXELS = np.full((32, 24), 7, dtype=np.uint16)
 CT = "1.2.840.10008.5.1.4.1.1.2"
@@ -46,15 +46,6 @@ def good(folder: Path, name: str = "good") -> tuple[bytes, str]:
     return data_of(save(dataset, folder / f"{name}.dcm")), str(dataset.SOPInstanceUID)
 
 
-def wait_until(true: Callable[[], bool]) -> None:
-    waited = threading.Event()
-    for _ in range(SECONDS * 20):
-        if true():
-            return
-        waited.wait(0.05)
-    raise AssertionError("it did not happen")
-
-
 def told(information: Dataset) -> tuple[list[str], list[tuple[str, int]]]:
     committed = [str(item.ReferencedSOPInstanceUID) for item in information.get("ReferencedSOPSequence") or ()]
     failed = information.get("FailedSOPSequence") or ()
@@ -66,13 +57,13 @@ def test_what_is_stored_is_committed_on_the_same_association(listener: ListenerH
     with raw_modality(listener.port) as modality:
         assert modality.send(data, instance) == 0
         assert modality.ask_commitment("1.2.3.4", [(DX, instance)]) == 0
-        wait_until(lambda: len(modality.reports) == 1)
+        until(lambda: len(modality.reports) == 1)
         assert modality.send(*good(tmp_path, "after")) == 0  # the association goes on
     [(event_type, information)] = modality.reports
     assert event_type == 1
     assert information.TransactionUID == "1.2.3.4"
     assert told(information) == ([instance], [])
-    wait_until(lambda: listener.counts()["commitments"] == 1)
+    until(lambda: listener.counts()["commitments"] == 1)
 
 
 def test_what_is_not_stored_is_not_committed_and_the_reason_is_told(listener: ListenerHere, tmp_path: Path) -> None:
@@ -82,7 +73,7 @@ def test_what_is_not_stored_is_not_committed_and_the_reason_is_told(listener: Li
         modality.send(data, instance)
         modality.send(broken[0][:-50], broken[1])
         assert modality.ask_commitment("1.2.3.5", [(DX, instance), (DX, broken[1]), (CT, instance)]) == 0
-        wait_until(lambda: len(modality.reports) == 1)
+        until(lambda: len(modality.reports) == 1)
     [(event_type, information)] = modality.reports
     assert event_type == 2
     assert told(information) == ([instance], [(broken[1], NO_SUCH_INSTANCE), (instance, CLASS_CONFLICT)])
@@ -98,8 +89,8 @@ def test_a_request_that_is_none_is_refused(listener: ListenerHere) -> None:
 def test_a_caller_that_leaves_at_once_is_not_waited_for(listener: ListenerHere, tmp_path: Path) -> None:
     with raw_modality(listener.port) as modality:
         modality.ask_commitment("1.2.3.7", [(DX, "1.2.3")])
-    wait_until(lambda: sum(listener.counts()[name] for name in ("commitments", "commitments_undelivered")) == 1)
-    wait_until(lambda: listener.listener.server.connections == 0)
+    until(lambda: sum(listener.counts()[name] for name in ("commitments", "commitments_undelivered")) == 1)
+    until(lambda: listener.listener.server.connections == 0)
 
 
 @contextmanager
@@ -129,8 +120,8 @@ def test_a_caller_with_a_port_of_its_own_hears_it_there_also_after_a_restart(tmp
         modality.send(data, instance)
         assert modality.ask_commitment("1.2.3.8", [(DX, instance)]) == 0  # nobody listens there yet
     with hearing(port) as heard, listener_here(tmp_path / "listener", callers=callers) as listener:
-        wait_until(lambda: len(heard) == 1)
-        wait_until(lambda: listener.counts()["commitments"] == 1)
+        until(lambda: len(heard) == 1)
+        until(lambda: listener.counts()["commitments"] == 1)
         assert list(listener.paths.commitments.iterdir()) == []
     assert told(heard[0]) == ([instance], [])
 
@@ -153,7 +144,7 @@ def test_a_result_may_be_carried_over_tls(tmp_path: Path) -> None:
         raw_modality(listener.port, tls_args=(calling, "localhost")) as modality,
     ):
         assert modality.ask_commitment("1.2.3.9", [(DX, "1.2.3")]) == 0
-        wait_until(lambda: len(heard) == 1)
+        until(lambda: len(heard) == 1)
     assert told(heard[0]) == ([], [("1.2.3", NO_SUCH_INSTANCE)])
 
 
@@ -170,7 +161,7 @@ def test_orthanc_sends_its_images_and_has_them_committed(tmp_path: Path) -> None
             assert sent.status_code == 200
             assert len(listener.stored()) == 3
             report = f"/storage-commitment/{sent.json()['StorageCommitmentTransactionUID']}"
-            wait_until(lambda: http.get(report).json()["Status"] != "Pending")
+            until(lambda: http.get(report).json()["Status"] != "Pending")
             assert http.get(report).json()["Status"] == "Success"
             assert len(http.get(report).json()["Success"]) == 3
 

@@ -18,7 +18,8 @@ from site_node.tasks.app import enqueue, make_app
 from site_node.training.job import run_order
 from site_node.training.networks import initial_weights
 from tests.fakes.dicom import make_hospital
-from tests.fakes.running_workers import running_redis, running_worker, until
+from tests.fakes.running_workers import running_redis, running_worker
+from tests.fakes.waiting import until
 from tests.site_node.training.examples import make_study
 
 STUDIES = {"heart": make_study(), "lung": make_study(images_per_patient=2)}

@@ -19,6 +19,7 @@ from site_node.tasks.lease import EXPIRY_SECONDS, REST_SECONDS
 from site_node.tasks.run_order import MAX_CRASHES, Worker, work_on
 from site_node.tasks.supervisor import AGAIN_SECONDS, GRACE_SECONDS, Supervisor
 from tests.fakes.ordered_site import give_order, make_site, starts
+from tests.fakes.waiting import until
 
 
 @pytest.fixture
@@ -28,14 +29,6 @@ def settings(tmp_path: Path) -> SiteSettings:
 
 def worker(settings: SiteSettings, job: str = "quick", clock: Callable[[], float] = time.time) -> Worker:
     return Worker(settings, f"tests.fakes.jobs:{job}", clock)
-
-
-def until(condition: Callable[[], bool]) -> None:
-    for _ in range(600):
-        if condition():
-            return
-        time.sleep(0.05)
-    raise AssertionError("it never came to be")
 
 
 def test_a_redelivered_task_never_runs_twice(settings: SiteSettings) -> None:

@@ -16,7 +16,8 @@ from site_node.candidate import read_candidate
 from site_node.settings import SiteSettings
 from site_node.tasks.app import enqueue, make_app, verified
 from tests.fakes.ordered_site import give_order, make_site, starts
-from tests.fakes.running_workers import running_redis, running_worker, until
+from tests.fakes.running_workers import running_redis, running_worker
+from tests.fakes.waiting import until
 
 OPERATIONS = Path(__file__).parents[3] / "docs" / "operations.md"
 JOBS = "tests.fakes.jobs:"
