@@ -65,7 +65,7 @@ class DemoStudy:
             except HubSilentError:
                 if last is not None:
                     self._terminal.show(last, SILENT_NOTE)
-            self.list_processes()
+            list_processes(self._layout, self._supervisor)
             self._supervisor.pause(LOOK_SECONDS)
         self._terminal.close_live()
         return last
@@ -83,11 +83,6 @@ class DemoStudy:
         client = self._researcher.client
         report = build_report(client, digest, folders, noise="cryptographic", processes=processes)
         write_report(self._layout.report, report)
-
-    def list_processes(self) -> None:
-        """Keep processes.json up to date, for people who want to look or to kill one and watch it come back."""
-        entries = [{"role": p.role, "pid": p.pid, "restarts": p.restarts} for p in self._supervisor.processes()]
-        write_json(self._layout.processes, {"processes": entries})
 
     def close(self) -> None:
         """Close the connection to the hub."""
@@ -129,3 +124,9 @@ def addresses(federation: Federation) -> Sequence[str]:
     if federation.new_people:
         lines += [f"Sign in as  {role:<11} password {password}" for role, password in federation.people.items()]
     return lines
+
+
+def list_processes(layout: DemoLayout, supervisor: Supervisor) -> None:
+    """Bring processes.json up to date, for people who want to look or to kill one and watch it come back."""
+    entries = [{"role": p.role, "pid": p.pid, "restarts": p.restarts} for p in supervisor.processes()]
+    write_json(layout.processes, {"processes": entries})

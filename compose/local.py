@@ -14,7 +14,7 @@ import structlog
 import typer
 
 import compose.demo
-from compose.demo_study import DemoStudy, addresses, demo_hospitals
+from compose.demo_study import LOOK_SECONDS, DemoStudy, addresses, demo_hospitals, list_processes
 from compose.errors import ComposeError
 from compose.federation import Federation, FederationStarter
 from compose.interruption import Interrupted, Interruption, caught_signals
@@ -86,7 +86,8 @@ def _supervised(options: DemoOptions, interruption: Interruption, terminal: Term
         if options.stay:
             terminal.say("Everything stays up. Ctrl-C ends it.")
             while True:
-                supervisor.pause(3600)
+                list_processes(options.layout, supervisor)
+                supervisor.pause(LOOK_SECONDS)
     except Interrupted as wish:
         if not outcome:
             terminal.close_live()
@@ -113,7 +114,7 @@ def _study(
 ) -> None:
     study = DemoStudy(options.layout, supervisor, federation, terminal)
     try:
-        study.list_processes()
+        list_processes(options.layout, supervisor)
         digest = study.choose(options.study, named=options.named)
         ended = study.follow(digest)
         study.report(digest)

@@ -57,6 +57,18 @@ def test_a_demo_completes_and_a_second_run_shows_what_is_there(tmp_path: Path, r
     assert again.report["versions"] == report["versions"]
 
 
+def test_a_demo_that_stays_up_brings_back_what_is_killed_and_lists_it(tmp_path: Path, runs: list[DemoRun]) -> None:
+    run = DemoRun.start(tmp_path, study=SMALL_STUDY)
+    runs.append(run)
+    run.wait_until(lambda: "Everything stays up" in run.output)
+    first = run.pid("hub worker")
+    run.kill("hub worker")
+    run.wait_until(lambda: run.pid("hub worker") not in (first, None))
+    later = run.pid("hub worker")
+    assert later is not None
+    assert psutil.pid_exists(later)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["ctrl-c", "killed"])
 def test_an_ended_demo_leaves_no_process_and_goes_on_when_run_again(
     number: signal.Signals, tmp_path: Path, runs: list[DemoRun]

@@ -51,6 +51,7 @@ LONGEST_PAUSE_SECONDS = 4.0
 # A supervisor gives up on what dies again and again within seconds; a hospital's would as well.
 PEACE_SECONDS = 15.0
 END_SECONDS = 900.0
+LONGEST_WITHOUT_A_KILL_SECONDS = 120.0
 
 
 def study_data(number: int) -> dict[str, Any]:
@@ -76,7 +77,10 @@ class StudyRun:
         return {site: self.run.folder / "sites" / site for site in SITES}
 
     def go(self) -> None:
+        begun = time.monotonic()
         while self.killed.total() < KILLS:
+            last = max(self.last.values(), default=begun)
+            assert time.monotonic() - last < LONGEST_WITHOUT_A_KILL_SECONDS, "no process is there to be killed"
             self._keep_studies_running()
             self._kill_one()
             time.sleep(self.chance.uniform(0.0, LONGEST_PAUSE_SECONDS))
