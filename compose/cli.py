@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 FORWARD = {"allow_extra_args": True, "ignore_unknown_options": True, "allow_interspersed_args": False}
-EXTRAS = {"hub": "hub", "site": "site", "ui": "ui", "demo": "all", "simulate": "all"}
+EXTRAS = {"hub": "hub", "site": "site", "bundle": "bundles", "ui": "ui", "demo": "all", "simulate": "all"}
 
 app = typer.Typer(
     name="wardround",
@@ -44,6 +44,12 @@ def hub(context: typer.Context) -> None:
 def site(context: typer.Context) -> None:
     """One hospital: index images, set the policy, approve studies, run gate, worker and agent."""
     _forward("site_node.cli", context)
+
+
+@app.command("bundle", context_settings=FORWARD, add_help_option=False)
+def bundle(context: typer.Context) -> None:
+    """MONAI Bundles: export a version as one, or make a study of one."""
+    _forward("site_node.bundles.cli", context)
 
 
 @app.command("ui", context_settings=FORWARD, add_help_option=False)

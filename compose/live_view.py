@@ -47,15 +47,17 @@ def results_table(snapshot: Snapshot) -> RenderableType:
         table.add_row(*_row(hospital, _score_cell(own.get("metrics"))))
     table.add_section()
     pooled = str(final.score) if final else "-"
-    patients = sum(hospital.patients or 0 for hospital in snapshot.hospitals)
+    total = sum(hospital.patients or 0 for hospital in snapshot.hospitals)
+    patients = f"{_about(any(hospital.noised for hospital in snapshot.hospitals))}{total}"
     up, down = (sum(getattr(h, key) for h in snapshot.hospitals) for key in ("bytes_up", "bytes_down"))
     epsilon = max((h.epsilon for h in snapshot.hospitals if h.epsilon is not None), default=None)
-    table.add_row("all together", str(patients), _epsilon(epsilon), _size(up), _size(down), pooled, style="bold")
+    table.add_row("all together", patients, _epsilon(epsilon), _size(up), _size(down), pooled, style="bold")
     return table
 
 
 def _measure(snapshot: Snapshot) -> str:
-    return "AUC and its 95 % interval" if snapshot.score_name == "AUC" else f"{snapshot.score_name} index"
+    name = snapshot.score_name
+    return "concordance index" if name == "concordance" else f"{name} and its 95 % interval"
 
 
 def privacy_sentence(snapshot: Snapshot) -> str:
@@ -133,7 +135,7 @@ def _hospitals(hospitals: tuple[HospitalView, ...], score_name: str) -> Table:
 
 
 def _row(hospital: HospitalView, score: RenderableType) -> tuple[RenderableType, ...]:
-    patients = "-" if hospital.patients is None else str(hospital.patients)
+    patients = "-" if hospital.patients is None else f"{_about(hospital.noised)}{hospital.patients}"
     sizes = (_size(hospital.bytes_up), _size(hospital.bytes_down))
     return hospital.name, patients, _epsilon(hospital.epsilon), *sizes, score
 
@@ -154,10 +156,10 @@ def _scores_by_round(snapshot: Snapshot) -> RenderableType | None:
     if not scored:
         return None
     words = "  ".join(f"{entry.number}: {entry.score.auc:.3f}" for entry in scored[-12:])
-    return Group(
-        Text(f"{snapshot.score_name} by round, all hospitals   {words}"),
-        Text(_bars([e.score for e in scored]), style="green"),
-    )
+    line = Text(f"{snapshot.score_name} by round, all hospitals   {words}")
+    if max(entry.score.auc or 0.0 for entry in scored) > 1:  # errors in a unit have no scale of their own
+        return line
+    return Group(line, Text(_bars([e.score for e in scored]), style="green"))
 
 
 def _bars(scores: list[Score]) -> str:
@@ -176,8 +178,13 @@ def _score_cell(metrics: Mapping[str, object] | None) -> Text:
 def _answer_line(hospital: HospitalView) -> str:
     if hospital.answer == "approved":
         patients = "fewer than five" if hospital.patients is None else hospital.patients  # the hub hides a small number
-        return f"{hospital.name} approved the study with {patients} training patients"
+        about = _about(hospital.noised and bool(hospital.patients))
+        return f"{hospital.name} approved the study with {about}{patients} training patients"
     return f"{hospital.name} {hospital.answer}" + (f": {hospital.reason}" if hospital.reason else "")
+
+
+def _about(noised: bool) -> str:
+    return "about " if noised else ""
 
 
 def _epsilon(epsilon: float | None) -> str:

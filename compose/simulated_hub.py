@@ -10,6 +10,7 @@ from compose.in_memory import BASE_URL, InMemoryTransport
 from compose.person import Person, new_accounts
 from hub.api.app import assemble
 from hub.auth.coordinator import add_person
+from hub.registry.given_weights import give_weights
 from hub.rounds.committing import close_round
 from hub.rounds.deadlines import tick
 from hub.services import open_services
@@ -52,6 +53,10 @@ class SimulatedHub:
     def propose(self, study: StudySpec) -> None:
         """Propose the study to all sites."""
         self.researcher.post("/v1/studies", content=study.canonical_bytes())
+
+    def give_weights(self, path: Path) -> None:
+        """Take in weights from outside, that the study may start from."""
+        give_weights(self._services, path, ACTOR)
 
     def step(self) -> int:
         """Do what the API asked for, and look at the deadlines; return how much there was to do."""

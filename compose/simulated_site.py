@@ -98,6 +98,17 @@ class SimulatedSite:
             done = self._gate.sweep() + self._agent.step(0.0)
             return done or self._refuse_what_cannot_be()
 
+    def turn(self) -> int:
+        """Fetch mail once, and let gate and agent go on until neither has anything left to do; return how much it was.
+
+        Each `step` asks the hub for mail; a turn does so once.
+        """
+        with bound_contextvars(site=self.name), kept_as(self._keeping):
+            done = self._agent.fetch_mail(0.0)
+            while more := self._gate.sweep() + self._agent.carry():
+                done += more
+            return done or self._refuse_what_cannot_be()
+
     def _refuse_what_cannot_be(self) -> int:
         """Refuse, as an administrator would, what this hospital's patients do not fit; return how many studies."""
         with closing(open_records(self._settings.paths)) as records:

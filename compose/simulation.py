@@ -27,6 +27,7 @@ from compose.report import build_report, write_report
 from compose.simulated_hub import SimulatedHub
 from compose.simulated_site import SimulatedSite
 from compose.snapshot import Snapshot, snapshot_of
+from hub.errors import HubError
 from hub.memory import keep_freed_memory
 from protocol.errors import ProtocolError
 from protocol.study import StudySpec
@@ -52,6 +53,7 @@ class Simulation:
     out: Path
     seed: int
     threads: int
+    weights: Path | None = None
 
 
 @app.command()
@@ -67,6 +69,9 @@ def simulate(
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change the study, e.g. privacy.epsilon=3.")
     ] = None,
     threads: Annotated[int, typer.Option(min=1, help="Processor threads of training.")] = DEFAULT_THREADS,
+    weights: Annotated[
+        Path | None, typer.Option(help="File of the weights that start.weights names, from `bundle import`.")
+    ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Remove what an earlier run left in OUT.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON; progress to stderr.")] = False,
 ) -> None:
@@ -78,9 +83,9 @@ def simulate(
         specification = read_study(study, settings or [])
         build_network(specification)  # a network that no site knows is refused before any folder is touched
         kept_tensors(specification)  # and so are tensors to keep that it does not have
-        simulation = Simulation(specification, _sites(site), _empty(out, fresh), seed, threads)
+        simulation = Simulation(specification, _sites(site), _empty(out, fresh), seed, threads, weights)
         report = run_simulation(simulation, console)
-    except (ComposeError, ProtocolError, SiteError) as error:
+    except (ComposeError, HubError, ProtocolError, SiteError) as error:
         typer.echo(f"Error: {error}", err=True)
         raise typer.Exit(1) from None
     if as_json:
@@ -103,6 +108,8 @@ def run_simulation(simulation: Simulation, console: Console) -> dict[str, Any]:
         for site in sites:
             site.pin({other.name: other.identity for other in sites})
             console.print(f"{site.name}: {site.index()}")
+        if simulation.weights is not None:
+            hub.give_weights(simulation.weights)
         hub.propose(simulation.study)
         ended = Driver(hub, sites, simulation.study.digest, console).until_ended()
         if ended.state == "completed":
@@ -130,7 +137,7 @@ class Driver:
         """
         idle_since: float | None = None
         while not (snapshot := self._look()).ended:
-            done = sum(site.step() for site in self._sites) + self._hub.step()
+            done = sum(site.turn() for site in self._sites) + self._hub.step()
             if done:
                 idle_since = None
                 continue

@@ -8,11 +8,16 @@ ENDED = ("completed", "failed", "stopped")
 State = Literal["proposed", "running", "completed", "failed", "stopped"]
 
 
+FIGURES = {"dice": "Dice", "absolute-error": "mean absolute error"}
+
+
 @dataclass(frozen=True)
 class Score:
     """An area under the ROC curve with its 95 % interval over patients; None where it is undefined or hidden.
 
-    Of a survival study the concordance index, which is the same chance over pairs of patients, without an interval.
+    Of several classes the mean of theirs, each against all others. Of a survival study the concordance index, which is
+    the same chance over pairs of patients, without an interval.
+    Of patients who are not scored the mean of their figure: Dice coefficient, or absolute error.
     """
 
     auc: float | None
@@ -38,6 +43,7 @@ class HospitalView:
     activity: str
     fraction: float
     patients: int | None
+    noised: bool
     epsilon: float | None
     bytes_up: int
     bytes_down: int
@@ -106,7 +112,10 @@ def snapshot_of(
         noise_epsilon=study["study"]["evaluation"]["noise_epsilon"],
         epsilon_target=study["privacy"]["epsilon_target"],
         delta=study["privacy"]["delta"],
-        hospitals=tuple(_hospital(part, summaries, seen.get(part["site"], {})) for part in study["sites"]),
+        hospitals=tuple(
+            _hospital(part, summaries, seen.get(part["site"], {}), study["study"]["privacy"].get("count_epsilon"))
+            for part in study["sites"]
+        ),
         rounds=summaries,
     )
 
@@ -116,7 +125,11 @@ def score_of(metrics: Mapping[str, Any] | None) -> Score:
     metrics = metrics or {}
     if metrics.get("concordance") is not None:
         return Score(metrics["concordance"], None, None, "concordance")
-    return Score(metrics.get("auc"), metrics.get("auc_low"), metrics.get("auc_high"))
+    if metrics.get("figure") is not None:
+        name = FIGURES.get(metrics["figure"], metrics["figure"])
+        return Score(metrics["mean"], metrics["mean_low"], metrics["mean_high"], name)
+    name = "mean AUC" if metrics.get("classes") else "AUC"
+    return Score(metrics.get("auc"), metrics.get("auc_low"), metrics.get("auc_high"), name)
 
 
 def _summary(entry: Mapping[str, Any]) -> RoundSummary:
@@ -130,7 +143,9 @@ def _summary(entry: Mapping[str, Any]) -> RoundSummary:
     )
 
 
-def _hospital(part: Mapping[str, Any], rounds: Sequence[RoundSummary], seen: Mapping[str, Any]) -> HospitalView:
+def _hospital(
+    part: Mapping[str, Any], rounds: Sequence[RoundSummary], seen: Mapping[str, Any], count_epsilon: float | None
+) -> HospitalView:
     name = part["site"]
     own = [entry.sites[name] for entry in rounds if name in entry.sites]
     scores = [score for score in (score_of(entry["metrics"]) for entry in own) if score.auc is not None]
@@ -143,6 +158,7 @@ def _hospital(part: Mapping[str, Any], rounds: Sequence[RoundSummary], seen: Map
         activity=seen.get("activity") or "waiting",
         fraction=float(seen.get("fraction") or 0.0),
         patients=part["training_patients"] if part["state"] == "approved" else None,
+        noised=count_epsilon is not None,
         epsilon=max(epsilons, default=None),
         bytes_up=sum(entry["bytes_up"] or 0 for entry in own),
         bytes_down=sum(entry["bytes_down"] or 0 for entry in own),

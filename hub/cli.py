@@ -218,6 +218,35 @@ def users_disable(folder: Folder, name: str) -> None:
     typer.echo(f"{name} can no longer sign in.")
 
 
+@app.command("save-version")
+def save_version_command(
+    folder: Folder,
+    study: Annotated[str, typer.Argument(metavar="STUDY", help="The study's digest.")],
+    number: Annotated[int, typer.Argument(metavar="VERSION", help="The version's number.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="A new folder.")],
+) -> None:
+    """Save a version's study, lineage and weights; `wardround bundle export --from OUT` makes a MONAI Bundle of it."""
+    from hub.registry.saved_version import save_version
+
+    with _telling(), _opened(folder) as services:
+        save_version(services, study, number, out)
+    typer.echo(f"Version {number} is saved in {out}.")
+
+
+@app.command("add-weights")
+def add_weights(
+    folder: Folder,
+    weights: Annotated[Path, typer.Argument(metavar="FILE", help="As `wardround bundle import` wrote it.")],
+    as_json: AsJson = False,
+) -> None:
+    """Take in weights from outside, which a study may then name to start from."""
+    from hub.registry.given_weights import give_weights
+
+    with _telling(), _opened(folder) as services:
+        digest = give_weights(services, weights, OPERATOR_AT_CONSOLE)
+    _show({"weights": digest}, as_json, f"A study may start from them: start.weights: {digest}")
+
+
 @audit_app.command("verify")
 def audit_verify(
     folder: Folder,

@@ -1,7 +1,7 @@
 """Give freed memory back to the system, as a process does that lives for months beside others.
 
 The GNU C library keeps a heap for each thread and, once a large block was freed, serves the next ones from these heaps,
-where a small one left in between holds the whole. A hub's threads take turns with blocks of many sizes: with these two
+where a small one left in between holds the whole. A hub's threads take turns with blocks of many sizes: with these
 limits its memory stays what it works with. Where the C library is another, nothing is done.
 
 A simulation wants the reverse: one process for minutes, that again and again makes arrays as large as a model. Memory
@@ -15,6 +15,8 @@ import sys
 TRIM_THRESHOLD, MMAP_THRESHOLD, MMAP_MAX, ARENA_MAX = -1, -3, -4, -8
 LARGE_BLOCK_BYTES = 1 << 20
 ARENAS = 2
+KEPT_FOR_WINDOWS_BYTES = 8 << 20
+"""What stays at a heap's end: a sum's arrays, a window each, are asked for and freed a hundred times in a model."""
 KEPT_BYTES = (1 << 31) - 1
 
 
@@ -22,6 +24,7 @@ def give_back_freed_memory() -> None:
     """Set the limits for this process; call it before threads are started."""
     _set(ARENA_MAX, ARENAS)
     _set(MMAP_THRESHOLD, LARGE_BLOCK_BYTES)  # fixed from now on; else it grows with what is freed
+    _set(TRIM_THRESHOLD, KEPT_FOR_WINDOWS_BYTES)
 
 
 def keep_freed_memory() -> None:

@@ -22,6 +22,7 @@ class Cover(StrEnum):
     APPROVED = (
         "a figure, un-noised, that the hospital's administrator approves to be public, or by its rules the policy"
     )
+    COUNT = "a number of training patients: noised and charged where the study says so, else exact and approved as such"
     PLANNED = "computed from the study's terms before any patient is touched: planned, not measured"
     NOISED = "released with noise for which the ledger is charged first; in a study without DP it is not protected"
     AFTER_NOISE = "follows from a noised release alone (post-processing); in a study without DP it is not protected"
@@ -54,7 +55,8 @@ DISCLOSURES: Mapping[str, Mapping[str, Cover]] = {
         **_STUDY,
         "decision": Cover.TAKING_PART,
         "reason": Cover.TAKING_PART,
-        "training_patients": Cover.APPROVED,
+        "training_patients": Cover.COUNT,
+        "count_epsilon": Cover.PLANNED,
         "evaluates": Cover.TAKING_PART,
         "expires_at": Cover.APPROVED,
         **{f"quality.{count}": Cover.NOISED for count in ("positive", "unreadable", "repeated")},
@@ -88,7 +90,7 @@ DISCLOSURES: Mapping[str, Mapping[str, Cover]] = {
         "payload": Cover.NOISED,
         "manifest_digest": Cover.PUBLIC_BYTES,
         "steps": Cover.WORD,
-        "weight": Cover.APPROVED,
+        "weight": Cover.COUNT,
         "privacy.unit": Cover.WORD,
         "privacy.epsilon": Cover.PLANNED,
         "privacy.delta": Cover.PLANNED,
@@ -107,8 +109,17 @@ DISCLOSURES: Mapping[str, Mapping[str, Cover]] = {
         "histograms.*.negative": Cover.HELD_OUT,
         "histograms.*.positive": Cover.HELD_OUT,
         "histograms.*.noise_variance": Cover.PLANNED,
+        "classes.key": Cover.TAKING_PART,
+        "classes.*.bins": Cover.PLANNED,
+        "classes.*.negative": Cover.HELD_OUT,
+        "classes.*.positive": Cover.HELD_OUT,
+        "classes.*.noise_variance": Cover.PLANNED,
         "pairs.key": Cover.TAKING_PART,
         **{f"pairs.*.{count}": Cover.HELD_OUT for count in _PAIRS},
+        "values.key": Cover.TAKING_PART,
+        "values.*.figure": Cover.WORD,
+        **{f"values.*.{term}": Cover.PLANNED for term in ("bins", "low", "high", "noise_variance")},
+        "values.*.counts": Cover.HELD_OUT,
         "noise_epsilon": Cover.PLANNED,
     },
     "MaskingKeys": {
@@ -138,8 +149,9 @@ REMARKS: Mapping[tuple[str, str], str] = {
     (
         "Approval",
         "training_patients",
-    ): "exact: who matches, with those whom a spent budget keeps out; or 0. With `approval: automatic` no person "
-    "sees it, and it leaves only where no numbers told, compared, tell a new group under `minimum_patients` apart",
+    ): "with `privacy.count_epsilon` those who train, noised. Else exact: who matches, with those whom a spent budget "
+    "keeps out; with `approval: automatic` no person sees it, and it leaves only where no numbers told, compared, tell "
+    "a new group under `minimum_patients` apart. 0, if nobody trains, is exact always",
     ("Approval", "reason"): "of the study alone, or `not-approved` by a person: none says what was counted; that a "
     "hospital does not answer is seen",
     (
@@ -159,8 +171,13 @@ REMARKS: Mapping[tuple[str, str], str] = {
     ("UpdateNotice", "weight"): "`training_patients` of the approval, or 1; 1 under masks, where the approval tells it",
     ("EvaluationReport", "histograms.key"): "which of validation and test the hospital has patients for",
     ("EvaluationReport", "histograms.*.negative"): "un-noised, its length tells how many different scores there are",
+    ("EvaluationReport", "classes.key"): "as `histograms.key`, with several classes or findings",
+    ("EvaluationReport", "classes.*.negative"): "a patient is counted for each class",
     ("EvaluationReport", "pairs.key"): "as `histograms.key`, in a survival study",
     ("EvaluationReport", "pairs.*.comparable"): "never noised: one patient is in as many pairs as there are others",
+    ("EvaluationReport", "values.key"): "as `histograms.key`, in a study of segmentation or regression",
+    ("EvaluationReport", "values.*.counts"): "how many held-out patients have a Dice coefficient, or an error, in each "
+    "step of the range",
     (
         "MaskedHistograms",
         "words",

@@ -20,12 +20,14 @@ from protocol.concordance import PairCounts
 from protocol.digest import Digest, parse_json
 from protocol.errors import DigestError, MessageError
 from protocol.homomorphic_messages import DecryptionRequest
+from protocol.label import MAX_CLASSES
 from protocol.message import Count, Message, MessageType, RoundNumber
 from protocol.metrics import ScoreHistograms
 from protocol.privacy_events import PrivacyEvent
 from protocol.secure_messages import SECURE_HUB_TO_SITE, SECURE_SITE_TO_HUB
 from protocol.site_rates import QualityFigures
 from protocol.study_parts import HeldOutSplit, Name
+from protocol.value_histograms import ValueHistogram
 
 PROTOCOL_VERSION = 1
 MAX_MESSAGE_BYTES = 4 << 20
@@ -199,7 +201,8 @@ class Approval(Message):
 
     `training_patients` is the site's public figure, which counts who matches the study, also those whom their spent
     budget keeps out: the number that its administrator approves to be known, on which the neighbouring relation of the
-    guarantee rests (DESIGN: REPLACE_SPECIAL). Zero for a site that only evaluates.
+    guarantee rests (DESIGN: REPLACE_SPECIAL). Zero for a site that only evaluates. With `count_epsilon` it is how many
+    train, with noise of this epsilon, charged; null says that it is exact.
     `quality` is there where the study reads it (`site_rates`) and the site trains: noised, charged, released this once.
     """
 
@@ -209,6 +212,7 @@ class Approval(Message):
     decision: Literal["approved", "refused", "withdrawn"]
     reason: Reason | None = None
     training_patients: Count = 0
+    count_epsilon: float | None = Field(default=None, gt=0, le=1000)
     evaluates: bool = True
     expires_at: str | None = Field(default=None, max_length=40, description="RFC 3339, UTC")
     quality: QualityFigures | None = None
@@ -278,7 +282,10 @@ class UpdateNotice(Message):
 class EvaluationReport(Message):
     """Site to hub: score histograms of held-out patients for one version; `noise_epsilon` null says un-noised.
 
-    Of a survival study counts of ordered pairs in place of histograms, always un-noised.
+    Of several classes or findings a pair of histograms for each, in their order, in `classes`. Of a survival study
+    counts of ordered pairs in place of histograms, always un-noised. Of segmentation a histogram of patients' Dice
+    coefficients for each class but the background, of regression one of absolute errors, in `values`. Which field a
+    study fills is in `held_out.py`.
     """
 
     schema_: Literal["wardround.evaluation/1"] = Field(default="wardround.evaluation/1", alias="schema")
@@ -288,7 +295,9 @@ class EvaluationReport(Message):
     study_digest: Digest
     version: ModelReference
     histograms: dict[HeldOutSplit, ScoreHistograms] = Field(default={})
+    classes: dict[HeldOutSplit, Annotated[list[ScoreHistograms], Field(max_length=MAX_CLASSES)]] = Field(default={})
     pairs: dict[HeldOutSplit, PairCounts] = Field(default={})
+    values: dict[HeldOutSplit, Annotated[list[ValueHistogram], Field(max_length=MAX_CLASSES)]] = Field(default={})
     noise_epsilon: float | None
 
 

@@ -6,7 +6,8 @@ the score, fine enough that binning moves an AUC by less than 0.002 even where a
 Not noised, a fine histogram of few patients tells nearly as much as their scores: the study says whether noise is added
 (`privacy_accounting.py` charges it). Noised histograms have few bins, because every bin brings its noise into the sums;
 their counts stay signed, so that sums remain without bias, and their variance widens the interval.
-Under masks every bin travels, the empty ones too, so that there are fewer bins over a narrower range.
+Under masks every bin travels, the empty ones too, so that there are fewer bins over a narrower range; so it is with
+several classes, each of which has a pair of histograms of its own (`class_metrics.py`).
 Source: DeLong et al. 1988 (variance of an AUC), here on binned scores; Dwork et al. 2006 (Laplace mechanism).
 """
 
@@ -239,9 +240,9 @@ def calibration_curve(histograms: ScoreHistograms, groups: int = 10, least: int 
 
 
 def _range_of(bins: int) -> float:
-    if bins == MASKED_BINS:
-        return MASKED_LOGIT_RANGE
-    return NOISED_LOGIT_RANGE if bins <= NOISED_BINS else LOGIT_RANGE
+    if bins <= NOISED_BINS:
+        return NOISED_LOGIT_RANGE
+    return MASKED_LOGIT_RANGE if bins <= MASKED_BINS else LOGIT_RANGE
 
 
 def _bin_of(scores: NDArray[np.float64], bins: int) -> NDArray[np.int64]:

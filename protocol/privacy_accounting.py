@@ -20,10 +20,11 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
 
 from protocol.errors import AccountingError
+from protocol.held_out import histograms_of_split
+from protocol.noised_counts import figure_events
 from protocol.privacy_events import PrivacyEvent
 from protocol.shared_noise import shared_noise_of
 from protocol.site_level import check_site_noise
-from protocol.site_rates import quality_events
 from protocol.study import StudySpec
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ __all__ = [
     "PrivacyEvent",
     "calibrate_noise",
     "epsilon_of",
+    "held_out_event",
     "histogram_event",
     "noise_multiplier_of",
     "rough_noise",
@@ -124,7 +126,7 @@ def noise_multiplier_of(study: StudySpec) -> float | None:
         return None
     rate, steps, noise = _one_task(study)
     most_steps = study.maximum_training_tasks * steps
-    beside = tuple(quality_events(study.site_rates))
+    beside = tuple(figure_events(study))
     multiplier = calibrate_noise(rate, most_steps, study.privacy.epsilon, study.privacy.delta, noise, beside)
     if noise == "skellam":
         shared_noise_of(study).check_noise(multiplier)
@@ -145,13 +147,25 @@ def training_event(study: StudySpec, noise_multiplier: float, tasks: int) -> Pri
 
 
 def training_events(study: StudySpec, noise_multiplier: float, tasks: int) -> list[PrivacyEvent]:
-    """Return all that so many training tasks do to a training patient: with the quality figures, if there are any."""
-    return [training_event(study, noise_multiplier, tasks), *quality_events(study.site_rates)]
+    """Return all that so many training tasks do to a training patient: with the noised figures, if there are any."""
+    return [training_event(study, noise_multiplier, tasks), *figure_events(study)]
 
 
-def histogram_event(noise_epsilon: float, evaluations: int) -> PrivacyEvent:
-    """Return the event of so many noised histograms: a patient is in one bin of one histogram each time."""
-    return PrivacyEvent(mechanism="discrete-laplace", noise_multiplier=1.0 / noise_epsilon, count=evaluations)
+def histogram_event(noise_epsilon: float, evaluations: int, histograms: int = 1) -> PrivacyEvent:
+    """Return the event of so many evaluations' noised histograms: a patient is in one bin of each of them.
+
+    `noise_epsilon` is of an evaluation's histograms together, each of which has an equal part of it.
+    """
+    each = noise_epsilon / histograms
+    return PrivacyEvent(mechanism="discrete-laplace", noise_multiplier=1.0 / each, count=evaluations * histograms)
+
+
+def held_out_event(study: StudySpec) -> PrivacyEvent | None:
+    """Return the event of a study's planned evaluations on held-out patients; None where they are not noised."""
+    noise = study.evaluation.noise_epsilon
+    if noise is None:
+        return None
+    return histogram_event(noise, maximum_evaluations(study), histograms_of_split(study))
 
 
 def maximum_evaluations(study: StudySpec) -> int:

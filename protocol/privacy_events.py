@@ -29,6 +29,17 @@ class PrivacyEvent(BaseModel):
     noise_multiplier: float = Field(gt=0, allow_inf_nan=False)
     count: int = Field(ge=1)
 
+    def of_group(self, people: int) -> "PrivacyEvent":
+        """Return what the mechanism does to so many of its patients at a time: to one who is in it under several ids.
+
+        At least one of them is drawn with 1 - (1 - rate)^people, and together they move the sum, or the count, by at
+        most as many times one's sensitivity; fewer drawn move it by less. An upper bound.
+        Source: Ganesh 2024, arXiv:2401.10294 (a group's draws as one mixture of Gaussians, monotone in its shifts).
+        """
+        rate = 1.0 - (1.0 - self.sampling_rate) ** people
+        noise = self.noise_multiplier / people
+        return self if people == 1 else self.model_copy(update={"sampling_rate": rate, "noise_multiplier": noise})
+
     def canonical_bytes(self) -> bytes:
         """Return the bytes that the ledger stores."""
         return canonical_json(self.model_dump(mode="json", by_alias=True))

@@ -36,7 +36,7 @@ SealedText = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{188}$")]
 MaskedKind = Literal["train", "evaluate"]
 """Which of a round's tasks the masks are for; each has keys, members and survivors of its own."""
 WORDS_OF_A_PIECE = 64
-MOST_PIECES = 1024
+MOST_PIECES = 4096
 Piece = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{512}$")]
 """64 masked words of 32 bits, little-endian, in hexadecimal."""
 Names = Annotated[list[Name], Field(max_length=MOST_MEMBERS)]

@@ -24,8 +24,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from protocol.errors import AccountingError
+from protocol.privacy_terms import Privacy
 from protocol.study import StudySpec
-from protocol.study_parts import Privacy
 
 BIT_SHARE = 0.1
 """The bit's part of 1/z^2."""

@@ -15,21 +15,22 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, StringConstraints, ValidationError
 
+from protocol.cohort_terms import Cohort
 from protocol.digest import canonical_json, digest_of_bytes
 from protocol.errors import SpecificationError
+from protocol.label import Label
+from protocol.outcome import Outcome
+from protocol.preprocessing import Preprocessing
+from protocol.privacy_terms import Privacy
 from protocol.site_rates import SiteRates
 from protocol.study_parts import (
-    Cohort,
     Evaluation,
-    Label,
     Name,
     Network,
     Pace,
     Part,
     Participants,
     Personal,
-    Preprocessing,
-    Privacy,
     SecureAggregation,
     ShortText,
     Splits,
@@ -39,6 +40,7 @@ from protocol.study_parts import (
     Transport,
 )
 from protocol.table import Table
+from protocol.task_terms import Regression, Segmentation
 
 MAX_STUDY_BYTES = 256 * 1024
 
@@ -55,8 +57,10 @@ class StudySpec(Part):
     name: Name
     title: ShortText = ""
     description: Annotated[str, StringConstraints(max_length=4000)] = ""
-    kind: Literal["classification", "tabular"] = Field(
-        default="classification", description="classification: of images; tabular: from the rows of a table"
+    kind: Literal["classification", "tabular", "segmentation", "regression"] = Field(
+        default="classification",
+        description="classification: of images; tabular: from the rows of a table; segmentation: masks of images; "
+        "regression: a number for each image",
     )
     seed: int = Field(default=0, ge=0, lt=2**53, description="version 0 is built from it, at any site")
     cohort: Cohort = Cohort()
@@ -64,6 +68,8 @@ class StudySpec(Part):
     splits: Splits = Splits()
     preprocessing: Preprocessing = Preprocessing()
     table: Table = Table()
+    segmentation: Segmentation = Segmentation()
+    regression: Regression = Regression()
     network: Network
     training: Training = Training()
     personal: Personal = Personal()
@@ -79,9 +85,25 @@ class StudySpec(Part):
     evaluation: Evaluation = Evaluation()
 
     @property
+    def outcome(self) -> Outcome:
+        """Say what the model tells of a patient; training, evaluation, admission and pages choose by it."""
+        if self.kind in ("segmentation", "regression"):
+            return self.kind
+        if self.is_survival:
+            return "survival"
+        if self.label.several:
+            return "multi-label"
+        return "multi-class" if len(self.label.classes) > 2 else "binary"
+
+    @property
     def is_survival(self) -> bool:
         """Tell whether the study learns when an event happens, and not whether."""
         return self.label.time_column is not None
+
+    @property
+    def is_judged_by_values(self) -> bool:
+        """Tell whether patients are judged by a figure each (Dice, error) and not by a score against a label."""
+        return self.kind in ("segmentation", "regression")
 
     @property
     def maximum_training_tasks(self) -> int:

@@ -30,66 +30,11 @@ class Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Cohort(Part):
-    """Which images take part, by DICOM header terms; an empty list leaves that criterion open."""
-
-    modality: list[str] = Field(default=[], description="DICOM Modality (0008,0060), any of these: DX, CR, CT, MR ...")
-    body_part: list[str] = Field(default=[], description="Body Part Examined (0018,0015), any of these")
-    view: list[str] = Field(default=[], description="View Position (0018,5101), any of these: AP, PA ...")
-    age_min_years: int | None = Field(default=None, ge=0, le=130)
-    age_max_years: int | None = Field(default=None, ge=0, le=130)
-    sex: list[Literal["F", "M", "O"]] = Field(default=[], description="Patient's Sex (0010,0040), any of these")
-    minimum_patients: int = Field(default=10, ge=1, description="a site with fewer training patients does not train")
-    single_class: Literal["evaluate", "train"] = Field(
-        default="evaluate",
-        description="a site whose training patients are all of one class (survival: without an event): "
-        "evaluates only, or trains",
-    )
-
-
-class Label(Part):
-    """Where a patient's label comes from and how several images make one label and one score."""
-
-    column: str = Field(
-        default="label",
-        max_length=64,
-        description="column of the site's labels.csv, or of its table; survival: whether the event happened",
-    )
-    time_column: str | None = Field(
-        default=None,
-        min_length=1,
-        max_length=64,
-        description="survival: column with the time until the event (the second class) or the last contact",
-    )
-    classes: list[ShortText] = Field(min_length=2, max_length=64, description="class names; label 0 is the first")
-    patient_label: Literal["any", "all", "majority"] = Field(
-        default="any", description="a patient is positive if any / all / most of the images are"
-    )
-    patient_score: Literal["mean", "max"] = Field(
-        default="mean", description="a patient's score from the images' scores"
-    )
-
-
 class Splits(Part):
     """Fractions of patients held out, where labels.csv names no split. Drawn by a keyed hash of the patient."""
 
     validation: Fraction = 0.1
     test: Fraction = 0.2
-
-
-class Preprocessing(Part):
-    """How an image becomes a tensor."""
-
-    size: list[Annotated[int, Field(ge=8, le=1024)]] = Field(
-        default=[64, 64],
-        min_length=2,
-        max_length=3,
-        description="pixels after padding to a square and resizing: [height, width]; three numbers take volumes",
-    )
-    intensity: Literal["percentile", "minmax"] = Field(
-        default="percentile", description="each image is scaled by itself; no statistic of the cohort is used"
-    )
-    augmentation: Literal["none", "light", "medium"] = "light"
 
 
 class Network(Part):
@@ -285,40 +230,6 @@ class Start(Part):
     version: int | None = Field(default=None, ge=0, description="the number of that study's version")
 
 
-class Privacy(Part):
-    """Differential privacy of everything that training sends; epsilon null turns it off, visibly.
-
-    `dp-sgd`: each site noises its own steps, and trusts nobody. `shared-noise`: every step is one sum under masks, of
-    which each site adds its share of the noise. `site-level`: a site's whole update is clipped and noised.
-    """
-
-    unit: Literal["patient", "site"] = Field(
-        default="patient", description="whose data may change without being noticed; site: all of a site's at once"
-    )
-    epsilon: Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)] | None
-    delta: float = Field(default=1e-5, gt=0, lt=1)
-    mechanism: Literal["dp-sgd", "shared-noise", "site-level"] = "dp-sgd"
-    clip_norm: Positive = Field(default=1.0, description="L2 norm to which a patient's gradient is clipped")
-    honest_fraction: float = Field(
-        default=0.7,
-        gt=0,
-        le=1,
-        description="shared-noise: of `maximum_sites` hospitals, at most the rest (rounded down) collude with the hub; "
-        "the noise counts on the fewest survivors less these",
-    )
-    update_norm: Positive = Field(default=1.0, description="site-level: L2 norm to which a site's first update is cut")
-    update_quantile: Fraction = Field(
-        default=0.5, description="site-level: the fraction of updates that the norm shall leave uncut"
-    )
-    update_norm_rate: float = Field(
-        default=0.2, ge=0, le=1, description="site-level: how fast the norm follows the quantile; 0 keeps it"
-    )
-    spare_tasks: int = Field(default=0, ge=0, le=1000, description="tasks beyond `rounds` that noise is calibrated for")
-    allow_large_delta: ShortText | None = Field(
-        default=None, description="the reason why delta may exceed 1/(10 x training patients)"
-    )
-
-
 class Transport(Part):
     """How updates and versions travel: lists of steps, done in order and undone in reverse by who receives.
 
@@ -393,5 +304,5 @@ class Evaluation(Part):
         ge=1,
         le=100_000,
         description="the study ends, with its best version, after so many evaluations without a better pooled "
-        "validation AUC; null: after its rounds",
+        "validation AUC (or concordance, Dice, error); null: after its rounds",
     )

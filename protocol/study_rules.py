@@ -1,12 +1,16 @@
 """The one place where illegal combinations in a study are refused, each with its reason and remedy. Pure."""
 
+from protocol.count_rules import count_problems
+from protocol.label_rules import label_problems
 from protocol.mechanism_rules import mechanism_problems
 from protocol.pace_rules import pace_problems
+from protocol.preprocessing_rules import preprocessing_problems
 from protocol.secure_rules import secure_problems
 from protocol.site_rate_rules import site_rate_problems
 from protocol.strategy_rules import strategy_problems
 from protocol.study import StudySpec
 from protocol.table_rules import table_problems
+from protocol.task_rules import task_problems
 from protocol.training_rules import training_problems
 from protocol.transport_rules import transport_problems
 from protocol.unused_keys import unused_keys
@@ -16,10 +20,11 @@ DELTA_PATIENT_FACTOR = 10
 
 def problems_of(study: StudySpec) -> list[str]:
     """Return one sentence for each rule that the study breaks; empty if it is legal."""
-    found = [*_privacy(study), *_cohort(study), *_evaluation(study)]
+    found = [*_privacy(study), *_cohort(study), *label_problems(study), *_evaluation(study)]
     found += [*mechanism_problems(study), *secure_problems(study), *table_problems(study)]
     found += [*pace_problems(study), *training_problems(study), *transport_problems(study)]
-    found += [*strategy_problems(study), *site_rate_problems(study), *unused_keys(study)]
+    found += [*strategy_problems(study), *site_rate_problems(study), *count_problems(study)]
+    found += [*task_problems(study), *preprocessing_problems(study), *unused_keys(study)]
     return [sentence for sentence in found if sentence]
 
 
@@ -63,12 +68,11 @@ def _cohort(study: StudySpec) -> list[str | None]:
     low, high = study.cohort.age_min_years, study.cohort.age_max_years
     if low is not None and high is not None and low > high:
         found.append(f"cohort: age_min_years {low} is above age_max_years {high}. Exchange them.")
+    first, last = study.cohort.date_from, study.cohort.date_until
+    if first is not None and last is not None and first > last:
+        found.append(f"cohort: date_from {first} is after date_until {last}. Exchange them.")
     if study.splits.validation + study.splits.test >= 1:
         found.append("splits: validation and test together must leave patients to train on. Lower them below 1 in sum.")
-    if len(set(study.label.classes)) != len(study.label.classes):
-        found.append("label.classes: the same class stands twice. Give each class its own name.")
-    if len(study.label.classes) > 2:
-        found.append("label.classes: this version trains two classes. Join or choose classes until two are left.")
     return found
 
 

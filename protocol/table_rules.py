@@ -1,8 +1,9 @@
 """What a tabular study must say, and what survival leaves without a guarantee: refused with reason and remedy. Pure."""
 
+from protocol.cohort_terms import Cohort
+from protocol.preprocessing import Preprocessing
 from protocol.secure_aggregation.histograms import sums_histograms
 from protocol.study import StudySpec
-from protocol.study_parts import Cohort, Preprocessing
 
 PATIENT_COLUMNS = ("patient_id", "split")
 """Columns of a site's table that have their own meaning."""
@@ -19,7 +20,7 @@ def table_problems(study: StudySpec) -> list[str]:
 def _not_tabular(study: StudySpec) -> list[str]:
     found: list[str] = []
     if study.table.features:
-        found.append("table.features: 'classification' is of images. Set kind: tabular, or leave them.")
+        found.append(f"table.features: {study.kind!r} is of images. Set kind: tabular, or leave them.")
     if study.is_survival:
         found.append("label.time_column: survival is learnt from tables only. Set kind: tabular, or leave it.")
     return found

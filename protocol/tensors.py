@@ -49,17 +49,23 @@ def encode_weights(weights: Mapping[str, NDArray[np.float32]]) -> bytes:
     return b"".join((manifest.header, *(array.reshape(-1).data.cast("B") for array in values if array.size)))
 
 
+def empty_weights(manifest: Manifest) -> Weights:
+    """Return arrays to be filled that lie in memory as in a weights file, so that it need not be made of them again.
+
+    One piece of memory for the whole model: the system gives it in huge pages, which are far quicker to fill.
+    """
+    return _values_in(_empty_file(manifest), manifest)
+
+
 def weights_file(weights: Mapping[str, NDArray[np.float32]]) -> memoryview:
-    """Return what `encode_weights` does, as memory of numpy's: a large model in huge pages, so far quicker to fill."""
+    """Return what `encode_weights` does: the memory of the arrays themselves if they lie in it as in the file."""
     manifest = manifest_of(weights)
-    data = np.empty(manifest.payload_bytes, np.uint8)
-    start = len(manifest.header)
-    data[:start] = np.frombuffer(manifest.header, np.uint8)
-    for entry in manifest.entries:
-        values = np.ascontiguousarray(weights[entry.name], LITTLE_ENDIAN).reshape(-1)
-        data[start : start + values.nbytes] = values.view(np.uint8)
-        start += values.nbytes
-    return data.data
+    file = _file_around(weights, manifest)
+    if file is None:
+        file = _empty_file(manifest)
+        for name, values in _values_in(file, manifest).items():
+            values[...] = weights[name]
+    return file.data
 
 
 def write_weights(weights: Mapping[str, NDArray[np.float32]], path: Path) -> None:
@@ -113,6 +119,27 @@ def weights_over(data: NDArray[np.uint8]) -> Weights:
 def norm_of(weights: Mapping[str, NDArray[np.float32]]) -> float:
     """Return the L2 norm over all values; not finite if any value is not."""
     return float(np.sqrt(sum(float(np.square(array, dtype=np.float64).sum()) for array in weights.values())))
+
+
+def _empty_file(manifest: Manifest) -> NDArray[np.uint8]:
+    data = np.empty(manifest.payload_bytes, np.uint8)
+    data[: len(manifest.header)] = np.frombuffer(manifest.header, np.uint8)
+    return data
+
+
+def _values_in(file: NDArray[np.uint8], manifest: Manifest) -> Weights:
+    return unflatten(file[len(manifest.header) :].view(LITTLE_ENDIAN), manifest)
+
+
+def _file_around(weights: Mapping[str, NDArray[np.float32]], manifest: Manifest) -> NDArray[np.uint8] | None:
+    """Return the weights file in memory of which these arrays are the values, each at its place; None if none is."""
+    file = next((array.base for array in weights.values()), None)
+    if not isinstance(file, np.ndarray) or file.dtype != np.uint8 or file.shape != (manifest.payload_bytes,):
+        return None
+    if file[: len(manifest.header)].tobytes() != manifest.header:
+        return None
+    places = {name: array.__array_interface__ for name, array in _values_in(file, manifest).items()}
+    return file if all(weights[name].__array_interface__ == place for name, place in places.items()) else None
 
 
 def _header_bytes(length: bytes) -> int:

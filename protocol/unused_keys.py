@@ -32,6 +32,22 @@ class Need:
 
 NEEDED: tuple[Need, ...] = (
     Need(
+        ("label.column", "label.patient_label", "label.patient_score"),
+        lambda study: study.kind != "segmentation",
+        "a segmentation study learns from masks (masks.csv) and judges a patient's images together. Leave it out.",
+    ),
+    Need(
+        ("label.patient_label",),
+        lambda study: study.kind != "regression",
+        "a regression study learns a number of each image. Leave it out; label.patient_score says how a patient's "
+        "number is made of them.",
+    ),
+    Need(
+        ("regression.huber_delta",),
+        lambda study: study.regression.loss == "huber",
+        "the squared loss has no such bend. Leave it out, or set regression.loss: huber.",
+    ),
+    Need(
         ("training.momentum",),
         lambda study: study.training.optimizer == "sgd",
         "'adam' has moments of its own and does not read it. Leave it out, or set training.optimizer: sgd.",

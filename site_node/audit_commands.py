@@ -144,9 +144,9 @@ def _study(path: Path) -> "StudySpec":
     from site_node.settings import read_yaml
 
     study = parse_study(read_yaml(path, "Name the study's YAML file."))
-    if study.kind == "tabular":
+    if study.kind != "classification" or study.outcome != "binary":
         raise SettingsError(
-            "The audits attack training on images, and this study has a table.",
+            f"The audits attack training on two classes of images, and this one is {study.kind}, {study.outcome}.",
             "Audit a study of images with the same privacy terms: the steps and their noise are the same code.",
         )
     return study

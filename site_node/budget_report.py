@@ -15,6 +15,7 @@ from site_node.governance.ledger_heads import countersigned, is_behind
 from site_node.governance.patient_accounts import Accounts, charged_patients, plus, verify_groups
 from site_node.governance.policy import Policy
 from site_node.governance.privacy_ledger import accounts, study_charges
+from site_node.governance.same_patients import same_patients
 
 SMALLEST_SHOWN = 10
 MEANING = (
@@ -32,7 +33,8 @@ def budget_overview(database: sqlite3.Connection, policy: Policy) -> dict[str, A
     number, head = hash_chain.verify(database, "ledger")
     entries, held = all_entries(database), accounts(database, policy)
     verify_groups(database, entries)
-    own = [cost for _, cost in charged_patients(database, held)]
+    several = same_patients(database)
+    own = [cost for who, cost in charged_patients(database, held) if who == several.get(who, (who,))[0]]
     worst = max((plus(held.everybody, cost) for cost in own), default=held.everybody)
     return {
         "unit": "patient",

@@ -21,6 +21,7 @@ from protocol.messages import Reason
 from protocol.metrics import ScoreHistograms
 from protocol.site_rates import QualityFigures
 from protocol.study_parts import HeldOutSplit
+from protocol.value_histograms import ValueHistogram
 from site_node.durable import (
     GROUP_WRITES,
     read_up_to,
@@ -41,7 +42,10 @@ Step = Literal[
 
 
 class Candidate(BaseModel):
-    """An update, an evaluation or a failure; the fields of the other kinds are empty."""
+    """An update, an evaluation or a failure; the fields of the other kinds are empty.
+
+    `unsynced_in` names the run of the machine (`boot_id`) in which the payload was written without being synced.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -53,9 +57,12 @@ class Candidate(BaseModel):
     manifest_digest: Digest | None = None
     steps: list[Step] = []
     histograms: dict[HeldOutSplit, ScoreHistograms] | None = None
+    classes: dict[HeldOutSplit, list[ScoreHistograms]] | None = None
     pairs: dict[HeldOutSplit, PairCounts] | None = None
+    values: dict[HeldOutSplit, list[ValueHistogram]] | None = None
     uncut: float | None = Field(default=None, allow_inf_nan=False)
     reason: Reason | None = None
+    unsynced_in: str | None = None
 
 
 class CohortFigures(BaseModel):
@@ -63,6 +70,7 @@ class CohortFigures(BaseModel):
 
     The patients are those who match the study, with those whom their spent budget keeps out: how many these are is told
     by no figure. 0 if nobody else is left.
+    `training_patients` has noise of `count_epsilon`, and counts those who take part alone, where the study says so.
     `quality` is noised by the worker where the study says so, and leaves with the approval.
     `version_zero_digest` stays here: the gate compares it with the version 0 that the hub names. `members_digest` is of
     the list of pseudonyms beside it, which the worker writes first.
@@ -72,6 +80,7 @@ class CohortFigures(BaseModel):
 
     study_digest: Digest
     training_patients: Count = 0
+    count_epsilon: float | None = None
     training_images: Count = 0
     held_out_patients: Count = 0
     manifest_digest: Digest | None = None
@@ -104,12 +113,17 @@ def write_candidate(paths: SitePaths, candidate: Candidate, payload: bytes | mem
 
 
 def write_update_candidate(
-    paths: SitePaths, task_id: str, payload: bytes | memoryview, candidate_of: Callable[[str], Candidate]
+    paths: SitePaths,
+    task_id: str,
+    payload: bytes | memoryview,
+    candidate_of: Callable[[str], Candidate],
+    *,
+    synced: bool = True,
 ) -> None:
     """Hand an update over; `candidate_of` describes it once its digest is known, which is taken while it is written."""
 
     def described(folder: Path) -> Candidate:
-        return candidate_of(write_digested(folder / PAYLOAD, payload))
+        return candidate_of(write_digested(folder / PAYLOAD, payload, synced=synced))
 
     _hand_over(paths, task_id, described)
 

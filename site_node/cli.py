@@ -9,7 +9,11 @@ from typing import Annotated
 
 import typer
 
+from site_node.api_commands import api, tokens
 from site_node.audit_commands import audit_inversion, audit_privacy
+from site_node.backup_commands import backup, restore
+from site_node.check_command import check
+from site_node.cohort_command import cohort
 from site_node.command_line import (
     Folder,
     Json,
@@ -19,11 +23,15 @@ from site_node.command_line import (
     stop_on_signal,
     told,
 )
+from site_node.doctor_command import doctor
 from site_node.errors import SettingsError
 from site_node.export_command import export
+from site_node.holding_commands import drain, pause, resume
 from site_node.ledger_commands import budget, egress
 from site_node.listen_command import listen, received
+from site_node.opt_out_commands import opt_out, opt_outs
 from site_node.peer_commands import peers, pin
+from site_node.receipt_commands import receipts
 from site_node.reconcile_command import reconcile
 from site_node.retrieve_command import retrieve
 from site_node.settings import load_settings
@@ -37,8 +45,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-for command in (studies, approve, policy, budget, egress, reconcile, peers, pin, export, retrieve, listen, received):
+ENTERED = (studies, approve, policy, budget, egress, reconcile, peers, pin, export, retrieve, listen, received, doctor)
+for command in (*ENTERED, check, pause, drain, resume, backup, restore, api):
     app.command()(command)
+app.add_typer(tokens, name="tokens")
 
 
 @app.command()
@@ -122,7 +132,7 @@ def index(
     no folder is entered twice. Run it again after new images came.
     """
     from site_node.cohort.index import index_folder
-    from site_node.cohort.index_report import index_of_any_folder, report_as_json, report_as_text
+    from site_node.cohort.index_report import index_of_any_folder, progress_shown, report_as_json, report_as_text
     from site_node.cohort.table_report import examine_table, table_as_json, table_as_text
 
     folders, table = [folder], None
@@ -130,9 +140,11 @@ def index(
         settings = load_settings(folder)
         folders = list(settings.images)
         table = examine_table(settings.table) if settings.table else None
-        report = index_folder(folders, settings.paths.index, decode=decode)
+        with progress_shown(disable=as_json) as progress:
+            report = index_folder(folders, settings.paths.index, decode=decode, progress=progress)
     elif folder.is_dir():
-        report = index_of_any_folder(folder, decode=decode)
+        with progress_shown(disable=as_json) as progress:
+            report = index_of_any_folder(folder, decode=decode, progress=progress)
     else:
         raise SettingsError(f"There is no folder at {folder}.", "Name a site's directory or a folder of DICOM files.")
     if as_json:
@@ -184,11 +196,13 @@ def worker(
     ] = None,
 ) -> None:
     """Run the worker: it trains and evaluates what the gate ordered, with the site's Redis as its only connection."""
-    from site_node.tasks.gpu import keep_to_gpu
+    from site_node.tasks.gpu import keep_gpus_free, keep_to_gpu
     from site_node.tasks.worker import check_ready, run_worker
 
     settings = begin_process(folder)
     check_ready(settings)
+    if settings.keep_gpus_free:
+        keep_gpus_free(settings.keep_gpus_free, gpu)
     if gpu is not None:
         keep_to_gpu(gpu)
     raise typer.Exit(run_worker(settings))
@@ -205,8 +219,11 @@ def status(folder: Folder, as_json: Json = False) -> None:
     if as_json:
         print_json(found)
         return
-    standing = "paused" if found["paused"] else "enrolled" if found["enrolled"] else "not enrolled"
+    held = "paused" if found["paused"] else "draining: nothing new begins" if found["draining"] else None
+    standing = held or ("enrolled" if found["enrolled"] else "not enrolled")
     typer.echo(f"{found['site']} at {found['hub']}: {standing}")
+    if (hours := found["train_hours"]) is not None and not hours["open"]:
+        typer.echo(f"  outside the hours {hours['hours']}: no training begins before {hours['opens_at']}")
     if found["ledger_behind"]:
         typer.echo("  the privacy ledger is behind the hub's copy; nothing is spent: see `wardround site reconcile`")
     if found["behind_mark"]:
@@ -232,33 +249,11 @@ def networks(as_json: Json = False) -> None:
         typer.echo(name)
 
 
-@app.command()
-@told
-def pause(folder: Folder) -> None:
-    """Pause the site: running jobs stop, no study and no task is decided, and the outbox is held back.
-
-    Only what the agent is sending at this moment may still go. `resume` lets it all go on.
-    """
-    _switch(folder, paused=True)
-    typer.echo("Paused. Continue with `wardround site resume`.")
-
-
-@app.command()
-@told
-def resume(folder: Folder) -> None:
-    """Let a paused site go on."""
-    _switch(folder, paused=False)
-    typer.echo("The site goes on.")
-
-
-def _switch(folder: Path, *, paused: bool) -> None:
-    from site_node.governance.records import set_paused
-
-    with open_site(folder) as (_, database):
-        set_paused(database, paused)
-
-
 app.command()(audit_privacy)
+app.command()(cohort)
+app.command()(receipts)
+app.command()(opt_out)
+app.command()(opt_outs)
 app.command()(audit_inversion)
 
 if __name__ == "__main__":

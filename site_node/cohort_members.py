@@ -60,6 +60,7 @@ class CohortMembers(BaseModel):
     """A cohort by pseudonym. `withheld`: could be afforded, and yet too few (or of one class) to train on.
 
     `validation` are those of `held_out` who are in that split; the others are in the test split.
+    `merged` are all pseudonyms of each patient who has several; the first is the one that stands in the lists.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -71,6 +72,7 @@ class CohortMembers(BaseModel):
     withheld: list[Pseudonym] = []
     spent_training: list[Pseudonym] = []
     spent_held_out: list[Pseudonym] = []
+    merged: list[list[Pseudonym]] = []
 
     @property
     def matching(self) -> list[Pseudonym]:

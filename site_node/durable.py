@@ -20,6 +20,7 @@ from protocol.keeping import LASTING, Keeping
 
 COPY_CHUNK_BYTES = 1 << 20
 GROUP_READS = 0o640
+BOOT = Path("/proc/sys/kernel/random/boot_id")
 GROUP_WRITES = 0o2770  # a folder whose files the group takes away; they are of the folder's group
 _KEEPING: ContextVar[Keeping] = ContextVar("keeping", default=LASTING)
 
@@ -39,23 +40,35 @@ def kept_as(how: Keeping) -> Iterator[None]:
         _KEEPING.reset(before)
 
 
-def write_durably(path: Path, data: bytes | memoryview, mode: int = GROUP_READS) -> None:
-    """Write a file under its final name only once its bytes are on the disk."""
+def boot_id() -> str | None:
+    """Return the name of this machine's run, another after each start; None where the system has none (not Linux)."""
+    try:
+        return BOOT.read_text().strip() or None
+    except OSError:
+        return None
+
+
+def write_durably(path: Path, data: bytes | memoryview, mode: int = GROUP_READS, *, synced: bool = True) -> None:
+    """Write a file under its final name only once its bytes are on the disk.
+
+    `synced` is False for what is checked by its digest before it is used, and made again if the power has failed.
+    """
     unfinished = unfinished_beside(path)
     with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
         os.fchmod(file.fileno(), mode)  # whatever the umask: the reader is of the folder's group
         file.write(data)
         file.flush()
-        keeping().sync(file.fileno())
+        if synced:
+            keeping().sync(file.fileno())
     unfinished.replace(path)
     sync_folder(path.parent)
 
 
-def write_digested(path: Path, data: bytes | memoryview) -> str:
+def write_digested(path: Path, data: bytes | memoryview, *, synced: bool = True) -> str:
     """Write a file as `write_durably` does, digest it at the same time on another core, and return the digest."""
     with ThreadPoolExecutor(1) as other:
         digested = other.submit(digest_of_bytes, data)
-        write_durably(path, data)
+        write_durably(path, data, synced=synced)
         digest = digested.result()
     keeping().note(path, digest)
     return digest

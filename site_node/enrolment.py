@@ -29,10 +29,14 @@ SETTINGS_TEMPLATE = """\
 {keys}
 # labels: file with the columns patient_id, sop_instance_uid and a label; by default labels.csv beside the first images
 # table: file of a tabular study: the columns patient_id, those that studies name, and perhaps split
+# merged_patients: file with the columns old_id and new_id: ids of one patient
+# excluded_patients: file with the column patient_id: who has opted out and takes part in nothing
 # redis: the site's own Redis, which carries nothing but job ids
 # policy: what this hospital allows
 # threads: processor threads of a training job
 # pacs: where images are fetched from, with host or url (see `wardround site retrieve --help`)
+# train_hours: when a training may begin: "20:00-06:00", or hours, days and time_zone (docs/site_operations.md)
+# keep_gpus_free: how many of the machine's last GPUs are left to others (0)
 # processes: how many processes train one round together, each with so many threads or a GPU of its own (1)
 """
 
@@ -80,9 +84,17 @@ def create_site(
         raise
 
 
-def _make_folders_and_keys(paths: SitePaths) -> None:
+def make_folders(paths: SitePaths) -> None:
+    """Make the folders of a site that are missing, with the rights that keep its processes apart."""
     for folder in paths.folders():
-        folder.mkdir(parents=True, exist_ok=True)
+        if not folder.is_dir():
+            folder.mkdir(parents=True)
+            folder.chmod(_mode_of(paths, folder))
+
+
+def _make_folders_and_keys(paths: SitePaths) -> None:
+    make_folders(paths)
+    for folder in paths.folders():
         folder.chmod(_mode_of(paths, folder))
     SigningKey.load_or_create(paths.identity_key)
     SigningKey.load_or_create(paths.transport_key)

@@ -6,6 +6,7 @@
     ├── UnreadableError             one file is no image that can be used; the message says why
     │   ├── PixelsError             its pixels cannot be decoded
     │   ├── SeriesError             a series' slices make no volume; the message says why
+    │   ├── MaskError               a mask cannot be read, or does not fit its picture
     │   └── DeidentificationError   no safe copy of it can be made
     ├── CohortError
     │   ├── LabelsError             labels.csv or table is missing, unreadable, lacks a column  labels-unusable
@@ -22,11 +23,15 @@
     ├── DiskFullError               no room left on the disk                        disk-full
     ├── OrderError                  a work order does not parse or does not fit      bad-task
     ├── GateError                   a candidate, ledger or verdict is not as the gate demands
+    │   └── PayloadDamagedError     a payload is not what the worker says that it handed over
     ├── DatabaseError               a database of the site cannot be opened
+    ├── BackupError                 a backup cannot be written, read or restored
     ├── ListenerError           images cannot be listened for
     ├── PacsError               the PACS answered, and not with what was asked
     │   ├── PacsAwayError       it does not answer; asking again may help
     │   └── PacsRefusedError    it does not let us in
+    ├── CacheError                  prepared images on the disk cannot be read; they are made again
+    ├── BundleError                 a MONAI Bundle cannot be written or taken in
     ├── RedisAwayError              the site's own Redis does not answer
     ├── EnrolmentError              the hub refused the enrolment, or it was never done
     └── HubUnreachableError         the hub does not answer; asking again may help
@@ -57,6 +62,10 @@ class SettingsError(SiteError):
     """A file of the site's settings, policy or keys is missing or wrong."""
 
 
+class BackupError(SiteError):
+    """A backup cannot be written, read or restored."""
+
+
 class IndexingError(SiteError):
     """A folder of images, or the index itself, cannot be used."""
 
@@ -71,6 +80,10 @@ class PixelsError(UnreadableError):
 
 class SeriesError(UnreadableError):
     """The slices of a series make no volume; the message is one of the sentences of `dicom/series.py`."""
+
+
+class MaskError(UnreadableError):
+    """A mask cannot be read, or does not fit its picture; the message says why, in words of `site_node/labels`."""
 
 
 class DeidentificationError(UnreadableError):
@@ -159,6 +172,10 @@ class GateError(SiteError):
     """A candidate, a ledger or a verdict is not as the gate demands."""
 
 
+class PayloadDamagedError(GateError):
+    """A payload is not what the worker says that it handed over."""
+
+
 class DatabaseError(SiteError):
     """A database of the site cannot be opened."""
 
@@ -181,6 +198,14 @@ class PacsAwayError(PacsError):
 
 class PacsRefusedError(PacsError):
     """The PACS does not let us in: credentials, AE titles or rights; nothing can be fetched until that is mended."""
+
+
+class CacheError(SiteError):
+    """Prepared images on the worker's disk were changed, cut off or sealed with another key."""
+
+
+class BundleError(SiteError):
+    """A version cannot be written as a MONAI Bundle, or a bundle cannot be taken in; the message says why."""
 
 
 class RedisAwayError(SiteError):

@@ -39,6 +39,7 @@ def export(
 
     from site_node.export_selection import cohort_images, indexed_images
     from site_node.exporting import export_images
+    from site_node.opt_outs import load_identities
 
     if imaging_study and study:
         raise SettingsError("--imaging-study and --study exclude each other.", "Choose one.")
@@ -46,7 +47,7 @@ def export(
     specification = _study(folder, study) if study else None
     selection: dict[str, object] = {"imaging_studies": sorted(set(imaging_study or []))}
     if specification is None:
-        chosen = indexed_images(settings.paths.index, imaging_study or [])
+        chosen = indexed_images(settings.paths.index, imaging_study or [], load_identities(settings))
     else:
         chosen = cohort_images(settings, specification)
         selection |= {"study": specification.digest}

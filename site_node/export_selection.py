@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from protocol.study import StudySpec
-from site_node.cohort.cohort import build_cohort
+from site_node.cohort.cohort import ImageRef, build_cohort
+from site_node.cohort.identities import AS_THEY_ARE, Identities
 from site_node.cohort.index_database import IndexedImage, open_index
 from site_node.errors import CohortError, IndexingError
+from site_node.opt_outs import load_identities
 from site_node.settings import SiteSettings
 from site_node.site_secrets import read_noise_key, split_key
 
@@ -22,15 +24,18 @@ class Chosen:
     split: str = ""
 
 
-def indexed_images(index: Path, imaging_studies: Iterable[str] = ()) -> list[Chosen]:
+def indexed_images(
+    index: Path, imaging_studies: Iterable[str] = (), identities: Identities = AS_THEY_ARE
+) -> list[Chosen]:
     """Return the indexed images, all or those of the named imaging studies, one file for each instance.
 
+    Each is under its patient's one id; none is of who has opted out.
     Raises: IndexingError if nothing is indexed; CohortError if a named imaging study is not there.
     """
     if not index.exists():
         raise IndexingError("The images of this site are not indexed yet.", "Run: wardround site index")
     wanted = frozenset(imaging_studies)
-    with open_index(index) as database:
+    with open_index(index, identities) as database:
         images = [i for i in database.images() if not wanted or i.header.study_instance_uid in wanted]
     missing = wanted - {image.header.study_instance_uid for image in images}
     if missing:
@@ -41,6 +46,13 @@ def indexed_images(index: Path, imaging_studies: Iterable[str] = ()) -> list[Cho
     return [Chosen(image.path, image.header.patient_id) for image in _one_for_each_instance(images)]
 
 
+def _written(study: StudySpec, image: ImageRef) -> str:
+    if not image.findings:
+        return "" if image.label is None else str(image.label)
+    known = zip(study.label.classes, image.findings, strict=True)
+    return "|".join(f"{name}={'' if finding is None else finding}" for name, finding in known)
+
+
 def cohort_images(settings: SiteSettings, study: StudySpec) -> list[Chosen]:
     """Return the images of a research study's cohort, with their labels and splits.
 
@@ -49,9 +61,12 @@ def cohort_images(settings: SiteSettings, study: StudySpec) -> list[Chosen]:
     if study.kind == "tabular":
         raise CohortError("The study is one on tables: it has no images.", "Name a study on images.")
     key = split_key(read_noise_key(settings.paths.noise_key))
-    cohort = build_cohort(settings.paths.index, settings.labels, study, key)
+    identities = load_identities(settings)
+    cohort = build_cohort(
+        settings.paths.index, settings.labels, study, key, identities=identities, labelling=settings.labelling
+    )
     return [
-        Chosen(path, patient.key, "" if image.label is None else str(image.label), patient.split)
+        Chosen(path, patient.key, _written(study, image), patient.split)
         for patient in cohort.patients
         for image in patient.images
         for path in image.slices or (image.path,)

@@ -26,6 +26,7 @@ class WorkOrder(BaseModel):
     """What to do. For `cohort` the worker counts and freezes the study's cohort; the others answer a RoundTask.
 
     `spent_digest` is of the list beside the order: the patients to leave out of the cohort (`cohort_members.py`).
+    `boot` is the run of the gate's machine in which the order was written.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
@@ -44,6 +45,7 @@ class WorkOrder(BaseModel):
     rate_factor: float | None = None
     spent_digest: Digest | None = None
     recount: int = Field(default=0, ge=0)
+    boot: str | None = None
 
 
 def cohort_task_id(study_digest: str, recount: int = 0) -> str:

@@ -1,6 +1,7 @@
 """What the site's own people see of their node: plain data for the command line and the site's own pages."""
 
 import sqlite3
+import time
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from protocol.secure_aggregation.histograms import sums_histograms
 from site_node.durable import finished_files
 from site_node.governance import hash_chain, high_water
 from site_node.governance.approval import account_of_last, decisions_on, rfc3339, standing_of
+from site_node.governance.holding import is_draining
 from site_node.governance.ledger_heads import is_behind
 from site_node.governance.policy import Policy, objection_to
 from site_node.governance.reasons import sentence_of
@@ -26,6 +28,8 @@ def status_of(settings: SiteSettings, database: sqlite3.Connection) -> dict[str,
         "hub": settings.hub_url,
         "enrolled": paths.hub_key.exists(),
         "paused": is_paused(database),
+        "draining": is_draining(database),
+        "train_hours": _hours_of(settings, time.time()),
         "ledger_behind": is_behind(database),
         "behind_mark": high_water.is_behind(paths, database),
         "indexed": _is_there(paths.index),
@@ -41,6 +45,15 @@ def status_of(settings: SiteSettings, database: sqlite3.Connection) -> dict[str,
 def studies_of(database: sqlite3.Connection, policy: Policy, now: float) -> list[dict[str, Any]]:
     """Return every study that was proposed here, with what stands in its way."""
     return [_study(database, record, policy, now) for record in study_records(database)]
+
+
+def _hours_of(settings: SiteSettings, now: float) -> dict[str, Any] | None:
+    """Return the hours in which trainings begin here, whether they are now, and when they come next."""
+    hours = settings.train_hours
+    if hours is None:
+        return None
+    opens_at = rfc3339(hours.opens_at(now))
+    return {**hours.model_dump(mode="json"), "open": hours.is_open(now), "opens_at": opens_at}
 
 
 def _is_there(path: Path) -> bool | None:
@@ -85,5 +98,6 @@ def _study(database: sqlite3.Connection, record: StudyRecord, policy: Policy, no
         "rounds": study.rounds,
         "network": study.network.name,
         "training_patients": record.training_patients,
+        "count_epsilon": study.privacy.count_epsilon,
         "held_out_patients": record.held_out_patients,
     }

@@ -58,7 +58,7 @@ def reconcile(
     as_json: Json = False,
     yes: Annotated[bool, typer.Option("--yes", help="Make up for everything without asking.")] = False,
     whole_site: Annotated[
-        bool, typer.Option("--whole-site", help="The whole folder was restored: give up every study answered here.")
+        bool, typer.Option("--whole-site", help="The whole folder was restored: give up every study approved here.")
     ] = False,
     dismiss_unproven: Annotated[
         bool,
@@ -73,20 +73,20 @@ def reconcile(
     rounds of a study were answered: no such study goes on here.
     """
     with open_site(folder) as (settings, database):
-        found = _look(settings, database)
+        found = _look(settings, database, whole_site)
         if dismiss_unproven and found.gap.unexplained:
             typer.echo(UNPROVEN, err=True)
             if not yes:
                 typer.confirm(f"Dismiss these? {CANNOT_BE_UNDONE}", abort=True, err=True)
             _dismiss(settings, database, found.gap)
-            found = _look(settings, database)
+            found = _look(settings, database, whole_site)
         gives_up = found.is_behind or whole_site
         if not as_json:
             _show(found, gives_up)
         does = yes or not as_json
         if does and not yes:
             _confirm(found, gives_up)
-        lost = _give_up(settings, database) if does and gives_up else []
+        lost = _give_up(settings, database, whole_site) if does and gives_up else []
         charged = _charge(settings, database) if does and found.gap else False
     if as_json:
         print_json(
@@ -103,7 +103,7 @@ def reconcile(
     _say(found, charged, gives_up)
 
 
-def _look(settings: SiteSettings, database: sqlite3.Connection) -> _Found:
+def _look(settings: SiteSettings, database: sqlite3.Connection, whole_site: bool) -> _Found:
     from protocol.signing import SigningKey
     from site_node.governance import high_water
     from site_node.governance.ledger_heads import gap_of
@@ -113,7 +113,7 @@ def _look(settings: SiteSettings, database: sqlite3.Connection) -> _Found:
     return _Found(
         gap_of(database, key, settings.name),
         high_water.is_behind(settings.paths, database),
-        high_water.answered_studies(settings.paths, database),
+        high_water.answered_studies(settings.paths, database, mark_is_old=whole_site),
         high_water.is_lost(settings.paths),
     )
 
@@ -153,12 +153,12 @@ def _dismiss(settings: SiteSettings, database: sqlite3.Connection, gap: "Gap") -
         dismiss_unproven(database, gap)
 
 
-def _give_up(settings: SiteSettings, database: sqlite3.Connection) -> list[str]:
+def _give_up(settings: SiteSettings, database: sqlite3.Connection, whole_site: bool) -> list[str]:
     from site_node.governance.high_water import begin_again, give_up
     from site_node.sqlite import transaction
 
     with transaction(database):
-        studies = give_up(settings.paths, database)
+        studies = give_up(settings.paths, database, mark_is_old=whole_site)
     begin_again(settings.paths, database)
     return studies
 

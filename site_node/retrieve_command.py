@@ -13,7 +13,7 @@ from site_node.errors import SettingsError
 from site_node.settings import SiteSettings, load_settings, read_yaml
 
 if TYPE_CHECKING:
-    from protocol.study_parts import Cohort as Criteria
+    from protocol.cohort_terms import Cohort as Criteria
     from site_node.ingest.pacs import Pacs
     from site_node.ingest.retrieval_receipt import Receipt
     from site_node.ingest.wanted import Wanted

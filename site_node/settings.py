@@ -14,7 +14,7 @@ Each of these folders has one writer and one reader; file rights keep the others
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from protocol.study_parts import Name
 from site_node.errors import SettingsError
+from site_node.label_settings import Concept, LabelSettings, Names, names_in
 from site_node.listener_settings import ListenerSettings
 from site_node.pacs_settings import PacsSettings
+from site_node.training_hours import TrainHours, TrainHoursEntry
 
 MAX_SETTINGS_BYTES = 64 * 1024
 
@@ -167,6 +169,11 @@ class SitePaths:
         return self.worker / "index.sqlite"
 
     @property
+    def opt_outs(self) -> Path:
+        """Return the record of patients who opted out here: plain patient ids."""
+        return self.worker / "opt_outs.sqlite"
+
+    @property
     def jobs(self) -> Path:
         """Return the database of leases."""
         return self.worker / "jobs.sqlite"
@@ -180,6 +187,11 @@ class SitePaths:
     def cache(self) -> Path:
         """Return the folder of prepared images."""
         return self.worker / "cache"
+
+    @property
+    def cache_key(self) -> Path:
+        """Return the key that prepared images are sealed with, where site.yaml names no other."""
+        return self.worker / "cache.key"
 
     @property
     def frozen_cohorts(self) -> Path:
@@ -243,6 +255,13 @@ class SiteSettings:
     table: Path | None = None
     pacs: PacsSettings | None = None
     listener: ListenerSettings | None = None
+    keep_gpus_free: int = 0
+    cache_gb: float | None = None
+    cache_key: Path | None = None
+    train_hours: TrainHours | None = None
+    merged_patients: Path | None = None
+    excluded_patients: Path | None = None
+    labelling: LabelSettings = field(default_factory=LabelSettings)
 
 
 class _File(BaseModel):
@@ -259,8 +278,16 @@ class _File(BaseModel):
     policy: str = "policy.yaml"
     threads: int | None = Field(default=None, ge=1, le=1024)
     processes: int = Field(default=1, ge=1, le=64)
+    keep_gpus_free: int = Field(default=0, ge=0, le=64)
+    cache_gb: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    cache_key: str | None = None
+    train_hours: TrainHoursEntry | None = None
     pacs: PacsSettings | None = None
     listener: ListenerSettings | None = None
+    merged_patients: str | None = None
+    excluded_patients: str | None = None
+    label_names: Names | str = {}
+    reports: dict[str, Concept] = {}
 
 
 def load_settings(folder: Path) -> SiteSettings:
@@ -298,9 +325,16 @@ def load_settings(folder: Path) -> SiteSettings:
         policy=(paths.root / file.policy).resolve(),
         threads=file.threads or min(4, os.cpu_count() or 1),
         processes=file.processes,
+        keep_gpus_free=file.keep_gpus_free,
+        cache_gb=file.cache_gb,
+        cache_key=(paths.root / file.cache_key).resolve() if file.cache_key else None,
+        train_hours=file.train_hours,
         table=(paths.root / file.table).resolve() if file.table else None,
         pacs=file.pacs.beside(paths.root) if file.pacs else None,
         listener=file.listener.beside(paths.root) if file.listener else None,
+        merged_patients=(paths.root / file.merged_patients).resolve() if file.merged_patients else None,
+        excluded_patients=(paths.root / file.excluded_patients).resolve() if file.excluded_patients else None,
+        labelling=LabelSettings(names_in(file.label_names, paths.root), file.reports),
     )
 
 

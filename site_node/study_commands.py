@@ -72,7 +72,8 @@ def approve(
     decided so. The name of the person is what --person says; the operating system's account is signed beside it.
     """
     from protocol.signing import SigningKey
-    from site_node.governance.approval import SECONDS_A_DAY, Decision, DecisionWord, record_decision
+    from site_node.deciding import decide_on
+    from site_node.governance.approval import DecisionWord
     from site_node.governance.policy import load_policy
 
     if refuse and withdraw:
@@ -82,12 +83,10 @@ def approve(
         word: DecisionWord = "withdrawn" if withdraw else "refused" if refuse else "approved"
         if word == "approved":
             _let_read(settings, database, study, asks=not yes)
-        now, length = time.time(), days or load_policy(settings.policy).approval_days
-        expires_at = now + length * SECONDS_A_DAY if word == "approved" else None
         account = _account()
         decider = person or account
         key = SigningKey.load_or_create(settings.paths.identity_key)
-        record_decision(database, Decision(study, word, decider, now, expires_at, account), key)
+        decide_on(database, study, word, decider, account, time.time(), days, load_policy(settings.policy), key)
     typer.echo(f"{word}: {study}, by {decider}. The gate acts on it within a second.")
 
 
@@ -152,21 +151,12 @@ def _named(database: sqlite3.Connection, wanted: str) -> str:
 
 def _let_read(settings: SiteSettings, database: sqlite3.Connection, digest: str, *, asks: bool) -> None:
     """Show what would be signed, and ask; nobody signs before the figures that leave are known."""
+    from site_node.deciding import check_may_approve
     from site_node.governance.policy import load_policy
     from site_node.governance.records import study_record
     from site_node.study_summary import lines_of, summary_of
 
-    record = study_record(database, digest)
-    if record is None or record.state == "counting":
-        raise SettingsError(
-            "This hospital's patients are still being counted for this study; nobody has seen the figures yet.",
-            'Wait until `wardround site studies DIR --json` says "state": "awaiting"; the worker must run.',
-        )
-    if record.state == "awaiting" and record.reason is not None:
-        raise SettingsError(
-            f"This hospital's patients do not fit the study, so it cannot be approved. {record.detail}",
-            f"wardround site approve {settings.paths.root} {digest[:19]} --refuse",
-        )
+    record = check_may_approve(study_record(database, digest), settings.paths.root)
     for line in lines_of(summary_of(database, record, load_policy(settings.policy))):
         typer.echo(line)
     if record.state == "awaiting" and record.detail:

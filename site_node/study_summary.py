@@ -6,6 +6,7 @@ Everything here is read from the specification that is approved and from this ho
 import sqlite3
 from typing import Any
 
+from protocol.held_out import histograms_of_split
 from protocol.privacy_accounting import epsilon_of, maximum_evaluations
 from protocol.privacy_filter import FREE, Cost, LifetimeBudget
 from protocol.secure_aggregation.histograms import sums_histograms
@@ -53,20 +54,43 @@ def _identity(record: StudyRecord, study: StudySpec) -> list[str]:
 
 
 def _training(study: StudySpec) -> list[str]:
-    classes, steps = " / ".join(study.label.classes), study.noised_steps
-    outcome = "time until the event" if study.is_survival else f"classes {classes}"
+    steps = study.noised_steps
     local = (
         f"{steps} steps a round at this hospital, each patient drawn with probability {study.training.sampling_rate:g}"
     )
     asked = f"{study.rounds} rounds, at most {study.maximum_training_tasks} training tasks; {local}."
     return [
         f"Patients: {_cohort(study)}. A hospital with fewer than {study.cohort.minimum_patients} does not train.",
-        f"Label: column {study.label.column!r}, {outcome}.",
+        _learned(study),
         f"Held out, where the labels say nothing else: {study.splits.validation:.0%} for validation, "
         f"{study.splits.test:.0%} for the test.",
         f"Network: {study.network.name}. {asked}",
         _personal(study),
     ]
+
+
+def _learned(study: StudySpec) -> str:
+    classes = " / ".join(study.label.classes)
+    if study.kind == "segmentation":
+        return f"Masks of the images, from masks.csv or from DICOM SEG and RTSTRUCT; classes {classes}."
+    if study.kind == "regression":
+        terms = study.regression
+        unit = f" {terms.unit}" if terms.unit else ""
+        return f"Label: column {study.label.column!r}, a number from {terms.low:g} to {terms.high:g}{unit}."
+    if study.outcome == "multi-label":
+        where = "a column for each" if study.label.separator is None else f"named in column {study.label.column!r}"
+        known = "one that is not known is left out"
+        return f"Label: findings {classes}, any number of them, {where}; {known}.{_rare(study)}"
+    outcome = "time until the event" if study.is_survival else f"classes {classes}"
+    return f"Label: column {study.label.column!r}, {outcome}.{_rare(study)}"
+
+
+def _rare(study: StudySpec) -> str:
+    label = study.label
+    weights = ", ".join(f"{name} {weight:g}" for name, weight in zip(label.classes, label.weights, strict=False))
+    said = [f"Stated weights in the loss: {weights}."] if weights else []
+    said += [f"Focal loss with exponent {label.focal:g}."] if label.focal else []
+    return "".join(f" {sentence}" for sentence in said)
 
 
 def _cohort(study: StudySpec) -> str:
@@ -80,6 +104,14 @@ def _cohort(study: StudySpec) -> str:
         "view": cohort.view,
         "sex": [*cohort.sex],
     }
+    further = {
+        "manufacturer": cohort.manufacturer,
+        "protocol": cohort.protocol,
+        "series description": cohort.series_description,
+        "from": [str(day) for day in (cohort.date_from,) if day],
+        "until": [str(day) for day in (cohort.date_until,) if day],
+    }
+    terms |= {name: values for name, values in further.items() if values}
     said = [f"{name} {' or '.join(values) or open_to}" for name, values in terms.items()]
     low, high = cohort.age_min_years, cohort.age_max_years
     ages = open_to if low is None and high is None else f"{low or 0} to {'any' if high is None else high} years"
@@ -96,13 +128,27 @@ def _personal(study: StudySpec) -> str:
 
 def _leaves(study: StudySpec) -> list[str]:
     return [
-        "With the approval: the number of training patients, and whether patients are held out.",
+        _counts(study),
         *_rates(study),
         f"In each round: one update of the model. {_noise(study)}",
         f"Who sees the update: {_sums(study)}",
-        f"At most {maximum_evaluations(study)} times: counts of held-out patients by score. {_judging(study)}",
+        f"At most {maximum_evaluations(study)} times: counts of held-out patients by {_judged_by(study)}. "
+        f"{_judging(study)}",
         "No image, no label and no patient identifier leaves.",
     ]
+
+
+def _judged_by(study: StudySpec) -> str:
+    return {"segmentation": "Dice coefficient of each class", "regression": "error"}.get(study.kind, "score")
+
+
+def _counts(study: StudySpec) -> str:
+    epsilon = study.privacy.count_epsilon
+    if epsilon is None:
+        how = "exact, neither noised nor charged"
+    else:
+        how = f"noised here (two-sided geometric, scale {1 / epsilon:.3g}; epsilon {epsilon:g}) and charged to them"
+    return f"With the approval: the number of training patients ({how}), and whether patients are held out."
 
 
 def _rates(study: StudySpec) -> list[str]:
@@ -154,6 +200,9 @@ def _sums(study: StudySpec) -> str:
 def _judging(study: StudySpec) -> str:
     noise = study.evaluation.noise_epsilon
     noised = "NOT NOISED: held-out patients have no DP." if noise is None else f"Noised: epsilon {noise:g} each time."
+    parts = histograms_of_split(study)
+    if noise is not None and parts > 1:
+        noised = f"Noised: epsilon {noise:g} each time, shared out among the counts of {parts} classes."
     seen = "The hub learns their sum alone" if sums_histograms(study) else "The hub sees this hospital's by themselves"
     return f"{noised} {seen}."
 
@@ -194,7 +243,9 @@ def _costs(database: sqlite3.Connection, record: StudyRecord, policy: Policy) ->
 
 def _figures(record: StudyRecord) -> str:
     judges = "some patients are held out" if record.held_out_patients else "no patient is held out"
-    return f"Figures that leave with the approval: {record.training_patients} training patients; {judges}."
+    is_noised = record.study.privacy.count_epsilon is not None and record.training_patients > 0
+    said = "training patients, noised (the exact number stays here)" if is_noised else "training patients"
+    return f"Figures that leave with the approval: {record.training_patients} {said}; {judges}."
 
 
 def _group_line(
@@ -205,7 +256,7 @@ def _group_line(
     events = [event for which, event in planned if which == group]
     epsilon = epsilon_of([event for event in events if event is not None], study.privacy.delta)
     if not events or None in events:
-        beside = f" Figures of the data's quality: epsilon {epsilon:.3g}, charged." if epsilon else ""
+        beside = f" {_noised_figures(study)}: epsilon {epsilon:.3g}, charged." if epsilon else ""
         return f"{group} patients: no differential privacy, so that no charge says what is told of them.{beside}"
     worst = _most_charged(database, held, str(record.cohorts[group]))
     before = (max(0.0, worst[0] - cost[0]), max(0.0, worst[1] - cost[1])) if charged else worst
@@ -214,6 +265,12 @@ def _group_line(
         f"the patient who was charged most {_percent(before, held.budget)} is used before the study, and "
         f"{_percent(plus(before, cost), held.budget)} after it."
     )
+
+
+def _noised_figures(study: StudySpec) -> str:
+    if study.privacy.count_epsilon is None or not study.site_rates.reads_quality:
+        return "Figures of the data's quality" if study.site_rates.reads_quality else "The number of training patients"
+    return "Figures of the data's quality and the number of training patients"
 
 
 def _most_charged(database: sqlite3.Connection, held: Accounts, cohort: str) -> Cost:

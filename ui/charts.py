@@ -50,11 +50,11 @@ def _score_name(shown: Sequence[Metrics | None]) -> str:
 
 
 def _add_band(figure: go.Figure, scored: Sequence[tuple[int, Metrics]]) -> None:
-    with_band = [(x, m) for x, m in scored if m.auc_low is not None and m.auc_high is not None]
+    with_band = [(x, m) for x, m in scored if m.score_low is not None and m.score_high is not None]
     numbers = [x for x, _ in with_band]
     figure.add_scatter(
         x=numbers + numbers[::-1],
-        y=[m.auc_high for _, m in with_band] + [m.auc_low for _, m in with_band][::-1],
+        y=[m.score_high for _, m in with_band] + [m.score_low for _, m in with_band][::-1],
         fill="toself",
         fillcolor=BAND,
         mode="lines",
@@ -78,9 +78,16 @@ def _add_band(figure: go.Figure, scored: Sequence[tuple[int, Metrics]]) -> None:
 def _auc_range(rounds: Sequence[Round]) -> list[float]:
     found = [m for r in rounds for m in (r.metrics, *(s.metrics for s in r.sites)) if m and m.score is not None]
     lows = [m.score for m in found if m.score is not None] + [
-        r.metrics.auc_low for r in rounds if r.metrics and r.metrics.auc_low
+        r.metrics.score_low for r in rounds if r.metrics and r.metrics.score_low
     ]
-    return [max(0.0, min([0.5, *lows]) - 0.02), 1.0]
+    highs = [m.score_high or m.score or 0.0 for m in found]
+    return _score_range(lows, highs)
+
+
+def _score_range(lows: Sequence[float], highs: Sequence[float]) -> list[float]:
+    """Return an axis for scores that are at most 1, or for errors, which are in the unit of what is measured."""
+    largest = max(highs, default=1.0)
+    return [0.0, 1.05 * largest] if largest > 1 else [max(0.0, min([0.5, *lows]) - 0.02), 1.0]
 
 
 def epsilon_by_round(numbers: Sequence[int], spent: Sequence[float], target: float | None, rounds: int) -> go.Figure:
@@ -167,12 +174,13 @@ def forest(pooled: Metrics | None, sites: Sequence[tuple[str, Metrics]], names: 
         _add_forest_row(figure, name, metrics, colour, symbol)
     if pooled is not None and pooled.score is not None:
         figure.add_vline(x=pooled.score, line={"color": POOLED_COLOUR, "width": 1, "dash": "dot"})
-    lows = [metrics.auc_low for _, metrics, _, _ in rows if metrics.auc_low is not None]
+    lows = [metrics.score_low for _, metrics, _, _ in rows if metrics.score_low is not None]
+    highs = [metrics.score_high or metrics.score or 0.0 for _, metrics, _, _ in rows]
     figure.update_layout(
         showlegend=False,
         margin={"l": 8, "r": 165, "t": 10, "b": 44},
         xaxis={
-            "range": [max(0.0, min([0.5, *lows]) - 0.02), 1.0],
+            "range": _score_range(lows, highs),
             "tickformat": ".2f",
             "showgrid": True,
             "gridcolor": LINE,
@@ -188,17 +196,17 @@ def forest(pooled: Metrics | None, sites: Sequence[tuple[str, Metrics]], names: 
 
 def _forest_title(shown: Sequence[Metrics]) -> str:
     name = _score_name(shown)
-    return "AUC (95 % interval)" if name == "AUC" else f"{name} index"
+    return f"{name} index" if name == "Concordance" else f"{name} (95 % interval)"
 
 
 def _add_forest_row(figure: go.Figure, name: str, metrics: Metrics, colour: str, symbol: str) -> None:
     text = f"<b>{name}</b>"
     if metrics.score is None:
         figure.add_scatter(x=[None], y=[text], mode="markers", hoverinfo="skip")
-        label = "one class only"
+        label = "one class only" if metrics.figure is None else "too few to show"
     else:
-        low, high = metrics.auc_low or metrics.score, metrics.auc_high or metrics.score
-        label = f"<b>{metrics.score:.3f}</b>" + (f"  {low:.2f} to {high:.2f}" if metrics.auc_low is not None else "")
+        low, high = metrics.score_low or metrics.score, metrics.score_high or metrics.score
+        label = f"<b>{metrics.score:.3f}</b>" + (f"  {low:.2f} to {high:.2f}" if metrics.score_low is not None else "")
         figure.add_scatter(
             x=[metrics.score],
             y=[text],

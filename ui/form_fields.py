@@ -36,7 +36,7 @@ SUGGESTIONS: dict[Path, list[str]] = {
     ("transport", "download"): ["quantise:8", "half:bfloat16", "zstandard"],
 }
 GROUPS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
-    ("Question", "What is asked, and where a patient's answer is found.", ("", "label")),
+    ("Question", "What is asked, and where a patient's answer is found.", ("", "label", "segmentation", "regression")),
     ("Patients", "Whose images take part. An empty criterion is left open.", ("cohort", "table", "splits")),
     ("Model", "How an image becomes a tensor, and which network reads it.", ("preprocessing", "network", "start")),
     (
@@ -60,7 +60,19 @@ ADVANCED: frozenset[Path] = frozenset(
     {
         ("seed",),
         ("label", "patient_score"),
+        ("label", "several"),
+        ("label", "separator"),
+        ("label", "weights"),
+        ("label", "focal"),
+        ("preprocessing", "intensity"),
+        ("preprocessing", "window"),
+        ("preprocessing", "mirror"),
         ("cohort", "view"),
+        ("cohort", "manufacturer"),
+        ("cohort", "protocol"),
+        ("cohort", "series_description"),
+        ("cohort", "date_from"),
+        ("cohort", "date_until"),
         ("cohort", "minimum_patients"),
         ("cohort", "single_class"),
         ("network", "arguments"),
@@ -89,6 +101,7 @@ ADVANCED: frozenset[Path] = frozenset(
         ("site_rates", "from_round"),
         ("site_rates", "quality_epsilon"),
         ("privacy", "unit"),
+        ("privacy", "count_epsilon"),
         ("privacy", "honest_fraction"),
         ("privacy", "update_norm"),
         ("privacy", "update_quantile"),
@@ -105,6 +118,12 @@ ADVANCED: frozenset[Path] = frozenset(
         ("transport", "download"),
         ("label", "time_column"),
         ("table", "features"),
+        ("segmentation", "loss"),
+        ("regression", "low"),
+        ("regression", "high"),
+        ("regression", "unit"),
+        ("regression", "loss"),
+        ("regression", "huber_delta"),
         ("start", "weights"),
         ("start", "study"),
         ("start", "version"),
@@ -123,6 +142,8 @@ ADVANCED: frozenset[Path] = frozenset(
 )
 _HIDDEN_SUM = (("secure_aggregation", "method"), frozenset({"masking", "homomorphic"}))
 _TABULAR = (("kind",), frozenset({"tabular"}))
+_SEGMENTATION = (("kind",), frozenset({"segmentation"}))
+_REGRESSION = (("kind",), frozenset({"regression"}))
 _OWN_RATES = (("site_rates", "adapt"), frozenset({"quality", "updates", "both"}))
 _QUALITY_READ = (("site_rates", "adapt"), frozenset({"quality", "both"}))
 _BUFFERED = (("pace", "mode"), frozenset({"buffered"}))
@@ -137,6 +158,11 @@ NEEDED_WITH: dict[Path, tuple[Path, frozenset[str]]] = {
     ("privacy", "update_norm"): _SITE_LEVEL,
     ("strategy", "weighting"): _SITE_LEVEL,
     ("table", "features"): _TABULAR,
+    ("segmentation", "loss"): _SEGMENTATION,
+    ("regression", "low"): _REGRESSION,
+    ("regression", "high"): _REGRESSION,
+    ("regression", "unit"): _REGRESSION,
+    ("regression", "loss"): _REGRESSION,
     ("label", "time_column"): _TABULAR,
     ("pace", "buffer"): _BUFFERED,
     ("site_rates", "adapt"): _OWN_RATES,
@@ -144,7 +170,18 @@ NEEDED_WITH: dict[Path, tuple[Path, frozenset[str]]] = {
 }
 """Advanced fields that stand with the others as soon as a field has one of these values: the study needs them then."""
 CHOICE_WORDS: dict[Path, dict[str, str]] = {
-    ("kind",): {"classification": "images", "tabular": "the rows of a table"},
+    ("kind",): {
+        "classification": "classes of images",
+        "tabular": "the rows of a table",
+        "segmentation": "masks of images",
+        "regression": "a number for each image",
+    },
+    ("segmentation", "loss"): {
+        "dice-cross-entropy": "Dice and cross entropy",
+        "dice": "Dice",
+        "cross-entropy": "cross entropy of pixels",
+    },
+    ("regression", "loss"): {"huber": "Huber's: large errors count less", "squared": "squared error"},
     ("participants", "deadline"): {"fixed": "as long as stated", "learned": "as long as hospitals usually need"},
     ("participants", "late"): {"refuse": "it is refused", "fold": "it counts in the next round, weighted down"},
     ("pace", "mode"): {"synchronous": "when a round's hospitals have answered", "buffered": "when enough updates wait"},
@@ -164,6 +201,15 @@ CHOICE_WORDS: dict[Path, dict[str, str]] = {
         "krum": "the one nearest to the others (Krum)",
         "multi-krum": "the mean of those nearest to the others (multi-Krum)",
         "geometric-median": "their geometric median",
+    },
+    ("preprocessing", "preset"): {
+        "none": "none, stated below",
+        "chest-xray": "chest radiographs",
+        "ct-abdomen": "CT of the abdomen",
+        "ct-lung": "CT of the lung",
+        "brain-mri": "MRI of the brain",
+        "mammography": "mammography",
+        "ultrasound": "ultrasound",
     },
     ("site_rates", "adapt"): {
         "none": "the same for all",
@@ -196,6 +242,10 @@ HELP: dict[Path, str] = {
         "privacy",
         "epsilon",
     ): "The smaller, the stronger the promise. Switched off, every page says so.",
+    (
+        "privacy",
+        "count_epsilon",
+    ): "Noise on each hospital's number of training patients: 0.5 moves it by two or so. Left out: the exact number.",
     ("privacy", "delta"): "The chance that the promise does not hold; well below 1 / (10 x training patients).",
 }
 

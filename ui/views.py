@@ -7,6 +7,9 @@ the hub hides it, because fewer than five patients are behind it.
 from dataclasses import dataclass, field
 from typing import Any
 
+FIGURES = {"dice": "Dice", "absolute-error": "Mean absolute error"}
+"""What the mean of a figure is called."""
+
 
 @dataclass(frozen=True)
 class Person:
@@ -100,6 +103,16 @@ class Study:
 
 
 @dataclass(frozen=True)
+class Mean:
+    """The mean and median of a figure over held-out patients, the mean with its interval; None where hidden."""
+
+    mean: float | None = None
+    mean_low: float | None = None
+    mean_high: float | None = None
+    median: float | None = None
+
+
+@dataclass(frozen=True)
 class Metrics:
     """How good a version is on held-out patients; None where undefined or hidden."""
 
@@ -114,6 +127,17 @@ class Metrics:
     specificity: float | None = None
     accuracy: float | None = None
     concordance: float | None = None
+    figure: str | None = None
+    """What is counted of patients where they are not scored: dice, absolute-error."""
+    mean: float | None = None
+    mean_low: float | None = None
+    mean_high: float | None = None
+    median: float | None = None
+    figures: list[Mean] = field(default_factory=list)
+    """The same of each class but the background."""
+    classes: list["Curves"] = field(default_factory=list)
+    """Of several classes each against all others; what stands beside is their mean."""
+    classes_shown: int | None = None
     by_split: dict[str, "Metrics"] = field(default_factory=dict)
     noise_epsilon: float | None = None
     privacy: str = ""
@@ -122,12 +146,31 @@ class Metrics:
 
     @property
     def score(self) -> float | None:
-        """Return what versions are compared by: the AUC, or survival's concordance, the same chance over pairs."""
+        """Return what versions are compared by: the AUC, or survival's concordance, the same chance over pairs.
+
+        Of patients who are not scored the mean of their figure.
+        """
+        if self.figure is not None:
+            return self.mean
         return self.auc if self.concordance is None else self.concordance
+
+    @property
+    def score_low(self) -> float | None:
+        """Return the lower end of the score's interval, None where it has none."""
+        return self.auc_low if self.figure is None else self.mean_low
+
+    @property
+    def score_high(self) -> float | None:
+        """Return the upper end of the score's interval, None where it has none."""
+        return self.auc_high if self.figure is None else self.mean_high
 
     @property
     def score_name(self) -> str:
         """Return what `score` is."""
+        if self.figure is not None:
+            return FIGURES.get(self.figure, self.figure)
+        if self.classes:
+            return "Mean AUC"
         return "AUC" if self.concordance is None else "Concordance"
 
 

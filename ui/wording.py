@@ -92,6 +92,11 @@ def count(value: int | None) -> str:
     return HIDDEN if value is None else f"{value:,}".replace(",", "\u202f")
 
 
+def told_count(value: int | None, *, noised: bool) -> str:
+    """Return a number of patients as a hospital told it: with noise it is about so many."""
+    return count(value) if value is None or not noised else f"about {count(value)}"
+
+
 def interval(low: float | None, high: float | None) -> str:
     """Return a confidence interval, or a dash."""
     return NONE if low is None or high is None else f"{low:.3f} to {high:.3f}"

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from hub.aggregation.strategy import CountedUpdate, RoundFacts, ServerState, Strategy
 from hub.registry.blobs import BlobStore
+from protocol.privacy_terms import Privacy
 from protocol.site_level import next_update_norm
-from protocol.study_parts import Privacy
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,8 @@ from protocol.manifest import BYTES_PER_VALUE, Manifest
 from protocol.tensors import LITTLE_ENDIAN
 
 WINDOW_BYTES = 4 << 20
-SMALLEST_WINDOW_VALUES = 1024
+SMALLEST_WINDOW_VALUES, LARGEST_WINDOW_VALUES = 1024, 1 << 16
+"""At most 512 KB of float64: what is computed with stays in the processor's cache, and in memory that is used again."""
 STRETCH = 1 << 17
 
 Window = NDArray[np.float32]
@@ -38,7 +39,7 @@ def side_by_side(paths: Sequence[Path], manifest: Manifest, window_bytes: int | 
     """
     size = WINDOW_BYTES if window_bytes is None else window_bytes
     width = max(SMALLEST_WINDOW_VALUES, size // (BYTES_PER_VALUE * max(1, len(paths))))
-    width = min(width, max(1, manifest.parameters))
+    width = min(width, LARGEST_WINDOW_VALUES, max(1, manifest.parameters))
     buffer = np.empty((len(paths), width), LITTLE_ENDIAN)
     with ExitStack() as stack:
         files = [stack.enter_context(_opened(path, manifest)) for path in paths]

@@ -14,6 +14,7 @@ from hub.api import audit, blobs, errors, mailbox, models, people, rounds, sites
 from hub.api.callers import Callers
 from hub.api.dependencies import Anyone, ServicesOf
 from hub.api.mail_rounds import MailRounds
+from hub.api.sent_bytes import SentBytes
 from hub.rounds.deadlines import watch_deadlines
 from hub.services import Enqueue, Services, open_services
 from hub.settings import Settings
@@ -23,7 +24,8 @@ from protocol.messages import PROTOCOL_VERSION
 SERVICE_NAME = "wardround-hub"
 HANDLER_THREADS = 12
 TRANSFER_THREADS = 8
-"""With the handlers and three lookers (callers, mail, deliveries) no more than a process has database connections."""
+"""With the handlers and four lookers and writers (callers, mail, deliveries, downloads) no more than a process has
+database connections."""
 ROUTERS = (studies, rounds, models, sites, people, audit, mailbox, uploads, blobs)
 _log = structlog.get_logger()
 _about = APIRouter(prefix="/v1", tags=["about"])
@@ -52,6 +54,7 @@ def assemble(services: Services, *, watch: bool = False) -> FastAPI:
     app = FastAPI(title="Wardround hub", version="1", lifespan=_lifespan, openapi_url=None)
     app.state.services, app.state.watch = services, watch
     app.state.callers, app.state.mail_rounds = Callers(services), MailRounds(services)
+    app.state.sent_bytes = SentBytes(services)
     errors.install(app)
     app.include_router(_about)
     for module in ROUTERS:

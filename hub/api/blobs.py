@@ -5,18 +5,17 @@ Only what a version or one of the caller's own tasks names is served; another ho
 
 import re
 from pathlib import Path
-from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import FileResponse
-from starlette.background import BackgroundTask
 from starlette.datastructures import Headers
 from starlette.types import Message, Receive, Scope, Send
 
 from hub.api.dependencies import BlobReader, ServicesOf
+from hub.api.sent_bytes import SentBytes
 from hub.direct_bodies import DirectBody, direct_body
 from hub.errors import NotFoundError
-from hub.rounds.downloads import Download, count_sent, open_download
+from hub.rounds.downloads import Download, open_download
 
 FROM_BYTE = re.compile(r"bytes=(\d{1,18})-")
 IMMUTABLE = "private, max-age=31536000, immutable"
@@ -33,7 +32,7 @@ def blob(name: str, request: Request, services: ServicesOf, caller: BlobReader) 
         return Response(status_code=304, headers={"ETag": tag, "Cache-Control": IMMUTABLE})
     if not download.path.is_file():
         raise NotFoundError("The blob is missing from the hub's store.", "Ask the hub's operator to restore it.")
-    return _CountedFile(services, download, {"ETag": tag, "Cache-Control": IMMUTABLE})
+    return _CountedFile(request.app.state.sent_bytes, download, {"ETag": tag, "Cache-Control": IMMUTABLE})
 
 
 class _CountedFile(FileResponse):
@@ -41,9 +40,9 @@ class _CountedFile(FileResponse):
 
     chunk_size = 1 << 20
 
-    def __init__(self, services: Any, download: Download, headers: dict[str, str]) -> None:
+    def __init__(self, counted: SentBytes, download: Download, headers: dict[str, str]) -> None:
         super().__init__(download.path, headers=headers, media_type="application/octet-stream")
-        self._services, self._download = services, download
+        self._counted, self._download = counted, download
         self._sent = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -63,7 +62,7 @@ class _CountedFile(FileResponse):
                 await self._send_directly(direct, rest, send)
         finally:
             if self._sent and self._download.task_id is not None:
-                await BackgroundTask(count_sent, self._services, self._download.task_id, self._sent)()
+                await self._counted.add(self._download.task_id, self._sent)
 
     def _asked_rest(self, scope: Scope) -> tuple[int, int] | None:
         """Return (first byte, size) if all of the file is asked for, or all from a byte on; None for anything else."""

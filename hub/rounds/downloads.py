@@ -1,5 +1,6 @@
 """Who may fetch which weights, and on which task's account the bytes go."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,10 +44,11 @@ def open_download(services: Services, caller: Caller, name: str) -> Download:
     return Download(services.blobs.path(digest), task_id)
 
 
-def count_sent(services: Services, task_id: str, sent_bytes: int) -> None:
-    """Add to a task's traffic."""
+def count_sent(services: Services, sent_bytes: Mapping[str, int]) -> None:
+    """Add to the traffic of tasks."""
     with services.transaction() as session:
-        round_stores.count_bytes(session, task_id, down=sent_bytes)
+        for task_id, count in sorted(sent_bytes.items()):
+            round_stores.count_bytes(session, task_id, down=count)
 
 
 def _task_based_on(session: Session, site: str, digest: str) -> str | None:

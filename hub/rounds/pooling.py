@@ -4,6 +4,9 @@ Like a round's close it works outside any transaction on what is stored, and the
 goes on with the study. Killed before that transaction, nothing has happened; run twice, the second finds it done.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import structlog
 
 from hub.errors import AggregationError
@@ -20,12 +23,16 @@ from hub.storage.masking_stores import masking_messages, masking_round
 from hub.storage.tables import MaskingRoundRow, PooledEvaluationRow
 from protocol.digest import digest_of_bytes
 from protocol.errors import ProtocolError
+from protocol.held_out import counts_field
 from protocol.messages import expect
-from protocol.secure_aggregation.histograms import opened_histograms, words_of
-from protocol.secure_aggregation.masking import masks_on_sum
+from protocol.secure_aggregation.histograms import opened_histograms, opened_values, words_of
+from protocol.secure_aggregation.masking import SignedMask, masks_on_sum
 from protocol.secure_aggregation.phases import HubPhase
+from protocol.secure_aggregation.ring import Words
 from protocol.secure_messages import MaskedHistograms
 from protocol.signing import read_unverified
+from protocol.study import StudySpec
+from protocol.study_parts import HeldOutSplit
 
 _log = structlog.get_logger()
 
@@ -59,9 +66,21 @@ def _opened(session: Session, services: Services, masked: MaskingRoundRow) -> Po
     return PooledReport(
         version=masked.round,
         sites=survivors,
-        histograms=opened_histograms(spec, vectors, masks),
+        **_by_field(spec, vectors, masks),
         noise_epsilon=spec.evaluation.noise_epsilon,
     )
+
+
+def _by_field(
+    spec: StudySpec, vectors: Sequence[Words], masks: Sequence[SignedMask]
+) -> dict[str, dict[HeldOutSplit, Any]]:
+    """Return the sums as the field of a report that the study's counts go into."""
+    if counts_field(spec) == "values":
+        return {"values": dict(opened_values(spec, vectors, masks))}
+    opened = opened_histograms(spec, vectors, masks)
+    if counts_field(spec) == "classes":
+        return {"classes": dict(opened)}
+    return {"histograms": {split: own[0] for split, own in opened.items()}}
 
 
 def _commit(services: Services, study: str, number: int, report: PooledReport | None, reason: str) -> bool:

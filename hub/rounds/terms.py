@@ -3,9 +3,9 @@
 from hub.aggregation.opening import expected_steps
 from hub.errors import AdmissionError
 from protocol.digest import parse_json
+from protocol.held_out_checks import counts_problem
 from protocol.messages import EvaluationReport, RoundTask, TaskKind, UpdateNotice
-from protocol.metrics import histogram_problem
-from protocol.secure_aggregation.histograms import bins_of, sums_histograms
+from protocol.secure_aggregation.histograms import sums_histograms
 from protocol.site_level import bit_deviation, is_adaptive, is_possible_bit
 from protocol.study import StudySpec
 
@@ -13,7 +13,6 @@ SAME_STUDY = (
     "Site and hub must hold the same study and task; the site's administrator finds the task in its egress list."
 )
 LARGEST_PAYLOAD_BYTES = 1 << 40
-MOST_PAIRS = 1 << 40
 
 
 def stored_task(document: bytes) -> RoundTask:
@@ -67,25 +66,9 @@ def check_report(report: EvaluationReport, task: RoundTask, study: StudySpec) ->
     _same("study", report.study_digest, task.study_digest)
     _same("version", report.version, task.base)
     _same("noise", report.noise_epsilon, study.evaluation.noise_epsilon)
-    if study.is_survival:
-        _check_pairs(report, study)
-        return
-    if report.pairs:
-        raise AdmissionError("Counts of pairs are of survival studies only.", SAME_STUDY)
-    if not report.histograms or not set(report.histograms) <= set(study.evaluation.splits):
-        raise AdmissionError("The histograms are not those of the study's held-out splits.", SAME_STUDY)
-    for histograms in report.histograms.values():
-        problem = histogram_problem(histograms, bins_of(study), study.evaluation.noise_epsilon)
-        if problem is not None:
-            raise AdmissionError(f"The histograms have {problem}.", SAME_STUDY)
-
-
-def _check_pairs(report: EvaluationReport, study: StudySpec) -> None:
-    if report.histograms or not report.pairs or not set(report.pairs) <= set(study.evaluation.splits):
-        raise AdmissionError("The counts of pairs are not those of the study's held-out splits.", SAME_STUDY)
-    # Sums of many hospitals' counts must stay countable.
-    if any(max(counts.patients, counts.comparable) > MOST_PAIRS for counts in report.pairs.values()):
-        raise AdmissionError("The counts of pairs are of more patients than a hospital has.", SAME_STUDY)
+    problem = counts_problem(study, report)
+    if problem is not None:
+        raise AdmissionError(f"The held-out counts {problem}.", SAME_STUDY)
 
 
 def _check_account(notice: UpdateNotice, study: StudySpec) -> None:

@@ -1,19 +1,18 @@
 """What people see of a study's rounds: states, traffic, privacy, and metrics pooled from the sites' histograms.
 
-Small counts are hidden in what is shown (null stands for fewer than five), not in the bins that are merged. Where one
-site's count alone is hidden the pooled one is hidden too: else it would follow from the other sites' counts.
+What is shown of metrics, and which counts are hidden, is `metric_views.py`.
 """
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from hub.rounds.closing import needed_updates
 from hub.rounds.judgements import judgements_of, judgements_of_version
 from hub.rounds.learned_deadlines import usual_seconds
+from hub.rounds.metric_views import View, metrics_view, shown_trainees, with_curves
 from hub.rounds.rate_factors import parts_of
 from hub.rounds.rate_memory import rates_of_versions
-from hub.rounds.scoring import PooledReport, Report, Reports, pairs_of, pooled, pooled_pairs, version_of
+from hub.rounds.scoring import Report, Reports, version_of
 from hub.rounds.terms import stored_task
 from hub.rounds.training_rounds import measured_seconds
 from hub.rounds.transitions import RoundState, TaskState, is_waiting
@@ -21,19 +20,10 @@ from hub.storage import round_stores, stores
 from hub.storage.database import Session
 from hub.storage.tables import ParticipantRow, RoundRow, SiteRow, TaskRow, UpdateRow
 from hub.studies.specification import stored_study
-from protocol.concordance import PairCounts, summarise_pairs
 from protocol.messages import EvaluationReport, TaskKind
-from protocol.metrics import BinaryMetrics, ScoreHistograms, calibration_curve, roc_curve, summarise
 from protocol.study import StudySpec
 
-SMALLEST_SHOWN_COUNT = 5
-COUNTS = ("patients", "positives")
-RATES = ("auc", "auc_low", "auc_high", "brier", "ece", "sensitivity", "specificity", "accuracy")
-UNNOISED, NOISED = "held-out patients: no DP", "noised"
-IN_CLEAR, UNDER_MASKS = "each hospital's in clear", "summed under masks"
 _SITE_KINDS = {RoundState.EVALUATING: TaskKind.EVALUATE}
-
-View = dict[str, Any]
 
 
 def round_views(session: Session, study: str, now: float) -> list[View]:
@@ -75,43 +65,8 @@ def version_validation(session: Session, study: str, number: int) -> View:
     """Return a version's metrics with ROC and calibration, pooled and for each site; under masks pooled alone."""
     reports = judgements_of_version(session, study, number)
     own = [report for report in reports if isinstance(report, EvaluationReport)]
-    sites = [{"site": report.site, **(_with_curves([report]) or {})} for report in own]
-    return {"pooled": _with_curves(reports), "sites": sites}
-
-
-def metrics_view(reports: Reports) -> View | None:
-    """Return the MetricsView of reports, merged over all held-out splits, and for each split; None without reports.
-
-    Guarantee: the pooled count minus the shown counts of sites is never the hidden count of one site.
-    """
-    figures_of_all = _pooled_figures(reports)
-    if figures_of_all is None:
-        return None
-    splits = sorted({split for report in reports for split in (*report.histograms, *pairs_of(report))})
-    by_split = {split: figures for split in splits if (figures := _pooled_figures(reports, [split])) is not None}
-    if len(reports) > 1:
-        of_sites = [view for report in reports if (view := metrics_view([report])) is not None]
-        figures_of_all = _without_one_sites_count(figures_of_all, of_sites)
-        by_split = {
-            split: _without_one_sites_count(
-                figures, [view["by_split"][split] for view in of_sites if split in view["by_split"]]
-            )
-            for split, figures in by_split.items()
-        }
-    if any(figures["patients"] is None or figures["positives"] is None for figures in by_split.values()):
-        # A hidden count would follow from the whole's and the other split's.
-        by_split = {split: {**figures, **dict.fromkeys(COUNTS)} for split, figures in by_split.items()}
-    for count in COUNTS:
-        if figures_of_all[count] is None:  # it would be the sum of its splits
-            by_split = {split: {**figures, count: None} for split, figures in by_split.items()}
-    noise = max((report.noise_epsilon for report in reports if report.noise_epsilon is not None), default=None)
-    return {
-        **figures_of_all,
-        "by_split": by_split,
-        "noise_epsilon": noise,
-        "privacy": UNNOISED if noise is None else NOISED,
-        "counts": UNDER_MASKS if any(isinstance(report, PooledReport) for report in reports) else IN_CLEAR,
-    }
+    sites = [{"site": report.site, **(with_curves([report]) or {})} for report in own]
+    return {"pooled": with_curves(reports), "sites": sites}
 
 
 class _Context:
@@ -246,80 +201,3 @@ def _reports_by_version(session: Session, study: str) -> dict[int, list[Report]]
     for report in judgements_of(session, study):
         found[version_of(report)].append(report)
     return found
-
-
-def _with_curves(reports: Reports) -> View | None:
-    view, whole = metrics_view(reports), pooled(reports)
-    if view is None:
-        return None
-    if whole is None:  # pairs of patients make no curve
-        return {**view, "roc": [], "calibration": []}
-    # A curve's steps and groups are counts, said otherwise: they are hidden with them. Noised bins count nobody.
-    counted = whole.noise_variance > 0 or all(view[count] is not None for count in COUNTS)
-    if not counted or not _has_enough(summarise(whole)):
-        return {**view, "roc": [], "calibration": []}
-    calibration = [list(group) for group in calibration_curve(whole, least=SMALLEST_SHOWN_COUNT)]
-    return {**view, "roc": [list(point) for point in roc_curve(whole)], "calibration": calibration}
-
-
-def _without_one_sites_count(figures: View, of_sites: Sequence[View]) -> View:
-    """Hide the pooled counts of which one site's alone is hidden, and the rates that would tell them."""
-    lone = [count for count in COUNTS if sum(view[count] is None for view in of_sites) == 1]
-    hidden = [*lone, "sensitivity", "specificity", "accuracy"] if lone else []
-    return {**figures, **dict.fromkeys(hidden)}
-
-
-def _pooled_figures(reports: Reports, splits: Sequence[str] | None = None) -> View | None:
-    histograms, pairs = pooled(reports, splits), pooled_pairs(reports, splits)
-    if pairs is not None:
-        return _figures_of_pairs(pairs)
-    return None if histograms is None else _figures(histograms)
-
-
-def _figures_of_pairs(pairs: PairCounts) -> View:
-    metrics = summarise_pairs(pairs)
-    enough = min(metrics.events, metrics.patients - metrics.events) >= SMALLEST_SHOWN_COUNT
-    return {
-        **dict.fromkeys(RATES),
-        "concordance": metrics.concordance if enough else None,
-        "patients": _shown(metrics.patients),
-        "positives": metrics.events if enough else None,
-    }
-
-
-def _figures(histograms: ScoreHistograms) -> View:
-    metrics = summarise(histograms)
-    figures = {
-        "auc": metrics.auc,
-        "auc_low": metrics.auc_low,
-        "auc_high": metrics.auc_high,
-        "brier": metrics.brier,
-        "ece": metrics.ece,
-        "sensitivity": metrics.sensitivity,
-        "specificity": metrics.specificity,
-        "accuracy": metrics.accuracy,
-        "concordance": None,
-    }
-    if not _has_enough(metrics):  # a rate over few patients is their count, said otherwise
-        figures = dict.fromkeys(figures)
-    # Where noise was added, the sums of the bins are no numbers of patients.
-    noised = histograms.noise_variance > 0
-    return {
-        **figures,
-        "patients": None if noised else _shown(metrics.patients),
-        "positives": metrics.positives if _has_enough(metrics) and not noised else None,
-    }
-
-
-def _has_enough(metrics: BinaryMetrics) -> bool:
-    """Tell whether both classes are large enough for what is shown."""
-    return min(metrics.positives, metrics.patients - metrics.positives) >= SMALLEST_SHOWN_COUNT
-
-
-def shown_trainees(count: int) -> int | None:
-    """Return a site's number of training patients as people see it, None for a small one; 0: it does not train."""
-    return _shown(count) if count else 0
-
-
-def _shown(count: int) -> int | None:
-    return count if count >= SMALLEST_SHOWN_COUNT else None

@@ -3,17 +3,15 @@
 Writers come one after the other, from their begin to their commit: on SQLite by `BEGIN IMMEDIATE` (a transaction that
 reads first and then writes would otherwise fail at once with "database is locked" whenever another writer came between,
 and appending to the audit chain is exactly that), on PostgreSQL by one advisory lock. Readers wait for nobody.
-
-    >>> database = Database("sqlite://")
-    >>> with database.reading() as session:
-    ...     session.scalar(text("select 1"))
-    1
+PostgreSQL lets writers in as they came. SQLite has no queue but looks again after pauses of up to 100 ms: the writers
+of one process wait for each other here before they ask.
 """
 
 import sqlite3
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 from sqlalchemy import Connection, Dialect, Engine, create_engine, event, text
@@ -39,14 +37,16 @@ class Database:
 
     def __init__(self, url: str, *, synced: bool = True) -> None:
         self.url = url
-        self.engine = _sqlite_engine(url, synced) if url.startswith("sqlite") else _postgresql_engine(url)
+        is_sqlite = url.startswith("sqlite")
+        self.engine = _sqlite_engine(url, synced) if is_sqlite else _postgresql_engine(url)
         self._writer = self.engine.execution_options(wardround_writer=True)
         self._reader = _reader(self.engine)
+        self._turn: AbstractContextManager[object] = threading.RLock() if is_sqlite else nullcontext()
 
     @contextmanager
     def transaction(self) -> Iterator[Session]:
         """Give a session whose changes are committed together, or not at all if the block raises."""
-        with Session(self._writer, expire_on_commit=False) as session, session.begin():
+        with self._turn, Session(self._writer, expire_on_commit=False) as session, session.begin():
             yield session
 
     @contextmanager
@@ -58,7 +58,7 @@ class Database:
     @contextmanager
     def writing_connection(self) -> Iterator[Connection]:
         """Give a connection in a writing transaction, for the migrations."""
-        with self._writer.begin() as connection:
+        with self._turn, self._writer.begin() as connection:
             yield connection
 
     def ping(self) -> None:

@@ -12,6 +12,7 @@ from hub.errors import NotFoundError
 from hub.storage.database import Session
 from hub.storage.tables import (
     DecisionRow,
+    GivenWeightsRow,
     MailRow,
     ParticipantRow,
     PersonRow,
@@ -191,3 +192,8 @@ def mail_of_all(session: Session, number: int, limit: int) -> Sequence[MailRow]:
 def newest_mail(session: Session) -> int:
     """Return the number of the newest message to any site; 0 if there is none."""
     return session.scalar(select(func.max(MailRow.number))) or 0
+
+
+def given_weights(session: Session, digest: str) -> GivenWeightsRow | None:
+    """Return the weights from outside of a digest, or None."""
+    return session.get(GivenWeightsRow, digest)

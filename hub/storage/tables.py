@@ -250,6 +250,17 @@ class EncryptedSumRow(Base):
     sum_bytes: Mapped[int] = mapped_column(BigInteger)
 
 
+class GivenWeightsRow(Base):
+    """Weights that were brought from outside, that a study may name to start from."""
+
+    __tablename__ = "given_weights"
+    digest: Mapped[str] = mapped_column(String(71), primary_key=True)
+    manifest_digest: Mapped[str] = mapped_column(String(71))
+    weights_bytes: Mapped[int] = mapped_column(BigInteger)
+    given_by: Mapped[str] = mapped_column(String(80))
+    given_at: Mapped[float] = mapped_column(Float)
+
+
 class DecisionRow(Base):
     """A clinician's recorded judgement of a version."""
 

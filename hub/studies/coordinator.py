@@ -78,6 +78,7 @@ def record_approval(services: Services, approval: Approval, envelope: bytes) -> 
         _check_open(study)
         spec = stored_study(study.specification)
         _check_figure(spec, approval)
+        _check_noise(spec, approval)
         _check_quality(spec, approval)
         check_charged(session, approval, spec)
         withdrawn = participant.state == "approved" and approval.decision == "withdrawn"
@@ -156,6 +157,16 @@ def _check_figure(spec: StudySpec, approval: Approval) -> None:
             f"The site says that it has {approval.training_patients} training patients; the study expects {expected} "
             "in all.",
             "Check the cohort, or have the study's participants.training_patients corrected.",
+        )
+
+
+def _check_noise(spec: StudySpec, approval: Approval) -> None:
+    """Check that a number of training patients was noised as the study says, or is exact where it says nothing."""
+    is_told = approval.decision == "approved" and approval.training_patients > 0
+    if approval.count_epsilon != (spec.privacy.count_epsilon if is_told else None):
+        raise RequestError(
+            "The approval's number of training patients is not noised as the study says (privacy.count_epsilon).",
+            "Do hub and site run the same release of Wardround?",
         )
 
 

@@ -24,10 +24,10 @@ from hub.storage.tables import LedgerChargeRow, LedgerHeadRow
 from hub.studies.specification import stored_study
 from protocol.digest import digest_of
 from protocol.messages import MAX_RECORD_CHARGES, Approval, LedgerCharge, LedgerHead, LedgerRecord, UpdateNotice, expect
-from protocol.privacy_accounting import epsilon_of, histogram_event, maximum_evaluations, training_events
+from protocol.noised_counts import figure_events
+from protocol.privacy_accounting import epsilon_of, held_out_event, training_events
 from protocol.privacy_events import PrivacyEvent
 from protocol.signing import read_unverified
-from protocol.site_rates import quality_events
 from protocol.study import StudySpec
 
 TOLERANCE = 1e-6
@@ -104,10 +104,11 @@ def planned_charges(spec: StudySpec, noise_multiplier: float | None) -> dict[str
     planned: dict[str, list[PrivacyEvent]] = {}
     if noise_multiplier is not None:
         planned["training"] = training_events(spec, noise_multiplier, spec.maximum_training_tasks)
-    elif quality := quality_events(spec.site_rates):
-        planned["training"] = quality
-    if spec.evaluation.noise_epsilon is not None:
-        planned["held-out"] = [histogram_event(spec.evaluation.noise_epsilon, maximum_evaluations(spec))]
+    elif figures := figure_events(spec):
+        planned["training"] = figures
+    judged = held_out_event(spec)
+    if judged is not None:
+        planned["held-out"] = [judged]
     return planned
 
 
@@ -116,7 +117,7 @@ def check_charged(session: Session, approval: Approval, spec: StudySpec) -> None
 
     Raises: ChargeMissingError if the charge has not come yet; the approval is then sent again.
     """
-    trains = approval.training_patients > 0 and (spec.privacy.epsilon is not None or spec.site_rates.reads_quality)
+    trains = approval.training_patients > 0 and (spec.privacy.epsilon is not None or bool(figure_events(spec)))
     judges = approval.evaluates and spec.evaluation.noise_epsilon is not None
     if approval.decision != "approved" or not (trains or judges):
         return

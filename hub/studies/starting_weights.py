@@ -1,4 +1,4 @@
-"""Weights that a study names to start from: known at this hub, and of the same network. Checked when it is proposed."""
+"""Weights that a study names to start from: a version's of the same network, or given from outside. Checked at once."""
 
 from hub.errors import RequestError
 from hub.storage import round_stores, stores
@@ -18,6 +18,8 @@ def check_start(session: Session, spec: StudySpec) -> None:
     if weights is None:
         return
     versions = round_stores.versions_with_weights(session, weights)
+    if not versions and spec.start.study is None and stores.given_weights(session, weights) is not None:
+        return  # whether they are of the study's network, every hospital checks before it trains
     if not versions:
         raise RequestError("No version at this hub has the weights that start.weights names.", _REMEDY)
     if spec.start.study is not None:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from hub.rounds import views as round_views
+from hub.rounds.metric_views import shown_trainees
 from hub.storage import stores
 from hub.storage.database import Session
 from hub.storage.tables import ParticipantRow, StudyRow
@@ -45,7 +46,7 @@ def _site(row: ParticipantRow) -> dict[str, Any]:
         "site": row.site,
         "state": row.state,
         "reason": row.reason,
-        "training_patients": round_views.shown_trainees(row.training_patients),
+        "training_patients": shown_trainees(row.training_patients),
         "evaluates": row.evaluates,
         "quality": None if row.quality is None else QualityFigures.model_validate_json(row.quality).model_dump(),
     }

@@ -41,6 +41,16 @@ def read_records(path: Path, needed: Iterable[str], if_unreadable: str) -> Itera
         ) from None
 
 
+def columns_in(path: Path, if_unreadable: str) -> list[str]:
+    """Return the names of a table's columns, in their order.
+
+    Raises: LabelsError if the file is missing (`if_unreadable` is the remedy).
+    """
+    first = _text(path, if_unreadable).split("\n", 1)[0]
+    delimiter = max(",;\t", key=first.count)
+    return [name.strip() for name in next(csv.reader([first], delimiter=delimiter), [])]
+
+
 def class_number(text: str, classes: dict[str, int]) -> int | None:
     """Return the number that a label stands for: a class's name, in small letters, or its number. None: it is none."""
     named = classes.get(text.casefold())

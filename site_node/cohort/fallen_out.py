@@ -3,14 +3,17 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from site_node.cohort import table, table_cohort
+from site_node.cohort import label_records, masks, table, table_cohort, value_labels
 from site_node.cohort.cohort import BELOW_MINIMUM, ONE_CLASS, SEVERAL_SPLITS, SMALLEST_SAID
 from site_node.cohort.contents import UNDECODABLE, VANISHED
 from site_node.cohort.labels import CONTRADICTION, FOREIGN_SPLIT, FOREIGN_VALUE, NO_INSTANCE, NO_VALUE
 from site_node.cohort.matching import ORPHAN, OTHER_PATIENT, SEVERAL_FRAMES, UNLABELLED
 from site_node.cohort.volumes import NO_SERIES, NO_VOLUME, REPEATED_SERIES, ROWS_DISAGREE
 
-KINDS = {"image: ": "images", "label: ": "rows of labels.csv", "row: ": "rows of the table"}
+KINDS = {
+    **{"image: ": "images", "label: ": "rows of labels.csv", "row: ": "rows of the table"},
+    **{"report: ": "structured reports", "mask: ": "rows of masks.csv"},
+}
 SAID_ELSEWHERE = {BELOW_MINIMUM, ONE_CLASS}
 OF_THE_STUDY = "This is the study's choice; nothing is to be done."
 INCOMPLETE = "Look at the series in a viewer; send it anew from the archive if it should be one scan."
@@ -30,6 +33,15 @@ REMEDIES = {
     FOREIGN_SPLIT: "Use one of the three words, or leave the column empty.",
     CONTRADICTION: "Keep one row of each instance.",
     SEVERAL_SPLITS: "Put all rows of a patient into one split.",
+    value_labels.NO_NUMBER: "Write numbers with a point, without a unit.",
+    value_labels.OUT_OF_RANGE: "Check the number and its unit; the study says the range.",
+    label_records.NOBODYS: "Check the UIDs in labels.csv; add the images and run `wardround site index` again.",
+    label_records.UNREADABLE_REPORT: "Finish the report, or export it anew and run `wardround site index`.",
+    label_records.SILENT_REPORT: "Check the concept in site.yaml (reports) against what the reports say.",
+    label_records.STRAY_REPORT: "Add the images that the reports name and run `wardround site index` again.",
+    masks.NO_MASK: "Add rows to masks.csv, or the segmentations to the images and run `wardround site index`.",
+    masks.SEVERAL_MASKS: "Name the one that counts in masks.csv.",
+    masks.NO_IMAGE_NAMED: "Fill in the file, and the UID of the image or series that it was drawn on.",
     table.NO_PATIENT: "Fill in the column.",
     table.NO_LABEL: "Fill in the label column if these patients belong to this study.",
     table.FOREIGN_LABEL: "Write a class's name as the study spells it, or its number.",
@@ -42,13 +54,35 @@ REMEDIES = {
     table_cohort.SEVERAL_TIMES: "Give a patient's rows the same time and event.",
 }
 
+BEGINNINGS = {NO_VOLUME: INCOMPLETE, masks.UNUSABLE: "Export the mask for this very series, or correct masks.csv."}
+"""Of reasons that end with what is wrong with a file."""
+CONCERNS = {
+    "conflicts": {
+        *(CONTRADICTION, OTHER_PATIENT, ROWS_DISAGREE, SEVERAL_SPLITS, REPEATED_SERIES, masks.SEVERAL_MASKS),
+        *(table_cohort.SEVERAL_SPLITS, table_cohort.SEVERAL_TIMES, table_cohort.REPEATED),
+    },
+    "orphans": {ORPHAN, label_records.NOBODYS, label_records.STRAY_REPORT, masks.NO_IMAGE_NAMED},
+    "unlabelled": {UNLABELLED, masks.NO_MASK, NO_VALUE, table.NO_LABEL},
+    "unreadable": {VANISHED, UNDECODABLE, NO_SERIES, SEVERAL_FRAMES, label_records.UNREADABLE_REPORT},
+}
+
 
 @dataclass(frozen=True)
 class FallenOut:
-    """One reason with its remedy; `is_fault` tells that somebody may want to correct something."""
+    """One reason with its remedy; `is_fault` tells that somebody may want to correct something.
 
-    why: str
+    `concern` is what a report files it under: conflicts, orphans, unlabelled, unreadable, labels or criteria.
+    """
+
+    says: str
+    remedy: str
+    concern: str
     is_fault: bool
+
+    @property
+    def why(self) -> str:
+        """Return reason and remedy in one line, for a log."""
+        return f"{self.says}. {self.remedy}"
 
 
 def fallen_out(dropped: Mapping[str, int], minimum: int) -> Iterator[FallenOut]:
@@ -64,5 +98,13 @@ def fallen_out(dropped: Mapping[str, int], minimum: int) -> Iterator[FallenOut]:
         for kind, words in KINDS.items():
             if reason.startswith(kind):
                 said = f"{number if number >= least else f'fewer than {least}'} {words}: {reason.removeprefix(kind)}"
-        remedy = INCOMPLETE if reason.startswith(NO_VOLUME) else REMEDIES.get(reason)
-        yield FallenOut(f"{said}. {remedy or OF_THE_STUDY}", remedy is not None)
+        remedy = next((text for start, text in BEGINNINGS.items() if reason.startswith(start)), REMEDIES.get(reason))
+        yield FallenOut(said, remedy or OF_THE_STUDY, _concern(reason, is_fault=remedy is not None), remedy is not None)
+
+
+def _concern(reason: str, *, is_fault: bool) -> str:
+    if any(reason.startswith(start) for start in BEGINNINGS):
+        return "unreadable"
+    if not is_fault:
+        return "criteria"
+    return next((concern for concern, reasons in CONCERNS.items() if reason in reasons), "labels")

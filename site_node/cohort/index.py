@@ -3,22 +3,33 @@
 A file whose size and modification time are as before is not opened again. Files that are gone leave the index. What
 cannot be used is quarantined with a sentence that a person understands. An index that was interrupted goes on where it
 stopped. `files` of the report counts every regular file; it is `indexed` + the quarantined + `companions`.
+
+However many files there are, no more than a window of them is held in memory (`index_changes.py`).
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 from site_node.cohort.contents import contents_of
+from site_node.cohort.index_changes import IndexChanges
 from site_node.cohort.index_database import IndexDatabase, Quarantined, open_index
 from site_node.dicom.folder import FoundFile, Outcome, examine, walk
-from site_node.dicom.parallel import for_each_file
+from site_node.dicom.parallel import reading_files
 from site_node.errors import IndexingError
 
 BATCH_FILES = 500
 
 Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Lost:
+    """A folder whose files may still be there, and how one sees that it went away."""
+
+    folder: Path
+    why: str
 
 
 @dataclass(frozen=True)
@@ -51,58 +62,78 @@ def index_folder(
 
     `progress` is told (files opened, files to open). With `processes` unset, many files are read in parallel. With
     `decode` every image that never was is read whole and decoded, all frames, and quarantined if that fails.
-    Raises: IndexingError if a folder is not there, or is empty though files of it are indexed: a network share that
-        went away is not taken for a deletion.
+    Raises: IndexingError if a folder is not there, or is empty though files of it are indexed, or a share that was
+        mounted below it is not any more: what was indexed of it stays, and the other folders are up to date.
     """
-    found = {str(file.path): file for folder in folders for file in walk(folder.resolve())}
     with open_index(index_path) as database:
-        known = database.known()
-        _refuse_a_lost_share([folder.resolve() for folder in folders], found, known)
-        fresh = [file for path, file in found.items() if known.get(path) != (file.size, file.mtime_ns) or file.problem]
-        vanished = [path for path in known if path not in found]
-        _read(database, fresh, progress, processes)
-        database.forget(vanished)
+        changes = database.changes()
+        lost = _look(changes, [folder.resolve() for folder in folders])
+        opened = _read(database, changes, progress, processes)
+        vanished = changes.forget_gone()
+        if lost:
+            raise _loss(lost)
         if decode:
-            contents_of(database, list(database.images()))
+            _decode(database)
         counts = database.counts()
         return IndexReport(
-            files=len(found),
+            files=changes.files(),
             instances=counts.instances,
             patients=counts.patients,
             indexed=counts.images,
             quarantined=database.quarantined(),
             companions=counts.companions,
-            opened=len(fresh),
-            vanished=len(vanished),
+            opened=opened,
+            vanished=vanished,
         )
 
 
-def _read(
-    database: IndexDatabase, files: Sequence[FoundFile], progress: Progress | None, processes: int | None
-) -> None:
-    database.store((file, Outcome(file.path, problem=file.problem)) for file in files if file.problem)
-    readable = [file for file in files if not file.problem]
-    outcomes = zip(readable, for_each_file(examine, [file.path for file in readable], processes), strict=True)
-    done = 0
-    for batch in _batches(outcomes):
-        database.store(batch)
-        done += len(batch)
-        if progress is not None:
-            progress(done, len(readable))
-
-
-def _batches(outcomes: Iterator[tuple[FoundFile, Outcome]]) -> Iterator[list[tuple[FoundFile, Outcome]]]:
-    while batch := list(islice(outcomes, BATCH_FILES)):
-        yield batch
-
-
-def _refuse_a_lost_share(
-    folders: Sequence[Path], found: Mapping[str, FoundFile], known: Mapping[str, tuple[int, int]]
-) -> None:
+def _look(changes: IndexChanges, folders: Sequence[Path]) -> list[Lost]:
+    """Note what lies in the folders, compare, and return what went away instead of being deleted."""
+    lost, closed, mounts = list[Lost](), list[Path](), list[Path]()
     for folder in folders:
-        had = any(Path(path).is_relative_to(folder) for path in known)
-        if had and not any(Path(path).is_relative_to(folder) for path in found):
-            raise IndexingError(
-                f"The folder of images {folder} is empty, though files of it are indexed.",
-                "Mount it again. If its images were really removed, delete the index file and index anew.",
-            )
+        if not folder.is_dir():
+            lost.append(Lost(folder, "not there, or is no folder"))
+        elif not changes.note(_noticed(walk(folder, mounts), closed)) and changes.holds_files_below(folder):
+            lost.append(Lost(folder, "empty, though files of it are indexed"))
+    gone = changes.lost_mounts(mounts, [folder for folder in folders if folder not in {one.folder for one in lost}])
+    lost += [Lost(folder, "no mounted share any more, though files of it are indexed") for folder in gone]
+    changes.settle([*(one.folder for one in lost), *closed])
+    return lost
+
+
+def _noticed(files: Iterable[FoundFile], closed: list[Path]) -> Iterator[FoundFile]:
+    for file in files:
+        if file.is_folder:
+            closed.append(file.path)
+        yield file
+
+
+def _loss(lost: Sequence[Lost]) -> IndexingError:
+    said = "; ".join(f"{one.folder} is {one.why}" for one in lost)
+    return IndexingError(
+        f"The folder of images {said}. What was indexed of it stays; everything else is up to date.",
+        "Mount it again, and check its path. If its images were really removed, delete the index file and index anew.",
+    )
+
+
+def _decode(database: IndexDatabase) -> None:
+    unread = (image for image in list(database.images()) if image.content is None)
+    while batch := list(islice(unread, BATCH_FILES)):
+        contents_of(database, batch)
+
+
+def _read(database: IndexDatabase, changes: IndexChanges, progress: Progress | None, processes: int | None) -> int:
+    """Read what is new or changed and return how many files that is."""
+    opened, done, total = 0, 0, changes.fresh_files()
+    with reading_files(total, processes) as for_each:
+        for files in changes.fresh():
+            opened += len(files)
+            database.store((file, Outcome(file.path, problem=file.problem)) for file in files if file.problem)
+            readable = [file for file in files if not file.problem]
+            outcomes = zip(readable, for_each(examine, [file.path for file in readable]), strict=True)
+            while batch := list(islice(outcomes, BATCH_FILES)):
+                database.store(batch)
+                done += len(batch)
+                if progress is not None:
+                    progress(done, total)
+    return opened

@@ -7,18 +7,30 @@ not UTF-8.
 
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass, fields, replace
+from operator import attrgetter
 from pathlib import Path
 
+from site_node.cohort.annotation_table import SCHEMA as ANNOTATIONS
+from site_node.cohort.annotation_table import (
+    IndexedAnnotation,
+    annotations_of,
+    store_annotations,
+)
+from site_node.cohort.identities import AS_THEY_ARE, Identities
+from site_node.cohort.index_changes import IndexChanges
+from site_node.dicom.annotations import SEGMENTATION_CLASSES
 from site_node.dicom.folder import FoundFile, Outcome
 from site_node.dicom.headers import InstanceHeader
 from site_node.file_names import stored
 from site_node.sqlite import connection, transaction
 
-READER_VERSION = 2
+READER_VERSION = 4
+NORMAL = 1  # of SQLite's levels: every commit of a WAL is written, and only its checkpoints are synced
 HEADER_COLUMNS = tuple(field.name for field in fields(InstanceHeader))
+FACTS = attrgetter(*HEADER_COLUMNS)
 SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS files (
     path TEXT PRIMARY KEY, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL,
@@ -26,6 +38,7 @@ CREATE TABLE IF NOT EXISTS files (
     content_digest TEXT, content_problem TEXT, {", ".join(HEADER_COLUMNS)}
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS files_by_instance ON files (sop_instance_uid);
+{ANNOTATIONS}
 PRAGMA user_version = {READER_VERSION};
 """
 COLUMNS = ("path", "size", "mtime_ns", "state", "problem", *HEADER_COLUMNS)
@@ -72,25 +85,22 @@ class Counts:
 
 
 class IndexDatabase:
-    """The open index; made by `open_index`."""
+    """The open index; made by `open_index`. It tells images under their patients' one id, none of who opted out."""
 
-    def __init__(self, database: sqlite3.Connection) -> None:
+    def __init__(self, database: sqlite3.Connection, identities: Identities) -> None:
         self._database = database
+        self._identities = identities
 
-    def known(self) -> Mapping[str, tuple[int, int]]:
-        """Return size and modification time of every file, by path."""
-        rows = self._database.execute("SELECT path, size, mtime_ns FROM files")
-        return {os.fsdecode(row["path"]): (row["size"], row["mtime_ns"]) for row in rows}
+    def changes(self) -> IndexChanges:
+        """Begin to compare the index with what lies in the folders."""
+        return IndexChanges(self._database)
 
     def store(self, outcomes: Iterable[tuple[FoundFile, Outcome]]) -> None:
         """Write what reading these files gave, in one transaction; what was known of them is replaced."""
+        read = list(outcomes)
         with transaction(self._database) as database:
-            database.executemany(STORE, [_row(found, outcome) for found, outcome in outcomes])
-
-    def forget(self, paths: Iterable[str]) -> None:
-        """Remove files that are no longer there, in one transaction."""
-        with transaction(self._database) as database:
-            database.executemany("DELETE FROM files WHERE path = ?", [(stored(path),) for path in paths])
+            database.executemany(STORE, [_row(found, outcome) for found, outcome in read])
+            store_annotations(database, ((found.path, outcome.annotation) for found, outcome in read))
 
     def remember(self, contents: Iterable[tuple[IndexedImage, Content]]) -> None:
         """Write what reading these files whole gave, in one transaction; a file that changed meanwhile is left."""
@@ -101,10 +111,26 @@ class IndexDatabase:
     def images(self) -> Iterator[IndexedImage]:
         """Yield the usable images, ordered by path."""
         for row in self._database.execute("SELECT * FROM files WHERE state = 'image' ORDER BY path"):
-            header = InstanceHeader(**{name: row[name] for name in HEADER_COLUMNS})
+            patient = row["patient_id"]
+            if patient is not None and not self._identities.takes_part(patient):
+                continue
+            values = {name: row[name] for name in HEADER_COLUMNS}
+            header = InstanceHeader(**{**values, "patient_id": patient and self._identities.one(patient)})
             digest = row["content_digest"]
             content = Content(digest, row["content_problem"]) if digest else None
             yield IndexedImage(Path(os.fsdecode(row["path"])), row["size"], row["mtime_ns"], header, content)
+
+    def pictures(self) -> Iterator[IndexedImage]:
+        """Yield the usable images but segmentations, ordered by path: those that a study can take."""
+        return (image for image in self.images() if image.header.sop_class_uid not in SEGMENTATION_CLASSES)
+
+    def annotations(self) -> Iterator[IndexedAnnotation]:
+        """Yield what labels images, ordered by path, under its patient's one id; nothing of who opted out."""
+        for annotation in annotations_of(self._database):
+            patient = annotation.header.patient_id
+            if patient is None or self._identities.takes_part(patient):
+                one = patient and self._identities.one(patient)
+                yield replace(annotation, header=replace(annotation.header, patient_id=one))
 
     def quarantined(self) -> tuple[Quarantined, ...]:
         """Return the files that are left out, ordered by path; also images whose pixels turned out not to decode."""
@@ -133,8 +159,8 @@ class IndexDatabase:
 
 
 @contextmanager
-def open_index(path: Path) -> Iterator[IndexDatabase]:
-    """Open the index, making it if it is not there.
+def open_index(path: Path, identities: Identities = AS_THEY_ARE) -> Iterator[IndexDatabase]:
+    """Open the index, making it if it is not there; by default nobody is merged and nobody has opted out.
 
     Raises: DatabaseError if it cannot be opened.
     """
@@ -142,10 +168,14 @@ def open_index(path: Path) -> Iterator[IndexDatabase]:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch(mode=0o600)
     with connection(path, "") as database:
+        if database.execute("PRAGMA synchronous").fetchone()[0] > NORMAL:
+            # what a power cut takes away is read again from the files; the database itself stays whole (WAL)
+            database.execute(f"PRAGMA synchronous = {NORMAL}")
         if database.execute("PRAGMA user_version").fetchone()[0] != READER_VERSION:
             database.execute("DROP TABLE IF EXISTS files")
+            database.execute("DROP TABLE IF EXISTS annotations")
         database.executescript(SCHEMA)
-        yield IndexDatabase(database)
+        yield IndexDatabase(database, identities)
 
 
 def _series_alone(outcome: Outcome) -> tuple[str | None, ...]:
@@ -154,6 +184,6 @@ def _series_alone(outcome: Outcome) -> tuple[str | None, ...]:
 
 def _row(found: FoundFile, outcome: Outcome) -> tuple[object, ...]:
     header = outcome.header
-    facts = astuple(header) if header else _series_alone(outcome)
+    facts = FACTS(header) if header else _series_alone(outcome)
     state = "image" if header else "quarantined" if outcome.problem else "companion"
     return (stored(str(found.path)), found.size, found.mtime_ns, state, outcome.problem, *facts)

@@ -1,7 +1,8 @@
 """The report of `wardround site index`, as a script reads it and as a person does."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -17,6 +18,19 @@ def index_of_any_folder(folder: Path, *, progress: Progress | None = None, decod
     """
     with TemporaryDirectory(prefix="wardround-index-") as temporary:
         return index_folder([folder], Path(temporary) / "index.sqlite", progress=progress, decode=decode)
+
+
+@contextmanager
+def progress_shown(*, disable: bool) -> Iterator[Progress]:
+    """Yield what shows on a terminal how many of the new and changed files were read."""
+    from rich.console import Console
+    from rich.progress import MofNCompleteColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
+
+    columns = (*Bars.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
+    with Bars(*columns, console=Console(stderr=True), transient=True, disable=disable) as bars:
+        bar = bars.add_task("reading headers", total=None)
+        yield lambda done, total: bars.update(bar, completed=done, total=total)
 
 
 def report_as_json(report: IndexReport, folders: Sequence[Path]) -> dict[str, Any]:

@@ -3,16 +3,19 @@
 Columns: `patient_id`, `sop_instance_uid`, the label column that the study names, optionally `split` (train, validation
 or test; overrides the keyed hash). All other columns are kept (`LabelRow.others`): view, sex and age stand in where a
 header has none.
-A label is a class number (0, 1, ...) or a class name of the study. Nothing of this file leaves the hospital.
+What stands in the label columns is read by `label_columns.py`. Nothing of this file leaves the hospital.
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from protocol.study_parts import Label, Split
-from site_node.cohort.csv_file import PATIENT_COLUMN, SPLIT_COLUMN, SPLIT_WORDS, class_number, numbered, read_records
+from protocol.label import Label
+from protocol.study_parts import Split
+from site_node.cohort.csv_file import PATIENT_COLUMN, SPLIT_COLUMN, SPLIT_WORDS, read_records
+from site_node.cohort.findings import Findings
+from site_node.cohort.label_columns import columns_of, is_missing, said_in
 
 INSTANCE_COLUMN = "sop_instance_uid"
 IF_UNREADABLE = "Put a labels.csv beside the images, or name it in site.yaml (labels)."
@@ -24,15 +27,21 @@ FOREIGN_SPLIT = "label: the split is none of train, validation, test"
 CONTRADICTION = "label: several rows of one instance contradict each other"
 
 
+Records = Callable[[Sequence[str]], Iterable[dict[str, str]]]
+"""Yields a record for each labelled instance, with the columns asked for beside its patient and its UID."""
+
+
 @dataclass(frozen=True)
 class LabelRow:
-    """One instance's row; `split` is None where the site leaves it to the hash."""
+    """One instance's row; `split` is None where the site leaves it to the hash, `value` is of regression alone."""
 
     patient_id: str
     sop_instance_uid: str
     label: int
     split: Split | None
     others: Mapping[str, str] = field(default_factory=dict, compare=False)
+    findings: Findings = ()
+    value: float | None = None
 
 
 @dataclass(frozen=True)
@@ -47,8 +56,13 @@ class Labels:
     mentioned: frozenset[str]
 
 
-def read_labels(path: Path, label: Label) -> Labels:
-    """Read labels.csv for a study's label.
+def records_of(path: Path) -> Records:
+    """Return the records of a labels.csv that names patient and instance."""
+    return lambda columns: read_records(path, (PATIENT_COLUMN, INSTANCE_COLUMN, *columns), IF_UNREADABLE)
+
+
+def read_labels(path: Path, label: Label, records: Records | None = None) -> Labels:
+    """Read labels.csv for a study's label, or `records` of the same columns (`label_records.py`).
 
     Raises: LabelsError if the file is missing, is no such table, or lacks a column. Faulty rows fall out, counted.
     """
@@ -56,10 +70,9 @@ def read_labels(path: Path, label: Label) -> Labels:
     rows: dict[str, LabelRow] = {}
     contradicting: set[str] = set()
     mentioned: set[str] = set()
-    classes = numbered(label.classes)
-    for record in read_records(path, (PATIENT_COLUMN, INSTANCE_COLUMN, label.column), IF_UNREADABLE):
+    for record in (records or records_of(path))(columns_of(label)):
         mentioned.add(record[INSTANCE_COLUMN])
-        row = _row(record, label.column, classes)
+        row = _row(record, label)
         if isinstance(row, str):
             dropped[row] += 1
         elif rows.setdefault(row.sop_instance_uid, row) != row:
@@ -71,18 +84,18 @@ def read_labels(path: Path, label: Label) -> Labels:
     return Labels(rows, dict(dropped), frozenset(mentioned - {""}))
 
 
-def _row(record: Mapping[str, str], label_column: str, classes: dict[str, int]) -> LabelRow | str:
+def _row(record: Mapping[str, str], label: Label) -> LabelRow | str:
     patient, instance = record[PATIENT_COLUMN], record[INSTANCE_COLUMN]
     if not patient or not instance:
         return NO_INSTANCE
-    if not record[label_column]:
+    if is_missing(record, label):
         return NO_VALUE
-    label = class_number(record[label_column], classes)
-    if label is None:
+    said = said_in(record, label)
+    if said is None:
         return FOREIGN_VALUE
     word = record.get(SPLIT_COLUMN, "").casefold()
     if word and word not in SPLIT_WORDS:
         return FOREIGN_SPLIT
-    ours = (PATIENT_COLUMN, INSTANCE_COLUMN, SPLIT_COLUMN, label_column)
+    ours = (PATIENT_COLUMN, INSTANCE_COLUMN, SPLIT_COLUMN, *columns_of(label))
     others = {name: value for name, value in record.items() if name not in ours}
-    return LabelRow(patient, instance, label, SPLIT_WORDS.get(word), others)
+    return LabelRow(patient, instance, said.label, SPLIT_WORDS.get(word), others, said.findings)

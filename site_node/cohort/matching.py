@@ -9,6 +9,7 @@ from protocol.study import StudySpec
 from site_node.cohort.contents import UNDECODABLE, VANISHED, contents_of
 from site_node.cohort.index_database import Content, IndexDatabase, IndexedImage
 from site_node.cohort.labels import LabelRow, Labels
+from site_node.cohort.masks import ReadMask
 from site_node.cohort.quality import Noticed
 from site_node.cohort.query import Facts, facts_of, unmet_criterion
 
@@ -30,6 +31,7 @@ class Match:
     facts: Facts
     content: Content
     slices: tuple[Path, ...] = ()
+    mask: ReadMask | None = None
 
 
 def matches_of(
@@ -55,7 +57,7 @@ def _wanted(
     database: IndexDatabase, labels: Labels, study: StudySpec, dropped: Counter[str], noticed: Noticed
 ) -> Iterator[tuple[IndexedImage, LabelRow, Facts]]:
     seen: set[str] = set()
-    for image in database.images():
+    for image in database.pictures():
         instance = image.header.sop_instance_uid
         _notice(noticed, image, labels.rows.get(instance))
         if instance in seen:

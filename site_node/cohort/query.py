@@ -4,22 +4,30 @@ A criterion that the study leaves open admits every image; a criterion that it s
 labels.csv, where the header is silent) does not say.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from datetime import date
 
-from protocol.study_parts import Cohort as Criteria
-from site_node.dicom.headers import InstanceHeader
+from protocol.cohort_terms import Cohort as Criteria
+from site_node.cohort.terms import begins_with, holds_words, same_term
+from site_node.dicom.headers import InstanceHeader, date_of
+
+Meets = Callable[[str, str], bool]
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What criteria ask for. Terms are in capitals; what nobody says is None."""
+    """What criteria ask for. What nobody says is None."""
 
     modality: str | None
     body_part: str | None
     view: str | None
     sex: str | None
     age_years: float | None
+    manufacturer: str | None = None
+    protocol: str | None = None
+    series_description: str | None = None
+    day: date | None = None
 
 
 def facts_of(header: InstanceHeader, others: Mapping[str, str]) -> Facts:
@@ -30,31 +38,45 @@ def facts_of(header: InstanceHeader, others: Mapping[str, str]) -> Facts:
         view=header.view or _term(others.get("view")),
         sex=header.sex or _term(others.get("sex")),
         age_years=header.age_years if header.age_years is not None else _number(others.get("age")),
+        manufacturer=header.manufacturer or _term(others.get("manufacturer")),
+        protocol=header.protocol or _term(others.get("protocol")),
+        series_description=header.series_description or _term(others.get("series_description")),
+        day=date_of(header.study_date) or date_of(others.get("study_date")),
     )
 
 
 def unmet_criterion(facts: Facts, criteria: Criteria) -> str | None:
     """Return the reason why an image does not belong to the cohort, or None if it does."""
-    terms = (
-        ("modality", facts.modality, criteria.modality),
-        ("body part", facts.body_part, criteria.body_part),
-        ("view", facts.view, criteria.view),
-        ("sex", facts.sex, criteria.sex),
+    terms: tuple[tuple[str, str | None, Collection[str], Meets], ...] = (
+        ("modality", facts.modality, criteria.modality, _means("modality")),
+        ("body part", facts.body_part, criteria.body_part, _means("body part")),
+        ("view", facts.view, criteria.view, _means("view")),
+        ("sex", facts.sex, criteria.sex, _means("sex")),
+        ("manufacturer", facts.manufacturer, criteria.manufacturer, begins_with),
+        ("protocol", facts.protocol, criteria.protocol, holds_words),
+        ("series description", facts.series_description, criteria.series_description, holds_words),
     )
-    for name, value, wanted in terms:
-        reason = _unmet_term(name, value, wanted)
-        if reason:
-            return reason
-    return _unmet_age(facts.age_years, criteria.age_min_years, criteria.age_max_years)
+    for name, value, wanted, meets in terms:
+        if wanted and value is None:
+            return f"image: its {name} is not known, and the study asks for it"
+        if wanted and value is not None and not any(meets(value, word) for word in wanted):
+            return f"image: its {name} is none that the study asks for"
+    unmet = _unmet_day(facts.day, criteria.date_from, criteria.date_until)
+    return unmet or _unmet_age(facts.age_years, criteria.age_min_years, criteria.age_max_years)
 
 
-def _unmet_term(name: str, value: str | None, wanted: Collection[str]) -> str | None:
-    if not wanted:
+def _means(kind: str) -> Meets:
+    return lambda value, word: same_term(kind, value) == same_term(kind, word)
+
+
+def _unmet_day(day: date | None, first: date | None, last: date | None) -> str | None:
+    if first is None and last is None:
         return None
-    if value is None:
-        return f"image: its {name} is not known, and the study asks for it"
-    admitted = {word.strip().upper() for word in wanted}
-    return None if value in admitted else f"image: its {name} is none that the study asks for"
+    if day is None:
+        return "image: its date is not known, and the study asks for it"
+    if (first is not None and day < first) or (last is not None and day > last):
+        return "image: its date is outside the study's"
+    return None
 
 
 def _unmet_age(age: float | None, low: int | None, high: int | None) -> str | None:

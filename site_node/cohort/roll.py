@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from protocol.study_parts import Split
 from site_node.cohort.cohort import Cohort, Patient
+from site_node.cohort.identities import AS_THEY_ARE, Identities
 from site_node.cohort_members import CohortMembers, SpentPatients, ledger_pseudonym
 
 
@@ -13,8 +14,10 @@ class Roll:
 
     spent: SpentPatients
     key: bytes
+    identities: Identities = AS_THEY_ARE
     _called: dict[str, Split] = field(default_factory=dict)
     _left_out: dict[str, Split] = field(default_factory=dict)
+    _merged: list[list[str]] = field(default_factory=list)
 
     @property
     def has_left_out(self) -> bool:
@@ -24,7 +27,10 @@ class Roll:
     def may_take_part(self, patient: Patient) -> bool:
         """Tell whether a patient's budget covers the study."""
         pseudonym = ledger_pseudonym(patient.key, self.key)
-        excluded = self.spent.excludes(pseudonym, patient.split)
+        others = [ledger_pseudonym(one, self.key) for one in self.identities.known_as(patient.key)]
+        if len(others) > 1:
+            self._merged.append([pseudonym, *sorted(set(others) - {pseudonym})])
+        excluded = any(self.spent.excludes(who, patient.split) for who in (pseudonym, *others))
         (self._left_out if excluded else self._called)[pseudonym] = patient.split
         return not excluded
 
@@ -41,4 +47,5 @@ class Roll:
             withheld=sorted(training - frozen),
             spent_training=sorted(left_out),
             spent_held_out=sorted(self._left_out.keys() - left_out),
+            merged=sorted(self._merged),
         )

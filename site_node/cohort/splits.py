@@ -15,6 +15,7 @@ SPLIT_CONTEXT = b"wardround.split/1\0"
 PSEUDONYM_CONTEXT = b"wardround.pseudonym/1\0"
 INSTANCE_CONTEXT = b"wardround.instance/1\0"
 PLACE_BYTES = 8
+LEAST_TO_MOST_HELD_OUT: tuple[Split, ...] = ("train", "validation", "test")
 
 
 def split_by_hash(patient_id: str, fractions: Splits, split_key: bytes) -> Split:
@@ -26,12 +27,20 @@ def split_by_hash(patient_id: str, fractions: Splits, split_key: bytes) -> Split
     return "validation" if place < fractions.test + fractions.validation else "train"
 
 
-def split_of(patient_id: str, stated: Collection[Split | None], fractions: Splits, split_key: bytes) -> Split | None:
-    """Return a patient's split: the stated one, else by the hash; None if the site states several for this patient."""
+def split_of(
+    dealt_as: Collection[str], stated: Collection[Split | None], fractions: Splits, split_key: bytes
+) -> Split | None:
+    """Return a patient's split: the stated one, else by the hash; None if the site states several for this patient.
+
+    Of a patient who has several ids, an earlier study may have trained on one and tested on another: whoever was ever
+    trained on is not held out, and whoever chose a version does not test it.
+    """
     named = {split for split in stated if split is not None}
     if len(named) > 1:
         return None
-    return named.pop() if named else split_by_hash(patient_id, fractions, split_key)
+    if named:
+        return named.pop()
+    return min((split_by_hash(one, fractions, split_key) for one in dealt_as), key=LEAST_TO_MOST_HELD_OUT.index)
 
 
 def pseudonym(patient_id: str, split_key: bytes) -> str:

@@ -17,7 +17,10 @@ import numpy as np
 from protocol.study import StudySpec
 from protocol.study_parts import Split
 from protocol.table import Feature
-from site_node.cohort.csv_file import PATIENT_COLUMN, SPLIT_COLUMN, SPLIT_WORDS, class_number, numbered, read_records
+from site_node.cohort.csv_file import PATIENT_COLUMN, SPLIT_COLUMN, SPLIT_WORDS, read_records
+from site_node.cohort.findings import Findings
+from site_node.cohort.identities import AS_THEY_ARE, Identities
+from site_node.cohort.label_columns import columns_of, is_missing, said_in
 from site_node.cohort.quality import Noticed
 
 IF_UNREADABLE = "Put the table there, or name another in site.yaml (table)."
@@ -45,19 +48,26 @@ class TableRow:
     label: int
     time: float | None
     split: Split | None
+    findings: Findings = ()
 
 
-def read_table(path: Path, study: StudySpec, noticed: Noticed | None = None) -> tuple[list[TableRow], Counter[str]]:
+def read_table(
+    path: Path, study: StudySpec, noticed: Noticed | None = None, identities: Identities = AS_THEY_ARE
+) -> tuple[list[TableRow], Counter[str]]:
     """Return the usable rows of a table in their order, and how many fell out for which reason.
 
-    Whose row fell out because of what stands in it is added to `noticed`.
+    Every patient stands under their one id; of who has opted out there is no row. Whose row fell out because of what
+    stands in it is added to `noticed`.
     Raises: LabelsError if the file is missing, is no such table, or lacks a column.
     """
     time_column = study.label.time_column
-    needed = [PATIENT_COLUMN, study.label.column, *(feature.column for feature in study.table.features)]
-    classes, rows, dropped = numbered(study.label.classes), list[TableRow](), Counter[str]()
+    needed = [PATIENT_COLUMN, *columns_of(study.label), *(feature.column for feature in study.table.features)]
+    rows, dropped = list[TableRow](), Counter[str]()
     for record in read_records(path, [*needed, *([time_column] if time_column else [])], IF_UNREADABLE):
-        row = _row(record, study, classes)
+        if not identities.takes_part(record[PATIENT_COLUMN]):
+            continue
+        record[PATIENT_COLUMN] = identities.one(record[PATIENT_COLUMN])
+        row = _row(record, study)
         if isinstance(row, str):
             dropped[row] += 1
             if noticed is not None and row in UNREADABLE:
@@ -67,14 +77,13 @@ def read_table(path: Path, study: StudySpec, noticed: Noticed | None = None) -> 
     return rows, dropped
 
 
-def _row(record: Mapping[str, str], study: StudySpec, classes: dict[str, int]) -> TableRow | str:
-    written = record[study.label.column]
+def _row(record: Mapping[str, str], study: StudySpec) -> TableRow | str:
     if not record[PATIENT_COLUMN]:
         return NO_PATIENT
-    if _is_missing(written):
+    if is_missing(record, study.label, MISSING_WORDS):
         return NO_LABEL
-    label = class_number(written, classes)
-    if label is None:
+    said = said_in(record, study.label)
+    if said is None:
         return FOREIGN_LABEL
     word = record.get(SPLIT_COLUMN, "").casefold()
     if word and word not in SPLIT_WORDS:
@@ -84,7 +93,7 @@ def _row(record: Mapping[str, str], study: StudySpec, classes: dict[str, int]) -
         return NO_TIME
     values = _values(record, study.table.features)
     return values if isinstance(values, str) else TableRow(
-        record[PATIENT_COLUMN], values, label, time, SPLIT_WORDS.get(word)
+        record[PATIENT_COLUMN], values, said.label, time, SPLIT_WORDS.get(word), said.findings
     )  # fmt: skip
 
 

@@ -72,7 +72,7 @@ def _labelled(
     database: IndexDatabase, labels: Labels, dropped: Counter[str], noticed: Noticed
 ) -> Iterable[LabelledSeries]:
     series: defaultdict[str, dict[str, IndexedImage]] = defaultdict(dict)
-    for image in database.images():
+    for image in database.pictures():
         header = image.header
         row = labels.rows.get(header.sop_instance_uid)
         if row is not None and header.patient_id in (None, row.patient_id):
@@ -101,7 +101,7 @@ def _with_row(
     if not rows:
         dropped[UNLABELLED] += sum(name not in labels.mentioned for name in images)
         return None
-    if len({(row.patient_id, row.label, row.split) for row in rows}) > 1:
+    if len({(row.patient_id, row.label, row.findings, row.value, row.split) for row in rows}) > 1:
         dropped[ROWS_DISAGREE] += len(images)
         return None
     return LabelledSeries(uid, tuple(images.values()), replace(rows[0], sop_instance_uid=uid))

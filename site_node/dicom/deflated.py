@@ -18,6 +18,7 @@ META_START = 132
 LONG_LENGTH = frozenset({b"OB", b"OW", b"OF", b"SQ", b"UT", b"UN"})
 USUAL_META_BYTES, MOST_META_BYTES = 1 << 11, 1 << 16
 LONGEST_HEADER_BYTES = 12
+VR = re.compile(rb"[A-Z]{2}")
 NOT_INFLATABLE = "damaged: the deflated content cannot be inflated"
 
 
@@ -29,9 +30,10 @@ def check_inflated_size(file: BinaryIO) -> None:
     """
     file.seek(0)
     start = file.read(USUAL_META_BYTES)
-    if _end_of_meta(start) + LONGEST_HEADER_BYTES > len(start):  # few files have so much
-        start += file.read(MOST_META_BYTES)
     begin = _end_of_meta(start)
+    if begin + LONGEST_HEADER_BYTES > len(start):  # few files have so much
+        start += file.read(MOST_META_BYTES)
+        begin = _end_of_meta(start)
     if str(DeflatedExplicitVRLittleEndian).encode() not in start[:begin]:
         return
     file.seek(begin)
@@ -49,7 +51,7 @@ def check_inflated_size(file: BinaryIO) -> None:
 
 def _end_of_meta(start: bytes) -> int:
     at = META_START
-    while start[at : at + 2] == b"\x02\x00" and re.fullmatch(rb"[A-Z]{2}", start[at + 4 : at + 6]):
+    while start[at : at + 2] == b"\x02\x00" and VR.fullmatch(start[at + 4 : at + 6]):
         if start[at + 4 : at + 6] in LONG_LENGTH:
             length = struct.unpack("<I", start[at + 8 : at + 12].ljust(4, b"\0"))[0]
             at += 12 + length

@@ -8,6 +8,7 @@ A file without the `DICM` preamble is read all the same if its first bytes are a
 files. That pixel data is present and complete is judged from its element's length; the pixels themselves are not read.
 """
 
+import os
 import re
 import struct
 from dataclasses import dataclass
@@ -45,11 +46,13 @@ UNPARSABLE = "damaged: the DICOM header cannot be parsed"
 KEYWORDS = (
     *("SpecificCharacterSet", "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"),
     *("PatientID", "PatientSex", "PatientAge", "PatientBirthDate", "StudyDate", "Manufacturer"),
+    *("ProtocolName", "SeriesDescription"),
     *("Modality", "BodyPartExamined", "ViewPosition", "DirectoryRecordSequence"),
     *("SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames", "Rows", "Columns"),
     *("BitsAllocated", "BitsStored", "PixelRepresentation"),
 )
 TAGS = [Tag(keyword) for keyword in KEYWORDS]
+DIRECTORY = Tag("DirectoryRecordSequence")
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,8 @@ class InstanceHeader:
     age_years: float | None
     study_date: str | None
     manufacturer: str | None
+    protocol: str | None
+    series_description: str | None
     modality: str | None
     body_part: str | None
     view: str | None
@@ -99,10 +104,8 @@ def read_header(path: Path) -> InstanceHeader:
     Raises: UnreadableError with the sentence for the quarantine list.
     """
     try:
-        with path.open("rb") as file:
-            dataset, syntax = checked_header(file, path.stat().st_size)
-            with quiet():
-                return _header(dataset, syntax)
+        with path.open("rb") as file, quiet():
+            return _header(*checked_header(file, os.fstat(file.fileno()).st_size))
     except UnreadableError:
         raise
     except OSError as error:
@@ -163,10 +166,10 @@ def _checked(file: BinaryIO, size: int) -> tuple[Dataset, UID]:
         return tag in PIXEL_TAGS
 
     dataset = read_partial(file, stop_when=at_pixels, force=True, specific_tags=TAGS)
-    meta = getattr(dataset, "file_meta", None)
-    syntax = UID(str(getattr(meta, "TransferSyntaxUID", None) or ""))
-    media_class = getattr(meta, "MediaStorageSOPClassUID", None)
-    if "DirectoryRecordSequence" in dataset or media_class == MediaStorageDirectoryStorage:
+    meta = getattr(dataset, "file_meta", None) or Dataset()
+    syntax = UID(str(first_value(meta, "TransferSyntaxUID") or ""))
+    media_class = first_value(meta, "MediaStorageSOPClassUID")
+    if DIRECTORY in dataset or media_class == MediaStorageDirectoryStorage:
         raise UnreadableError("a DICOMDIR (the table of contents of a medium), which is no image")
     check_is_image(dataset, found[0] if found else None)
     remaining = None if syntax == DeflatedExplicitVRLittleEndian else size - file.tell()
@@ -191,6 +194,8 @@ def _header(dataset: Dataset, syntax: UID) -> InstanceHeader:
         age_years=age_years(dataset),
         study_date=_text(dataset, "StudyDate"),
         manufacturer=_text(dataset, "Manufacturer"),
+        protocol=_text(dataset, "ProtocolName"),
+        series_description=_text(dataset, "SeriesDescription"),
         modality=_term(dataset, "Modality"),
         body_part=_term(dataset, "BodyPartExamined"),
         view=_term(dataset, "ViewPosition"),
@@ -219,13 +224,14 @@ def age_years(dataset: Dataset) -> float | None:
     age = re.fullmatch(r"(\d{1,3})([DWMY]?)", (_text(dataset, "PatientAge") or "").upper())
     if age:
         return round(int(age[1]) / UNITS_IN_YEAR[age[2] or "Y"], 4)
-    born, seen = (_date(_text(dataset, keyword)) for keyword in ("PatientBirthDate", "StudyDate"))
+    born, seen = (date_of(_text(dataset, keyword)) for keyword in ("PatientBirthDate", "StudyDate"))
     if born is None or seen is None or seen < born:
         return None
     return round((seen - born).days / DAYS_IN_YEAR, 4)
 
 
-def _date(text: str | None) -> date | None:
+def date_of(text: str | None) -> date | None:
+    """Return a header's date, also in the older form with points; None if it is none."""
     try:
         return datetime.strptime((text or "").replace(".", ""), "%Y%m%d").date()
     except ValueError:

@@ -4,6 +4,7 @@ Source: DICOM PS3.3 C.7.6.3 (Image Pixel Module), PS3.5 section 8 and A.4 (nativ
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, BinaryIO
 
 from pydicom.dataset import Dataset
@@ -11,6 +12,7 @@ from pydicom.pixels import get_decoder
 from pydicom.uid import UID
 
 from site_node.dicom.codestream import CUT_SHORT, FrameForm, check_codestreams
+from site_node.dicom.plain_value import plain_value
 from site_node.errors import UnreadableError
 
 PIXEL_TAGS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
@@ -124,6 +126,9 @@ def _form(dataset: Dataset) -> FrameForm:
 
 def first_value(dataset: Dataset, keyword: str) -> Any:
     """Return an element's value, its first one if there are several, or None if it is missing, empty or unreadable."""
+    plain = plain_value(dataset, keyword)
+    if plain is not None:
+        return plain
     try:
         value = dataset.get(keyword)
     except Exception:  # a value that its own VR forbids raises on access, whichever way it is wrong
@@ -138,6 +143,9 @@ def whole_number(dataset: Dataset, keyword: str, default: int) -> int:
 
     Raises: UnreadableError if there is a value that is no such number.
     """
+    plain = plain_value(dataset, keyword)
+    if isinstance(plain, int):
+        return plain
     try:
         raw = dataset.get(keyword)
         value = first_value(dataset, keyword) if raw is not None else None
@@ -150,17 +158,25 @@ def whole_number(dataset: Dataset, keyword: str, default: int) -> int:
 
 
 def _check_decoder(syntax: UID) -> None:
+    problem = _problem_of(syntax)
+    if problem is not None:
+        raise UnreadableError(problem)
+
+
+@lru_cache(maxsize=256)
+def _problem_of(syntax: UID) -> str | None:
+    """Say why pixels in a transfer syntax cannot be decoded here; None if they can."""
     if not syntax:
-        raise UnreadableError("the file does not say how it is encoded (no transfer syntax)")
+        return "the file does not say how it is encoded (no transfer syntax)"
     if syntax.name == str(syntax) and syntax not in NEWER_SYNTAXES:
-        raise UnreadableError("encoded in a way that is unknown or private to a manufacturer (transfer syntax)")
+        return "encoded in a way that is unknown or private to a manufacturer (transfer syntax)"
     try:
         available = get_decoder(syntax).is_available
     except RuntimeError:  # how pydicom says that it knows no decoder at all
         available = False
     if not available:
-        name = NEWER_SYNTAXES.get(syntax, syntax.name)
-        raise UnreadableError(f"compressed as '{name}', which no installed decoder reads")
+        return f"compressed as '{NEWER_SYNTAXES.get(syntax, syntax.name)}', which no installed decoder reads"
+    return None
 
 
 def _no_pixels(dataset: Dataset) -> str:

@@ -95,7 +95,7 @@ def stored_frames(dataset: Dataset) -> Iterator[NDArray[Any]]:
     """
     for index in range(frames_of(dataset)):
         with _decoding():
-            frame = np.asarray(pixel_array(dataset, index=index))
+            frame = _stored(dataset, index)
         yield frame
 
 
@@ -107,7 +107,7 @@ def rescaled_frame(dataset: Dataset, index: int) -> NDArray[np.float32]:
     Raises: PixelsError if it cannot be decoded, is in colour, or is not finite where it is no padding.
     """
     with _decoding():
-        stored = pixel_array(dataset, index=index)
+        stored = _stored(dataset, index)
         if stored.ndim != 2 or str(dataset.PhotometricInterpretation) == "PALETTE COLOR":
             raise PixelsError("The image is in colour, and a volume has to be grey.", "Choose a grey series.")
         padding = _padding(stored, dataset)
@@ -117,6 +117,18 @@ def rescaled_frame(dataset: Dataset, index: int) -> NDArray[np.float32]:
     if padding is not None:
         picture = np.where(padding, np.float32(np.nan), picture)
     return np.ascontiguousarray(picture)
+
+
+def _stored(dataset: Dataset, index: int) -> NDArray[Any]:
+    pixels, syntax = int(dataset.Rows) * int(dataset.Columns), dataset.file_meta.TransferSyntaxUID
+    if int(dataset.BitsAllocated) != 1 or pixels % 8 == 0 or syntax.is_encapsulated or not syntax.is_little_endian:
+        return np.asarray(pixel_array(dataset, index=index))
+    # frames of single bits that do not fill whole bytes follow each other without a gap (PS3.5 8.1.1), and the library,
+    # asked for one of them, returns too few
+    first = index * pixels
+    content = np.frombuffer(dataset.PixelData, np.uint8)[first // 8 : (first + pixels + 7) // 8]
+    bits = np.unpackbits(content, bitorder="little")[first % 8 :][:pixels]
+    return bits.reshape(int(dataset.Rows), int(dataset.Columns))
 
 
 def _padding(stored: NDArray[Any], dataset: Dataset) -> NDArray[np.bool_] | None:
@@ -160,7 +172,7 @@ def _index(dataset: Dataset, frame: int | None) -> int:
 
 
 def _grey(dataset: Dataset, index: int) -> NDArray[np.float32]:
-    stored = pixel_array(dataset, index=index)
+    stored = _stored(dataset, index)
     photometric = str(dataset.PhotometricInterpretation)
     if photometric == "PALETTE COLOR":
         stored = apply_color_lut(stored, dataset)

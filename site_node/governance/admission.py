@@ -18,10 +18,10 @@ import zstandard
 from protocol.compression.coding import CodingTerms, Decoder
 from protocol.compression.terms import most_upload_bytes, norm_factor, upload_steps, upload_terms
 from protocol.errors import CodecError, TensorError
+from protocol.held_out_checks import counts_in, counts_problem, patients_in
 from protocol.manifest import MAX_HEADER_BYTES, Manifest
 from protocol.messages import RoundTask, TaskKind
-from protocol.metrics import histogram_problem
-from protocol.secure_aggregation.histograms import bins_of, sums_histograms
+from protocol.secure_aggregation.histograms import sums_histograms
 from protocol.secure_aggregation.vector import VectorTerms
 from protocol.site_level import bit_deviation, is_adaptive, is_possible_bit
 from protocol.study import StudySpec
@@ -126,38 +126,18 @@ def _check_norm(squares: float, manifest: Manifest, longer: float) -> None:
 
 
 def check_evaluation(candidate: Candidate, task_digest: str, study: StudySpec, held_out_patients: int) -> None:
-    """Check the histograms of an evaluation: the study's splits and bins, no more patients than were approved.
+    """Check an evaluation's held-out counts: of the study's kind, splits and bins, of no more patients than approved.
 
-    Of a survival study its pair counts, and no histogram.
     Raises: GateError if they are something else.
     """
-    if study.is_survival:
-        _check_pairs(candidate, task_digest, study, held_out_patients)
-        return
-    if candidate.pairs:
-        raise GateError("An evaluation holds counts of pairs, and the study is not one of survival.", REMEDY)
-    if candidate.task_digest != task_digest or not candidate.histograms:
-        raise GateError("A candidate answers another task, or holds no histogram.", REMEDY)
-    if not set(candidate.histograms) <= set(study.evaluation.splits):
-        raise GateError("An evaluation holds a split that the study does not name.", REMEDY)
-    if sums_histograms(study) and set(candidate.histograms) != set(study.evaluation.splits):
+    if candidate.task_digest != task_digest:
+        raise GateError("A candidate answers another task.", REMEDY)
+    problem = counts_problem(study, candidate)
+    if problem is not None:
+        raise GateError(f"An evaluation's counts {problem}.", REMEDY)
+    if sums_histograms(study) and set(counts_in(study, candidate)) != set(study.evaluation.splits):
         raise GateError("An evaluation under masks holds every split that the study names.", REMEDY)
-    patients = 0
-    for histograms in candidate.histograms.values():
-        problem = histogram_problem(histograms, bins_of(study), study.evaluation.noise_epsilon)
-        if problem is not None:
-            raise GateError(f"An evaluation's histograms have {problem}.", REMEDY)
-        patients += sum(count for _, count in (*histograms.negative, *histograms.positive))
-    if study.evaluation.noise_epsilon is None and patients > held_out_patients:
-        raise GateError("An evaluation counts more patients than the approved cohort holds out.", REMEDY)
-
-
-def _check_pairs(candidate: Candidate, task_digest: str, study: StudySpec, held_out_patients: int) -> None:
-    if candidate.task_digest != task_digest or not candidate.pairs or candidate.histograms:
-        raise GateError("A candidate answers another task, or holds something else than counts of pairs.", REMEDY)
-    if not set(candidate.pairs) <= set(study.evaluation.splits):
-        raise GateError("An evaluation holds a split that the study does not name.", REMEDY)
-    if sum(counts.patients for counts in candidate.pairs.values()) > held_out_patients:
+    if study.evaluation.noise_epsilon is None and patients_in(study, candidate) > held_out_patients:
         raise GateError("An evaluation counts more patients than the approved cohort holds out.", REMEDY)
 
 

@@ -1,9 +1,13 @@
 """Tasks and their answers: decided, ordered from the worker, and the candidate admitted as the round's one output."""
 
+from typing import Any
+
 import structlog
 
 from protocol.digest import hex_of
 from protocol.errors import ProtocolError
+from protocol.held_out import counts_field
+from protocol.held_out_checks import counts_in
 from protocol.manifest import Manifest
 from protocol.message import Message
 from protocol.messages import EvaluationReport, Reason, RoundTask, TaskKind, TaskRefusal, UpdateNotice, UpdateStep
@@ -11,12 +15,13 @@ from protocol.secure_messages import MaskedHistograms
 from protocol.study import StudySpec
 from protocol.tensors import read_manifest
 from site_node.candidate import Candidate, candidate_folder, payload_path, read_candidate
-from site_node.durable import remove
-from site_node.errors import GateError, SettingsError, SiteError
+from site_node.durable import boot_id, remove
+from site_node.errors import GateError, PayloadDamagedError, SettingsError, SiteError
 from site_node.governance import admission, hidden_answers, high_water, masking, spool
 from site_node.governance.approval import decisions_on, standing_of
 from site_node.governance.context import GateContext
 from site_node.governance.decide import History, StudyStanding, Verdict, decide
+from site_node.governance.holding import hold_now
 from site_node.governance.ledger_heads import is_behind
 from site_node.governance.masking_records import sweep_erased
 from site_node.governance.policy import objection_to, planned_events
@@ -115,7 +120,9 @@ def _verdict(context: GateContext, record: TaskRecord) -> Verdict:
         was_opened=known is not None and hidden_answers.is_difference(database, task, known.study),
     )
     standing = None if known is None else _standing(context, known)
-    verdict = decide(task, record.digest, context.settings.name, standing, history)
+    may_be_held = record.state == "waiting"  # what was begun is finished
+    held = may_be_held and hold_now(database, context.settings.train_hours, task.kind, context.clock()) is not None
+    verdict = decide(task, record.digest, context.settings.name, standing, history, held=held)
     if verdict.word == "accept" and task.base is not None:
         maximum = context.policy().maximum_update_megabytes * MEGABYTE
         if task.base.weights_bytes > maximum:
@@ -150,6 +157,7 @@ def _standing(context: GateContext, known: StudyRecord) -> StudyStanding:
 
 
 def _admit(context: GateContext, record: TaskRecord) -> int:
+    candidate = None
     try:
         candidate = read_candidate(context.paths, record.task_id)
         if candidate is None:
@@ -161,6 +169,10 @@ def _admit(context: GateContext, record: TaskRecord) -> int:
     except SettingsError:
         raise  # a broken policy decides nothing, and refuses nothing either
     except SiteError as error:
+        if isinstance(error, PayloadDamagedError) and _was_cut_off(candidate):
+            _log.warning("payload_lost", task=record.task_id, next="the power failed; the worker makes it again")
+            remove(candidate_folder(context.paths, record.task_id))
+            return 1
         _log.error("candidate_refused", task=record.task_id, why=str(error))
         message = _refusal(context, record.task, error.reason)
     reason = message.reason if isinstance(message, TaskRefusal) else None
@@ -172,6 +184,11 @@ def _admit(context: GateContext, record: TaskRecord) -> int:
     remove(candidate_folder(context.paths, record.task_id))
     _log.info("task_answered", task=record.task_id, reason=reason)
     return 1
+
+
+def _was_cut_off(candidate: Candidate | None) -> bool:
+    """Tell whether the machine was started again since a payload was written that was not synced."""
+    return candidate is not None and candidate.unsynced_in not in (None, boot_id())
 
 
 def _checked_message(context: GateContext, record: TaskRecord, candidate: Candidate) -> Message:
@@ -205,16 +222,16 @@ def _evaluation_report(
         raise GateError("A candidate is of another kind than its task.", "See the worker's log.")
     admission.check_evaluation(candidate, record.digest, study, known.held_out_patients)
     if masking.is_masked(task, study):
-        return hidden_answers.masked_histograms(context, record, candidate.histograms or {}, study)
+        return hidden_answers.masked_histograms(context, record, counts_in(study, candidate), study)
+    counts: dict[str, Any] = {counts_field(study): counts_in(study, candidate)}
     return EvaluationReport(
         site=context.settings.name,
         task_id=task.task_id,
         task_digest=record.digest,
         study_digest=task.study_digest,
         version=task.base,
-        histograms=candidate.histograms or {},
-        pairs=candidate.pairs or {},
         noise_epsilon=study.evaluation.noise_epsilon,
+        **counts,
     )
 
 

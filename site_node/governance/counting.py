@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import structlog
 
 from protocol.messages import Reason
+from protocol.noised_counts import is_possible_count
 from protocol.study import StudySpec
 from site_node.candidate import CohortFigures, cohort_path, read_cohort_figures
 from site_node.cohort_members import CohortMembers, group_digest, members_path, read_members
@@ -23,6 +24,7 @@ from site_node.governance.privacy_ledger import accounts, what_would_fit
 from site_node.governance.quality_records import keep_quality, quality_objection
 from site_node.governance.reasons import sentence_of
 from site_node.governance.records import VERSION_KINDS, StudyRecord, keep_version, set_study, study_record
+from site_node.governance.same_patients import keep_same
 from site_node.governance.told_figures import keep_counted
 from site_node.governance.waiting import why_a_person
 
@@ -69,6 +71,7 @@ class Counted:
             keep_version(database, digest, VERSION_KINDS, 0, version_zero)
         keep_quality(database, digest, figures.quality if training else None)
         keep_counted(database, self.record.study, members, training)
+        keep_same(database, members.merged)  # from now on what one was charged, all bear; the approval looks again
         if self.objection is None and self.policy.approval == "person":
             self._warn(database)
 
@@ -115,8 +118,7 @@ def forget_count(context: GateContext, study_digest: str) -> None:
 def _objection(
     context: GateContext, record: StudyRecord, figures: CohortFigures, members: CohortMembers, training: int
 ) -> Objection | None:
-    counted = (figures.training_patients, figures.held_out_patients)
-    if figures.problem is None and _public_figures(members) != counted:
+    if figures.problem is None and not _are_of(members, figures, record.study):
         return Objection(Reason.INTERNAL, "The members of the cohort are not as many as its figures say.")
     policy, minimum = context.policy(), _minimum(record.study, context.policy())
     lost_training = training == 0 and members.spent_training and len(members.matching) >= minimum
@@ -136,6 +138,17 @@ def _kept(database: sqlite3.Connection, pseudonyms: list[str]) -> str:
     cohort = group_digest(pseudonyms)
     keep_group(database, cohort, pseudonyms)
     return cohort
+
+
+def _are_of(members: CohortMembers, figures: CohortFigures, study: StudySpec) -> bool:
+    """Tell whether figures can be those of a cohort: exact, or noised as the study says. Pure."""
+    training, held_out = _public_figures(members)
+    epsilon, told = study.privacy.count_epsilon, figures.training_patients
+    if figures.count_epsilon != epsilon or figures.held_out_patients != held_out:
+        return False
+    if epsilon is None or not members.training:
+        return told == training
+    return is_possible_count(told, len(members.training), study.cohort.minimum_patients, epsilon)
 
 
 def _public_figures(members: CohortMembers) -> tuple[int, int]:

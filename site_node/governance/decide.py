@@ -61,8 +61,10 @@ ACCEPT = Verdict("accept")
 WAIT = Verdict("wait")
 
 
-def decide(task: RoundTask, task_digest: str, site: str, known: StudyStanding | None, history: History) -> Verdict:
-    """Return the verdict on a task.
+def decide(
+    task: RoundTask, task_digest: str, site: str, known: StudyStanding | None, history: History, *, held: bool = False
+) -> Verdict:
+    """Return the verdict on a task. One that would be accepted waits while nothing may begin (`held`).
 
     Guarantee: at most one digest is ever accepted for a (study, round, kind), never more tasks than were charged, and
         one set of weights for each version number, of which 0 is this site's own build, and one opened sum of un-noised
@@ -82,7 +84,9 @@ def decide(task: RoundTask, task_digest: str, site: str, known: StudyStanding | 
         reason = Reason.ROUND_ALREADY_ANSWERED
     if reason is None and history.accepted_digest not in (None, task_digest):
         reason = Reason.ROUND_ALREADY_ANSWERED
-    return ACCEPT if reason is None else Verdict("refuse", reason)
+    if reason is not None:
+        return Verdict("refuse", reason)
+    return WAIT if held else ACCEPT
 
 
 def _approval(known: StudyStanding) -> Reason | None:

@@ -7,11 +7,12 @@ import structlog
 from protocol.digest import canonical_json
 from protocol.messages import Reason, TaskKind
 from site_node.cohort_members import SPENT_SUFFIX, write_spent
-from site_node.durable import finished_files, remove, write_durably
+from site_node.durable import boot_id, finished_files, remove, write_durably
 from site_node.errors import GateError, SettingsError
 from site_node.governance import egress, hash_chain, high_water, spool
 from site_node.governance.context import GateContext
 from site_node.governance.decrypting import awaited_requests
+from site_node.governance.holding import is_draining
 from site_node.governance.privacy_ledger import accounts, spent_patients
 from site_node.governance.records import StudyRecord, is_paused, study_record, study_records, task_records
 from site_node.orders import ENDED_SUFFIX, WorkOrder, cohort_task_id, ended_path, order_path, write_order
@@ -83,13 +84,14 @@ def _empty_outbox(context: GateContext) -> None:
 def write_verdicts_and_orders(context: GateContext) -> int:
     """Write the verdicts and orders that are wanted now and take the others away; return how many changed."""
     paths, paused = context.paths, is_paused(context.database)
+    holds_counts = paused or is_draining(context.database)
     orders: dict[str, StudyRecord] = {}
     verdicts: dict[str, tuple[str, str | None]] = {}
     for known in study_records(context.database, "counting"):
         orders[cohort_task_id(known.digest, known.recount)] = known
-    changed = _write_cohort_orders(context, {} if paused else orders)
+    changed = _write_cohort_orders(context, {} if holds_counts else orders)
     for task_id in orders:
-        verdicts[task_id] = ("wait", "paused") if paused else ("accept", None)
+        verdicts[task_id] = ("wait", "paused" if paused else "draining") if holds_counts else ("accept", None)
     for record in task_records(context.database, "waiting", "accepted", "refused"):
         word = {"waiting": "wait", "accepted": "accept", "refused": "refuse"}[record.state]
         verdicts[record.task_id] = ("wait", "paused") if paused and word == "accept" else (word, record.reason)
@@ -150,7 +152,7 @@ def _write_cohort_orders(context: GateContext, wanted: dict[str, StudyRecord]) -
 
 def _cohort_order(context: GateContext, task_id: str, known: StudyRecord) -> WorkOrder:
     held = accounts(context.database, context.policy())
-    spent = spent_patients(context.database, held, known.study, known.noise_multiplier)
+    spent = spent_patients(context.database, held, known.study, known.noise_multiplier, apart=known.recount > 0)
     return WorkOrder(
         kind="cohort",
         task_id=task_id,
@@ -187,6 +189,7 @@ def _write_task_orders(context: GateContext, wanted: set[str]) -> int:
                 noise_multiplier=known.noise_multiplier if training else None,
                 update_norm=task.update_norm,
                 rate_factor=task.rate_factor,
+                boot=boot_id(),
             ),
         )
         changed += 1

@@ -5,7 +5,6 @@ see of it, once the peers' part of the round has come.
 """
 
 import sqlite3
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -14,12 +13,10 @@ from protocol.errors import ProtocolError
 from protocol.homomorphic.vector_form import form_of
 from protocol.message import Message
 from protocol.messages import RoundTask, TaskKind, UpdateNotice
-from protocol.metrics import ScoreHistograms
-from protocol.secure_aggregation.histograms import masked_words
+from protocol.secure_aggregation.histograms import SplitHistograms, masked_words
 from protocol.secure_aggregation.vector import VectorTerms
 from protocol.secure_messages import MaskedHistograms
 from protocol.study import StudySpec
-from protocol.study_parts import HeldOutSplit
 from site_node.durable import remove
 from site_node.errors import GateError
 from site_node.governance import masking
@@ -86,7 +83,7 @@ def hide(context: GateContext, known: StudyRecord, task: RoundTask, plain: Path,
 
 
 def masked_histograms(
-    context: GateContext, record: TaskRecord, histograms: Mapping[HeldOutSplit, ScoreHistograms], study: StudySpec
+    context: GateContext, record: TaskRecord, histograms: SplitHistograms, study: StudySpec
 ) -> MaskedHistograms:
     """Return the message with a site's held-out counts under masks.
 

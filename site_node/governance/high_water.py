@@ -98,18 +98,26 @@ def given_up(database: sqlite3.Connection) -> set[str]:
     return {row["study"] for row in database.execute("SELECT study FROM given_up")}
 
 
-def answered_studies(paths: SitePaths, database: sqlite3.Connection) -> list[str]:
-    """Return the studies of which a task was ever accepted, as mark and database tell, and that could still go on."""
+def answered_studies(paths: SitePaths, database: sqlite3.Connection, *, mark_is_old: bool = False) -> list[str]:
+    """Return the studies of which a task was ever accepted, as mark and database tell, and that could still go on.
+
+    Where the mark is lost, or went back with the database, a study that was approved by then may have been answered
+    since: it counts as answered. One that was approved later is in no record here, and is charged anew if it comes.
+    """
     ended = {row["digest"] for row in database.execute("SELECT digest FROM studies WHERE state = 'closed'")}
-    return sorted(_answered(paths, database) - ended - given_up(database))
+    found = _answered(paths, database)
+    if mark_is_old or is_lost(paths):
+        approved = database.execute("SELECT digest FROM studies WHERE state IN ('approved', 'withdrawn')")
+        found |= {row["digest"] for row in approved}
+    return sorted(found - ended - given_up(database))
 
 
-def give_up(paths: SitePaths, database: sqlite3.Connection) -> list[str]:
+def give_up(paths: SitePaths, database: sqlite3.Connection, *, mark_is_old: bool = False) -> list[str]:
     """Give up every study that was answered, so that the gate may go on with others. Call within a transaction.
 
     Returns: the studies that were given up by this call.
     """
-    studies = answered_studies(paths, database)
+    studies = answered_studies(paths, database, mark_is_old=mark_is_old)
     database.executemany("INSERT OR IGNORE INTO given_up VALUES (?)", [(study,) for study in studies])
     return studies
 

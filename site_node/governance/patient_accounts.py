@@ -2,22 +2,30 @@
 
 A patient is charged for the studies whose groups they are in, and for every gap: nobody knows whom that touched.
 What one study costs a patient is composed within the study; over studies the lifetime's filter adds it up.
+
+A patient who has several pseudonyms bears what each of them was charged (`same_patients.py`). Two of them in one group
+are two patients' data in each of its mechanisms, which costs more than twice (`PrivacyEvent.of_group`).
 """
 
+import functools
 import json
 import math
 import sqlite3
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from protocol.privacy_events import PrivacyEvent
 from protocol.privacy_filter import FREE, Cost, LifetimeBudget
 from site_node.cohort_members import group_digest
 from site_node.errors import GateError
 from site_node.governance.ledger_entries import BudgetEntry, Entry, GapEntry, LedgerEntry
+from site_node.governance.same_patients import SCHEMA as SAME_PATIENTS_SCHEMA
+from site_node.governance.same_patients import same_patients
 
-SCHEMA = """
+SCHEMA = (
+    SAME_PATIENTS_SCHEMA
+    + """
 CREATE TABLE IF NOT EXISTS group_members (
     cohort TEXT NOT NULL, pseudonym TEXT NOT NULL, PRIMARY KEY (cohort, pseudonym)) WITHOUT ROWID;
 CREATE TRIGGER IF NOT EXISTS group_members_keep BEFORE UPDATE ON group_members
@@ -25,15 +33,27 @@ CREATE TRIGGER IF NOT EXISTS group_members_keep BEFORE UPDATE ON group_members
 CREATE TRIGGER IF NOT EXISTS group_members_stay BEFORE DELETE ON group_members
     BEGIN SELECT RAISE(ABORT, 'append only'); END;
 """
+)
 
 
 @dataclass(frozen=True)
 class Accounts:
-    """What every charged group costs its members, and what every patient bears; under one lifetime budget."""
+    """What every charged group costs its members, and what every patient bears; under one lifetime budget.
+
+    `events` are each group's, with their delta, one list for each study.
+    """
 
     budget: LifetimeBudget
     groups: dict[str, Cost]
     everybody: Cost
+    events: Mapping[str, Sequence[tuple[float, Sequence[PrivacyEvent]]]] = field(default_factory=dict)
+
+    def cost_of(self, cohort: str, people: int) -> Cost:
+        """Return what a group's charges cost a patient who is so many of its members."""
+        cost = FREE
+        for delta, events in self.events.get(cohort, ()):
+            cost = plus(cost, self.budget.cost([event.of_group(people) for event in events], delta))
+        return cost
 
     def affords(self, own: Cost, cost: Cost) -> bool:
         """Tell whether a patient who was charged so much for groups may be charged so much more."""
@@ -52,7 +72,10 @@ def accounts_of(entries: Sequence[Entry], budget: LifetimeBudget) -> Accounts:
     groups: dict[str, Cost] = {}
     for (cohort, _, delta), own in events.items():
         groups[cohort] = plus(groups.get(cohort, FREE), budget.cost(own, delta))
-    return Accounts(budget, groups, everybody)
+    by_cohort: defaultdict[str, list[tuple[float, list[PrivacyEvent]]]] = defaultdict(list)
+    for (cohort, _, delta), own in events.items():
+        by_cohort[cohort].append((delta, own))
+    return Accounts(budget, groups, everybody, dict(by_cohort))
 
 
 def recorded_budget(entries: Sequence[Entry]) -> LifetimeBudget | None:
@@ -83,7 +106,12 @@ def verify_groups(database: sqlite3.Connection, entries: Sequence[Entry]) -> int
 
 
 def charged_patients(database: sqlite3.Connection, accounts: Accounts) -> Iterator[tuple[str, Cost]]:
-    """Yield every patient who was ever charged for a group, with what it cost them, gaps aside."""
+    """Yield every pseudonym that was ever charged for a group, with what it cost, gaps aside.
+
+    Each pseudonym of a patient who has several comes with what all of them were charged.
+    """
+    several = same_patients(database)
+    yield from _charged_under_several(database, accounts, set(several.values()))
     rows = database.execute(
         "WITH cost (cohort, first, second) AS MATERIALIZED ("
         "SELECT key, json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?)) "
@@ -91,7 +119,23 @@ def charged_patients(database: sqlite3.Connection, accounts: Accounts) -> Iterat
         (json.dumps({cohort: list(cost) for cohort, cost in accounts.groups.items()}),),
     )
     for pseudonym, first, second in rows:
-        yield pseudonym, (first, second)
+        if pseudonym not in several:
+            yield pseudonym, (first, second)
+
+
+def _charged_under_several(
+    database: sqlite3.Connection, accounts: Accounts, patients: Collection[tuple[str, ...]]
+) -> Iterator[tuple[str, Cost]]:
+    for own in sorted(patients):
+        rows = database.execute(
+            "SELECT cohort, COUNT(*) FROM group_members WHERE pseudonym IN (SELECT value FROM json_each(?)) "
+            "GROUP BY cohort",
+            (json.dumps(list(own)),),
+        ).fetchall()
+        charged = [accounts.cost_of(cohort, people) for cohort, people in rows if cohort in accounts.groups]
+        if charged:
+            cost = functools.reduce(plus, charged)
+            yield from ((pseudonym, cost) for pseudonym in own)
 
 
 def unaffording(database: sqlite3.Connection, accounts: Accounts, cost: Cost) -> list[str]:
@@ -101,12 +145,21 @@ def unaffording(database: sqlite3.Connection, accounts: Accounts, cost: Cost) ->
     return [who for who, own in charged_patients(database, accounts) if not accounts.affords(own, cost)]
 
 
-def some_cannot_afford(database: sqlite3.Connection, accounts: Accounts, cohort: str, cost: Cost) -> bool:
-    """Tell whether any member of a group, charged before or not, cannot afford this cost."""
-    if not accounts.affords(FREE, cost):
+def some_cannot_afford(
+    database: sqlite3.Connection, accounts: Accounts, cohort: str, cost_of: Callable[[int], Cost]
+) -> bool:
+    """Tell whether any member of a group, charged before or not, cannot afford what it costs so many of its members."""
+    if not accounts.affords(FREE, cost_of(1)):
         return True
     members = {row[0] for row in database.execute("SELECT pseudonym FROM group_members WHERE cohort = ?", (cohort,))}
-    return not members.isdisjoint(unaffording(database, accounts, cost))
+    if not members.isdisjoint(unaffording(database, accounts, cost_of(1))):
+        return True
+    patients = Counter(own for who, own in same_patients(database).items() if who in members)
+    several = {own[0]: people for own, people in patients.items() if people > 1}
+    if not several:
+        return False
+    spent = dict.fromkeys(several, FREE) | {who: c for who, c in charged_patients(database, accounts) if who in several}
+    return any(not accounts.affords(spent[who], cost_of(people)) for who, people in several.items())
 
 
 def plus(one: Cost, other: Cost) -> Cost:

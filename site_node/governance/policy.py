@@ -10,11 +10,12 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from protocol.digest import Digest
 from protocol.messages import Reason
-from protocol.privacy_accounting import PrivacyEvent, epsilon_of, histogram_event, maximum_evaluations, training_events
+from protocol.noised_counts import figure_events
+from protocol.privacy_accounting import PrivacyEvent, epsilon_of, held_out_event, maximum_evaluations, training_events
 from protocol.privacy_filter import Composition
 from protocol.secure_aggregation.histograms import sums_histograms
-from protocol.site_rates import quality_events
 from protocol.study import StudySpec
 from site_node.errors import SettingsError
 from site_node.settings import faults, read_yaml
@@ -45,6 +46,8 @@ mechanisms: any             # permitted ways of it: dp-sgd, site-level, shared-n
 maximum_honest_fraction: 0.9  # shared-noise: refuse studies that count on more of the other hospitals than this
 maximum_epsilon: 8          # the most that one study may spend
 maximum_delta: 1.0e-4
+maximum_count_epsilon: null  # a number: refuse studies in which the number of training patients leaves exact, or with
+                            # less noise than this epsilon gives (privacy.count_epsilon; 0.5 moves it by two or so)
 lifetime_epsilon: 24        # the most that all studies together may spend of one patient; the ledger never forgets
 lifetime_delta: 1.0e-3
 composition: renyi          # how studies add up: renyi (many small ones fit) | sum (a few as large as the lifetime)
@@ -55,6 +58,7 @@ summed_evaluation: false    # refuse studies in which the hub sees this hospital
 secure_aggregation_required: false  # true: refuse studies in which the hub sees this hospital's update by itself
                             # [masking]: only this way; with homomorphic, other hospitals could open our update
 maximum_update_megabytes: 2048   # nothing larger leaves, and no larger version is fetched from the hub
+allowed_bundles: []              # digests of MONAI Bundles whose unneeded code `wardround bundle import` passes over
 """
 
 
@@ -81,6 +85,7 @@ class Policy(BaseModel):
     maximum_honest_fraction: float = Field(default=0.9, gt=0, le=1)
     maximum_epsilon: float = Field(default=8.0, gt=0, allow_inf_nan=False)
     maximum_delta: float = Field(default=1e-4, gt=0, lt=1)
+    maximum_count_epsilon: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     lifetime_epsilon: float = Field(default=24.0, gt=0, allow_inf_nan=False)
     lifetime_delta: float = Field(default=1e-3, gt=0, lt=1)
     composition: Composition = "renyi"
@@ -88,6 +93,7 @@ class Policy(BaseModel):
     summed_evaluation: bool = False
     secure_aggregation_required: bool | Annotated[list[SumMethod], Field(min_length=1)] = False
     maximum_update_megabytes: int = Field(default=2048, ge=1)
+    allowed_bundles: list[Digest] = []
 
 
 @dataclass(frozen=True)
@@ -151,18 +157,17 @@ def planned_events(
 ) -> list[tuple[str, PrivacyEvent | None]]:
     """Return what a study may spend at most of this hospital's patients: (which patients, event). Pure.
 
-    The event None says: trained on, or judged on, without differential privacy; quality figures are noised and charged
-    beside it. Patients whom the study does not touch are not charged.
+    The event None says: trained on, or judged on, without differential privacy; noised figures (of quality, of numbers)
+    are charged beside it. Patients whom the study does not touch are not charged.
     """
     planned: list[tuple[str, PrivacyEvent | None]] = []
     if patients.training:
         tasks = study.maximum_training_tasks
-        bare = [None, *quality_events(study.site_rates)]
+        bare = [None, *figure_events(study)]
         spent = bare if noise_multiplier is None else training_events(study, noise_multiplier, tasks)
         planned += [("training", event) for event in spent]
     if patients.held_out:
-        noise = study.evaluation.noise_epsilon
-        planned.append(("held-out", None if noise is None else histogram_event(noise, maximum_evaluations(study))))
+        planned.append(("held-out", held_out_event(study)))
     return planned
 
 
@@ -183,7 +188,8 @@ def _modality(policy: Policy, study: StudySpec) -> str | None:
 
 def _protection(policy: Policy, study: StudySpec) -> list[str | None]:
     epsilon, delta = study.privacy.epsilon, study.privacy.delta
-    found: list[str | None] = [_evaluation(policy, study), _quality(policy, study), _secure_aggregation(policy, study)]
+    found: list[str | None] = [_evaluation(policy, study), _figures(policy, study), _counts(policy, study)]
+    found.append(_secure_aggregation(policy, study))
     if epsilon is None and policy.dp_required:
         found.append("The study trains without differential privacy; `dp_required` refuses that.")
     if epsilon is not None and policy.mechanisms != "any" and study.privacy.mechanism not in policy.mechanisms:
@@ -202,12 +208,26 @@ def _protection(policy: Policy, study: StudySpec) -> list[str | None]:
     return found
 
 
-def _quality(policy: Policy, study: StudySpec) -> str | None:
-    """Bound what the quality figures spend by themselves; where training is private, privacy.epsilon covers them."""
-    spent = study.site_rates.quality_epsilon
-    if study.privacy.epsilon is not None or spent is None or spent <= policy.maximum_epsilon:
+def _figures(policy: Policy, study: StudySpec) -> str | None:
+    """Bound what noised figures spend by themselves; where training is private, privacy.epsilon covers them."""
+    asked = {
+        "site_rates.quality_epsilon": study.site_rates.quality_epsilon,
+        "privacy.count_epsilon": study.privacy.count_epsilon,
+    }
+    spent = {key: epsilon for key, epsilon in asked.items() if epsilon is not None}
+    if study.privacy.epsilon is not None or sum(spent.values()) <= policy.maximum_epsilon:
         return None
-    return f"site_rates.quality_epsilon {spent:g} is above `maximum_epsilon` {policy.maximum_epsilon:g}."
+    said = " and ".join(f"{key} {epsilon:g}" for key, epsilon in spent.items())
+    return f"{said} {'is' if len(spent) == 1 else 'are'} above `maximum_epsilon` {policy.maximum_epsilon:g}."
+
+
+def _counts(policy: Policy, study: StudySpec) -> str | None:
+    most, epsilon = policy.maximum_count_epsilon, study.privacy.count_epsilon
+    if most is None or (epsilon is not None and epsilon <= most):
+        return None
+    if epsilon is None:
+        return "The number of training patients would leave exact; `maximum_count_epsilon` demands noise."
+    return f"privacy.count_epsilon {epsilon:g} is above `maximum_count_epsilon` {most:g}."
 
 
 def _secure_aggregation(policy: Policy, study: StudySpec) -> str | None:
@@ -222,15 +242,14 @@ def _secure_aggregation(policy: Policy, study: StudySpec) -> str | None:
 def _evaluation(policy: Policy, study: StudySpec) -> str | None:
     if policy.summed_evaluation and not sums_histograms(study):
         return "The hub would see this hospital's held-out histograms alone; `summed_evaluation` refuses that."
-    noise = study.evaluation.noise_epsilon
-    if noise is None:
+    event = held_out_event(study)
+    if event is None:
         refused = "Held-out histograms are not noised; `noised_evaluation` demands it."
         return refused if policy.noised_evaluation else None
-    evaluations = maximum_evaluations(study)
-    epsilon = epsilon_of([histogram_event(noise, evaluations)], study.privacy.delta)
+    epsilon = epsilon_of([event], study.privacy.delta)
     if epsilon <= policy.maximum_epsilon:
         return None
     return (
-        f"{evaluations} noised evaluations spend epsilon {epsilon:.3g} of the held-out patients, above "
+        f"{maximum_evaluations(study)} noised evaluations spend epsilon {epsilon:.3g} of the held-out patients, above "
         f"`maximum_epsilon` {policy.maximum_epsilon:g}. The study should lower evaluation.at_most or noise_epsilon."
     )

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 
 from protocol.digest import digest_of
 from protocol.messages import PrivacySpent, Reason
+from protocol.noised_counts import figure_events
 from protocol.privacy_accounting import PrivacyEvent, epsilon_of, training_event, training_events
 from protocol.privacy_filter import FREE, Cost, LifetimeBudget, largest_epsilon, preset_budget
-from protocol.site_rates import quality_events
 from protocol.study import StudySpec
 from site_node.cohort_members import CohortMembers, SpentPatients
 from site_node.governance.ledger_entries import (
@@ -37,6 +37,7 @@ from site_node.governance.patient_accounts import (
     unaffording,
 )
 from site_node.governance.policy import Objection, Patients, Policy, planned_events
+from site_node.governance.same_patients import same_patients
 
 __all__ = ["LedgerEntry", "ledger_entries"]
 
@@ -131,22 +132,34 @@ def charge(
     return charged
 
 
-def study_costs(study: StudySpec, noise_multiplier: float | None, budget: LifetimeBudget) -> dict[Group, Cost]:
-    """Return what a study costs a patient whom it trains on, and one whom it holds out."""
+def study_costs(
+    study: StudySpec, noise_multiplier: float | None, budget: LifetimeBudget, people: int = 1
+) -> dict[Group, Cost]:
+    """Return what a study costs a patient whom it trains on, and one whom it holds out; once, or as several people."""
     planned = planned_events(study, noise_multiplier, Patients(1, 1))
     groups: tuple[Group, ...] = ("training", "held-out")
-    return {group: budget.cost(_events(planned, group), study.privacy.delta) for group in groups}
+    events = {group: [event.of_group(people) for event in _events(planned, group)] for group in groups}
+    return {group: budget.cost(events[group], study.privacy.delta) for group in groups}
 
 
 def spent_patients(
-    database: sqlite3.Connection, held: Accounts, study: StudySpec, noise_multiplier: float | None
+    database: sqlite3.Connection,
+    held: Accounts,
+    study: StudySpec,
+    noise_multiplier: float | None,
+    *,
+    apart: bool = False,
 ) -> SpentPatients:
-    """Return whom a study must leave out, because their budget does not cover its planned maximum."""
+    """Return whom a study must leave out, because their budget does not cover its planned maximum.
+
+    `apart`: a patient who has several pseudonyms may be counted under each of them, and must afford that.
+    """
     costs = study_costs(study, noise_multiplier, held.budget)
     training, held_out = costs["training"], costs["held-out"]
+    beside = _unaffording_apart(database, held, study, noise_multiplier) if apart else {}
     return SpentPatients(
-        training=frozenset(unaffording(database, held, training)),
-        held_out=frozenset(unaffording(database, held, held_out)),
+        training=frozenset(unaffording(database, held, training)) | beside.get("training", set()),
+        held_out=frozenset(unaffording(database, held, held_out)) | beside.get("held-out", set()),
         nobody_trains=not held.affords(FREE, training),
         nobody_judges=not held.affords(FREE, held_out),
     )
@@ -160,9 +173,28 @@ def has_become_spent(
     cohorts: Mapping[str, str | None],
 ) -> bool:
     """Tell whether another study has spent, since the cohort was counted, what one of its patients would need."""
-    costs = study_costs(study, noise_multiplier, held.budget)
-    charged = [(cohorts[group], cost) for group, cost in costs.items() if cost != FREE]
-    return any(cohort is not None and some_cannot_afford(database, held, cohort, cost) for cohort, cost in charged)
+    charged = [group for group, cost in study_costs(study, noise_multiplier, held.budget).items() if cost != FREE]
+
+    def cannot_afford(group: Group) -> bool:
+        cohort = cohorts[group]
+        return cohort is not None and some_cannot_afford(
+            database, held, cohort, lambda people: study_costs(study, noise_multiplier, held.budget, people)[group]
+        )
+
+    return any(map(cannot_afford, charged))
+
+
+def _unaffording_apart(
+    database: sqlite3.Connection, held: Accounts, study: StudySpec, noise_multiplier: float | None
+) -> dict[Group, set[str]]:
+    patients = set(same_patients(database).values())
+    spent = dict(charged_patients(database, held)) if patients else {}
+    found: dict[Group, set[str]] = {"training": set(), "held-out": set()}
+    for own in patients:
+        for group, cost in study_costs(study, noise_multiplier, held.budget, len(own)).items():
+            if not held.affords(spent.get(own[0], FREE), cost):
+                found[group] |= set(own)
+    return found
 
 
 def what_would_fit(
@@ -175,7 +207,7 @@ def what_would_fit(
     least = sorted(spent.values())[:minimum]
     epsilon = 0.0
     if len(least) == minimum and study.privacy.epsilon is not None:
-        beside = held.budget.cost(quality_events(study.site_rates), study.privacy.delta)
+        beside = held.budget.cost(figure_events(study), study.privacy.delta)
         needed = plus(plus(held.everybody, least[-1]), beside)
         epsilon = largest_epsilon(
             held.budget,
@@ -187,8 +219,13 @@ def what_would_fit(
     sentence = f"Fewer than {minimum} patients have enough of their lifetime budget left for this study."
     if said > 0:
         return Objection(Reason.BUDGET_SPENT, f"{sentence} With privacy.epsilon at most {said:.2f} it would fit.")
-    if study.privacy.epsilon is None and study.site_rates.quality_epsilon is not None:
-        return Objection(Reason.BUDGET_SPENT, f"{sentence} A smaller site_rates.quality_epsilon would cost less.")
+    asked = {
+        "site_rates.quality_epsilon": study.site_rates.quality_epsilon,
+        "privacy.count_epsilon": study.privacy.count_epsilon,
+    }
+    smaller = " or ".join(key for key, epsilon in asked.items() if epsilon is not None)
+    if study.privacy.epsilon is None and smaller:
+        return Objection(Reason.BUDGET_SPENT, f"{sentence} A smaller {smaller} would cost less.")
     return Objection(Reason.BUDGET_SPENT, f"{sentence} No smaller privacy.epsilon would fit either.")
 
 

@@ -8,11 +8,13 @@ from collections.abc import Iterable
 
 from protocol.digest import parse_json
 from protocol.errors import DigestError
-from protocol.messages import Activity, Progress
+from protocol.messages import Activity, Progress, TaskKind
 from site_node.durable import finished_files, remove
 from site_node.governance.context import GateContext
+from site_node.governance.holding import is_draining
 from site_node.governance.records import TaskRecord, task_records
 from site_node.sqlite import transaction
+from site_node.training_hours import may_train
 
 INTERVAL_SECONDS = 1.0
 MAX_PROGRESS_BYTES = 1024
@@ -25,7 +27,7 @@ class ProgressRelay:
 
     def __init__(self) -> None:
         self._last: dict[str, tuple[float, int, Progress]] = {}
-        self._is_idle = True
+        self._resting: Activity | None = Activity.IDLE
 
     def relay(self, context: GateContext) -> int:
         """Send the progress that is new and due; return how many messages."""
@@ -47,15 +49,26 @@ class ProgressRelay:
         if message == last or context.clock() - at < INTERVAL_SECONDS or _waits(context, number):
             return 0
         self._last[task_id] = (context.clock(), _send(context, message), message)
-        self._is_idle = False
+        self._resting = None
         return 1
 
     def _rest(self, context: GateContext, accepted: Iterable[TaskRecord]) -> int:
-        if self._is_idle or any(True for _ in accepted):
+        resting = _resting(context)
+        if resting is self._resting or any(True for _ in accepted):
             return 0
-        _send(context, Progress(site=context.settings.name, activity=Activity.IDLE))
-        self._is_idle = True
+        _send(context, Progress(site=context.settings.name, activity=resting))
+        self._resting = resting
         return 1
+
+
+def _resting(context: GateContext) -> Activity:
+    """Say why nothing is under way: drained, or a training waits for its hours, or there is nothing to do."""
+    if is_draining(context.database):
+        return Activity.PAUSED
+    if may_train(context.settings.train_hours, context.clock()):
+        return Activity.IDLE
+    waiting = (record.task.kind for record in task_records(context.database, "waiting"))
+    return Activity.WAITING if TaskKind.TRAIN in waiting else Activity.IDLE
 
 
 def _read(context: GateContext, task_id: str) -> tuple[Activity, float] | None:

@@ -215,6 +215,7 @@ def _charge_and_tell(context: GateContext, record: StudyRecord, planned: list[tu
             study_digest=record.digest,
             decision="approved",
             training_patients=record.training_patients,
+            count_epsilon=record.study.privacy.count_epsilon if record.training_patients else None,
             evaluates=record.held_out_patients > 0,
             expires_at=None if expires_at is None else rfc3339(expires_at),
             quality=quality_of(database, record.digest),

@@ -21,7 +21,7 @@ from site_node.durable import (
     unfinished_beside,
     write_durably,
 )
-from site_node.errors import GateError
+from site_node.errors import GateError, PayloadDamagedError
 from site_node.settings import SitePaths
 
 ENVELOPE_SUFFIX = ".dsse.json"
@@ -44,7 +44,7 @@ def number_of(path: Path) -> int | None:
 def keep_payload(paths: SitePaths, source: Path, digest: str, size: int) -> Path:
     """Copy a payload out of the worker's reach and check the copy; the same payload again changes nothing.
 
-    Raises: GateError if the file is no plain file, or not of this size and digest.
+    Raises: GateError if the file is no plain file; PayloadDamagedError if it is not of this size and digest.
     """
     kept = kept_payload(paths, digest)
     unfinished = unfinished_beside(kept)
@@ -54,7 +54,7 @@ def keep_payload(paths: SitePaths, source: Path, digest: str, size: int) -> Path
             remove(unfinished)
             found, count = _write(unfinished, _pieces_of(source, size))
             if (found, count) != (digest, size):
-                raise GateError("A payload is not of the size and digest that its candidate states.", REMEDY)
+                raise PayloadDamagedError("A payload is not of the size and digest that its candidate states.", REMEDY)
             keeping().note(unfinished, digest)
         unfinished.replace(kept)
         sync_folder(kept.parent)

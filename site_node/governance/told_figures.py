@@ -1,8 +1,9 @@
 """Which patients each exact figure counted that this hospital has told, and how small a group figures tell apart.
 
-An approval tells how many training patients match a study, un-noised, and the researcher writes the criteria: two
-studies that differ by one patient would tell whether that patient has the second class, or is 80 years old. An
-un-noised evaluation tells as exactly how many patients are held out, and that nobody trains tells of those who match.
+An approval tells how many training patients match a study, un-noised unless the study says otherwise
+(`privacy.count_epsilon`: charged instead), and the researcher writes the criteria: two studies that differ by one
+patient would tell whether that patient has the second class, or is 80 years old. An un-noised evaluation tells as
+exactly how many patients are held out, and that nobody trains tells of those who match.
 A person who approves a study sees its figures. Where the policy approves, nobody does; so it may only where all figures
 told so far, with the new ones, still tell no group of fewer patients than the policy's minimum apart.
 
@@ -40,10 +41,10 @@ def keep_counted(database: sqlite3.Connection, study: StudySpec, members: Cohort
     database.execute("DELETE FROM figures WHERE study = ?", (study.digest,))
     database.execute("DELETE FROM other_figures WHERE study = ?", (study.digest,))
     matching = _kept(database, members.matching)
-    if training:
-        database.execute("INSERT INTO figures (study, cohort) VALUES (?, ?)", (study.digest, matching))
-    else:
+    if not training:
         _keep_other(database, study.digest, NOBODY_TRAINS, matching)
+    elif study.privacy.count_epsilon is None:  # else noised and charged: it tells no exact number
+        database.execute("INSERT INTO figures (study, cohort) VALUES (?, ?)", (study.digest, matching))
     if study.evaluation.noise_epsilon is not None:
         return  # noised and charged: they tell no exact number
     for split in sorted(set(study.evaluation.splits)):

@@ -5,6 +5,7 @@ Whatever the reason, nothing is told: seen from the hub, a study that waits is o
 
 import sqlite3
 
+from protocol.noised_counts import is_clear_of
 from site_node.governance.ledger_entries import GapEntry, LedgerEntry, all_entries
 from site_node.governance.policy import Policy
 from site_node.governance.records import StudyRecord
@@ -18,6 +19,11 @@ OWN_MINIMUM = (
 SMALL_GROUP = (
     "Its exact numbers of patients (training patients, also 0; held-out ones, where not noised), with the numbers told "
     f"before, would tell a group of fewer than {{}} patients apart (`minimum_patients`). {_DECIDE}"
+)
+NEAR_MINIMUM = (
+    "Its number of training patients, noised, is not far enough above this hospital's {} (`minimum_patients`): whether "
+    "they are as many would be told by the answer itself. With a larger privacy.count_epsilon less is enough. "
+    f"{_DECIDE}"
 )
 FEW_HELD_OUT = (
     "Its un-noised evaluation judges fewer than {} patients of a split (`minimum_held_out_patients`): the figures "
@@ -34,6 +40,8 @@ def why_a_person(database: sqlite3.Connection, record: StudyRecord, policy: Poli
     study, least, least_judged = record.study, policy.minimum_patients, policy.minimum_held_out_patients
     if study.cohort.minimum_patients > least > 1:
         return OWN_MINIMUM.format(least)
+    if least > 1 and _is_near(record, policy):
+        return NEAR_MINIMUM.format(least)
     fewest = fewest_judged(database, record.digest)
     if fewest is not None and fewest < least_judged:
         return FEW_HELD_OUT.format(least_judged)
@@ -47,8 +55,18 @@ def why_a_person(database: sqlite3.Connection, record: StudyRecord, policy: Poli
 def is_said(detail: str, policy: Policy) -> bool:
     """Tell whether a note is one of these, under the policy as it stands. Pure."""
     least, least_judged = policy.minimum_patients, policy.minimum_held_out_patients
-    said = {OWN_MINIMUM.format(least), SMALL_GROUP.format(least), FEW_HELD_OUT.format(least_judged)}
+    said = {words.format(least) for words in (OWN_MINIMUM, SMALL_GROUP, NEAR_MINIMUM)}
+    said.add(FEW_HELD_OUT.format(least_judged))
     return detail in (said | {TRAINED_BEFORE} if policy.hold_out_trained == "person" else said)
+
+
+def _is_near(record: StudyRecord, policy: Policy) -> bool:
+    """Tell whether a noised number of training patients leaves in doubt that the exact one reaches the minimum."""
+    privacy, told = record.study.privacy, record.training_patients
+    if privacy.count_epsilon is None or not told:
+        return False
+    chance = min(privacy.delta, policy.maximum_delta)
+    return not is_clear_of(told, policy.minimum_patients, privacy.count_epsilon, chance)
 
 
 def _holds_out_trained(database: sqlite3.Connection, record: StudyRecord) -> bool:

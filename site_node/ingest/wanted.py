@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
 
-from protocol.study_parts import Cohort as Criteria
+from protocol.cohort_terms import Cohort as Criteria
 from site_node.cohort.query import Facts, unmet_criterion
 from site_node.errors import SettingsError
 from site_node.ingest.answers import FoundSeries, FoundStudy

@@ -101,7 +101,7 @@ def _shares(network: nn.Module, loss: Loss, batch: PatientBatch) -> dict[Tensor,
             if type(module) in _RULES:
                 hooks.callback(module.register_forward_hook(watch).remove)
         weights = torch.repeat_interleave(batch.counts.to(batch.images.dtype).reciprocal(), batch.counts)
-        objective = (loss(network(batch.images).squeeze(1), batch.targets) * weights).sum()
+        objective = (loss(network(batch.images), batch.targets) * weights).sum()
         torch.autograd.grad(objective, first_outputs, allow_unused=True)
     return shares
 

@@ -52,6 +52,7 @@ class Purpose(StrEnum):
     HISTOGRAMS = "histograms"
     ROUNDING = "rounding"
     QUALITY = "quality"
+    COUNTS = "counts"
 
 
 class SecureStream:
@@ -146,6 +147,11 @@ class NoiseSource:
     def quality(self) -> SecureStream:
         """Return the stream of the noise on the quality figures."""
         return self._stream(Purpose.QUALITY)
+
+    @cached_property
+    def counts(self) -> SecureStream:
+        """Return the stream of the noise on the number of training patients."""
+        return self._stream(Purpose.COUNTS)
 
     def _stream(self, purpose: Purpose) -> SecureStream:
         info = "\n".join(("wardround.noise/1", purpose, self.task_digest, self.cohort_digest)).encode()

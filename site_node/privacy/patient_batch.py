@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-"""(logits (image,), targets (image,)) -> (image,) losses."""
+"""(outputs (image, output, ...), targets (image, ...)) -> (image,) losses."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,8 @@ class Run:
 class PatientBatch:
     """The drawn patients' images, those of one patient side by side.
 
-    Shapes: images (image, 1, *size) float32; targets (image,) float32; counts (patient,) int64, each at least 1, their
-        sum is the number of images.
+    Shapes: images (image, 1, *size) float32; targets (image, ...) float32; counts (patient,) int64, each at least 1,
+        their sum is the number of images.
     """
 
     images: Tensor

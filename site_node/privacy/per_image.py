@@ -49,8 +49,8 @@ class HeldGradients:
 
 def _image_gradients(network: nn.Module, loss: Loss) -> Callable[[Gradients, Tensor, Tensor], dict[str, Tensor]]:
     def loss_of_image(parameters: Gradients, image: Tensor, target: Tensor) -> Tensor:
-        logits = functional_call(network, dict(parameters), (image.unsqueeze(0),))
-        return loss(logits.squeeze(1), target.unsqueeze(0)).sum()
+        outputs = functional_call(network, dict(parameters), (image.unsqueeze(0),))
+        return loss(outputs, target.unsqueeze(0)).sum()
 
     return vmap(grad(loss_of_image), in_dims=(None, 0, 0))
 

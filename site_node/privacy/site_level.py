@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from protocol.manifest import manifest_of
+from protocol.privacy_terms import Privacy
 from protocol.site_level import site_noise, update_deviation
-from protocol.study_parts import Privacy
 from protocol.tensors import Weights, flatten, unflatten
 from site_node.privacy.noise import Floats, SecureStream, add_gaussian_noise, clipping_reserve
 

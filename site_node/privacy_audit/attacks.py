@@ -24,7 +24,7 @@ from torch.func import functional_call, grad, vmap
 from protocol.study import StudySpec
 from protocol.tensors import Weights
 from site_node.training.networks import build_network, load_into
-from site_node.training.objectives import loss_of
+from site_node.training.objectives.choice import loss_of
 
 IMAGES_AT_ONCE = 64
 WITHOUT_NOISE = 1e-3
@@ -114,7 +114,7 @@ class GradientAttack:
         network, loss = self._network, loss_of(self._released.study)
 
         def loss_of_image(parameters: dict[str, Tensor], image: Tensor, target: Tensor) -> Tensor:
-            return loss(functional_call(network, parameters, (image[None],)).squeeze(1), target[None]).sum()
+            return loss(functional_call(network, parameters, (image[None],)), target[None]).sum()
 
         persons, parameters = self._persons, {name: torch.from_numpy(weights[name]) for name in self._names}
         of_images = vmap(grad(loss_of_image), in_dims=(None, 0, 0))
@@ -158,5 +158,5 @@ def losses_of_canaries(study: StudySpec, weights: Weights, persons: Persons) -> 
     canaries = slice(len(persons.images) - persons.canaries, None)
     images, targets = persons.images[canaries], persons.targets[canaries]
     with torch.no_grad():
-        logits = [network(part).squeeze(1) for part in torch.split(images, IMAGES_AT_ONCE)]
+        logits = [network(part) for part in torch.split(images, IMAGES_AT_ONCE)]
         return loss_of(study)(torch.cat(logits), targets).double().numpy()

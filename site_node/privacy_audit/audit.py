@@ -110,11 +110,12 @@ def audited_study(study: StudySpec, epsilon: float | None, public_patients: int)
         )
     document = study.model_dump(mode="json", by_alias=True)
     document["privacy"] |= {"epsilon": epsilon, "spare_tasks": 0, "allow_large_delta": "canaries are no patients"}
+    document["privacy"]["count_epsilon"] = None  # the number that divides stays the public one, told or not
     document["participants"]["training_patients"] = public_patients
     document["preprocessing"]["augmentation"] = "none"
     document["rounds"] = study.maximum_steps
     document["evaluation"] = {"every": study.maximum_steps}
-    # What is made of noised sums is not audited, nor the quality figures, which are a mechanism of their own.
+    # What is made of noised sums is not audited, nor noised figures, which are mechanisms of their own.
     for later in ("strategy", "transport", "secure_aggregation", "personal", "site_rates"):
         document.pop(later, None)
     document["training"] |= {

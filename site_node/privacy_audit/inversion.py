@@ -33,7 +33,7 @@ from protocol.tensors import Weights
 from site_node.errors import OrderError
 from site_node.privacy.noise import NoiseSource
 from site_node.training.networks import build_network, initial_weights, load_into
-from site_node.training.objectives import loss_of
+from site_node.training.objectives.choice import loss_of
 from site_node.training.patients import PreparedPatients
 from site_node.training.trainer import train
 
@@ -122,7 +122,7 @@ def rebuild(update: Update, seed: int, iterations: int = ITERATIONS) -> Image:
     milestones = [int(iterations * fraction) for fraction in SLOWER_AT]
     schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones, gamma=0.1)
     for _ in range(iterations):
-        loss = loss_of(update.study)(network(image).squeeze(1), label).sum()
+        loss = loss_of(update.study)(network(image), label).sum()
         gradient = torch.autograd.grad(loss, list(network.parameters()), create_graph=True)
         distance = 1.0 - torch.nn.functional.cosine_similarity(_flat(gradient), target, dim=0)
         (image.grad,) = torch.autograd.grad(distance + SMOOTHNESS * _total_variation(image), [image])

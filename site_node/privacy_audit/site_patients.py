@@ -6,6 +6,7 @@ from pathlib import Path
 from protocol.study import StudySpec
 from site_node.cohort.cohort import build_cohort
 from site_node.errors import TooFewPatientsError
+from site_node.opt_outs import load_identities
 from site_node.settings import load_settings
 from site_node.training.patients import PreparedPatients, prepare_cohort
 
@@ -18,7 +19,8 @@ def training_patients(folder: Path, study: StudySpec, seed: int) -> PreparedPati
     """
     settings = load_settings(folder)
     split_key = hashlib.sha256(f"wardround.privacy-audit/1 split {seed}".encode()).digest()
-    cohort = build_cohort(settings.paths.index, settings.labels, study, split_key)
+    places, identities = (settings.paths.index, settings.labels), load_identities(settings)
+    cohort = build_cohort(*places, study, split_key, identities=identities, labelling=settings.labelling)
     patients = prepare_cohort(study, cohort, ["train"], cache=None).get("train")
     if patients is None:
         raise TooFewPatientsError("This site has no patient to train on.", "Audit without DIR, on made-up patients.")

@@ -25,6 +25,8 @@ from site_node.logs import configure_logs
 from site_node.settings import SitePaths, load_settings
 
 TRAINING_JOB = "site_node.training.job:run_order"
+RULES = "protocol.study_rules"
+"""Imported by whoever first parses a study: a child would do it anew for each job."""
 ORPHANED = 70
 DISK_WAS_FULL = 72
 POLL_SECONDS = 5.0
@@ -33,7 +35,7 @@ POLL_SECONDS = 5.0
 def start_server(job: str = TRAINING_JOB) -> None:
     """Start the server process, so that its imports are done when the first job comes."""
     _name_this_user()
-    multiprocessing.get_context("forkserver").set_forkserver_preload([job.partition(":")[0]])
+    multiprocessing.get_context("forkserver").set_forkserver_preload([job.partition(":")[0], RULES])
     forkserver.ensure_running()
 
 

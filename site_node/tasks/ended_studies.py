@@ -1,4 +1,4 @@
-"""What the worker keeps of a study goes when the study has ended: its frozen cohort, and what algorithms kept.
+"""What the worker keeps of a study goes when the study has ended: cohort, images, what algorithms kept.
 
 The gate knows which studies have ended and publishes them beside its orders, as one empty file for each
 (`orders.py`); the worker sweeps. Looked for is what still lies here, so that a look costs little however many studies
@@ -15,10 +15,12 @@ from site_node.orders import has_ended
 from site_node.settings import SitePaths
 
 KEPT = "own"
+SEALED_SUFFIX = ".sealed"
+"""Of prepared images (`training/pixel_cache.py`), each named by its study."""
 
 
 def erase_ended(paths: SitePaths) -> int:
-    """Delete the frozen cohorts and local states of ended studies; return how many studies something was deleted of.
+    """Delete frozen cohorts, prepared images and local states of ended studies; return of how many something was there.
 
     Guarantee: nothing of a study that has not ended is touched. Called again, it does nothing more.
     """
@@ -33,6 +35,11 @@ def erase_ended(paths: SitePaths) -> int:
             if has_ended(paths, path.stem):
                 remove(path)
                 erased.add(path.stem)
+    for path in finished_files(paths.cache, SEALED_SUFFIX):
+        study = path.name.split(".", 1)[0]
+        if has_ended(paths, study):
+            remove(path)
+            erased.add(study)
     for folder in _folders(paths.local_state):
         states = [state for state in _folders(folder) if state.name != KEPT]
         if states and has_ended(paths, folder.name):

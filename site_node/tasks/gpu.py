@@ -8,6 +8,8 @@ Source: NVIDIA, CUDA C++ Programming Guide, "CUDA Environment Variables".
 
 import multiprocessing
 import os
+import subprocess
+import sys
 from collections.abc import Callable, MutableMapping
 from multiprocessing.connection import Connection
 
@@ -28,6 +30,41 @@ def keep_to_gpu(number: int) -> None:
     """
     narrow(number, os.environ)
     check_gpu(number, gpus_seen_by_jobs)
+
+
+def keep_gpus_free(keep: int, number: int | None) -> None:
+    """Keep this process's jobs off the last GPUs of the machine, before the first of them starts; see `leave_free`."""
+    leave_free(keep, os.environ, _gpus_shown(), number)
+
+
+def leave_free(keep: int, environment: MutableMapping[str, str], shown: int, number: int | None = None) -> None:
+    """Keep a worker's jobs off the last GPUs that its environment shows, for other programs of the hospital.
+
+    `number` is the one GPU that the worker was given, if it was. Without any GPU there is nothing to keep.
+    Raises: SettingsError if none would be left for jobs, or the one that was given is among those kept free.
+    """
+    if not keep or not shown:
+        return
+    if keep >= shown:
+        remedy = "Lower keep_gpus_free in site.yaml, or let this worker train on the processor: CUDA_VISIBLE_DEVICES=''"
+        raise SettingsError(f"keep_gpus_free is {keep}, and this machine shows {shown} GPU(s): none is left.", remedy)
+    if number is None:
+        environment.setdefault(ORDER, AS_NVIDIA_SMI_COUNTS)
+        visible = environment.get(VISIBLE)
+        environment[VISIBLE] = ",".join(gpu_named(each, visible) for each in range(shown - keep))
+    elif number >= shown - keep:
+        remedy = f"Give this worker one of the first {shown - keep}: they count from 0."
+        raise SettingsError(f"GPU {number} is kept free (keep_gpus_free in site.yaml).", remedy)
+
+
+def _gpus_shown() -> int:
+    """Return how many GPUs torch finds in this environment; asked in a process that ends before jobs are made.
+
+    The server that jobs are forked from keeps the environment in which it began, so it must not begin before.
+    """
+    command = [sys.executable, "-c", "import torch; print(torch.cuda.device_count())"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return int(done.stdout) if done.returncode == 0 and done.stdout.strip().isdecimal() else 0
 
 
 def narrow(number: int, environment: MutableMapping[str, str]) -> None:

@@ -36,6 +36,7 @@ from site_node.orders import WorkOrder, order_path, read_order
 from site_node.settings import SitePaths, SiteSettings
 from site_node.tasks.child import DISK_WAS_FULL, TRAINING_JOB, JobProcess
 from site_node.tasks.lease import HEARTBEAT_SECONDS, Lease, Leases, holder_name
+from site_node.training_hours import may_train
 
 MAX_CRASHES = 2
 NOT_STARTED = 71
@@ -76,6 +77,11 @@ def has_versions(paths: SitePaths, order: WorkOrder) -> bool:
     return all((paths.blobs / hex_of(digest)).exists() for digest in named)
 
 
+def may_begin(worker: Worker, order: WorkOrder) -> bool:
+    """Tell whether an order may begin now: the gate lets no training in outside the hours, but one may have queued."""
+    return order.kind != "train" or may_train(worker.settings.train_hours, worker.clock())
+
+
 def work_on(worker: Worker, task_id: str) -> str:
     """Do what a task's order says and return how it went, in a word for the log."""
     paths = worker.settings.paths
@@ -90,6 +96,8 @@ def work_on(worker: Worker, task_id: str) -> str:
         return "done before"
     if not has_versions(paths, order):
         return "waits for its version"
+    if not may_begin(worker, order):
+        return "waits for its hours"
     try:
         with closing(worker.leases()) as leases:
             lease = leases.acquire(task_id)

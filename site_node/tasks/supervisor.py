@@ -13,7 +13,7 @@ from site_node.durable import finished_files
 from site_node.errors import OrderError, SiteError
 from site_node.orders import read_order
 from site_node.tasks.ended_studies import erase_ended
-from site_node.tasks.run_order import Worker, has_versions, result_exists
+from site_node.tasks.run_order import Worker, has_versions, may_begin, result_exists
 
 INTERVAL_SECONDS = 1.0
 AGAIN_SECONDS = 20.0
@@ -69,7 +69,7 @@ class Supervisor:
                     continue
                 if order is None or result_exists(paths, order) or not has_versions(paths, order):
                     continue
-                if leases.is_free(path.stem):
+                if may_begin(self._worker, order) and leases.is_free(path.stem):
                     found.append(path.stem)
             return found
         finally:

@@ -20,6 +20,7 @@ from site_node.cohort_members import COHORT_SUFFIX, VALUES_SUFFIX
 from site_node.durable import write_durably
 from site_node.errors import CohortError
 from site_node.file_names import stored
+from site_node.labels.masks import MaskRef
 
 
 def freeze_cohort(folder: Path, study_digest: str, cohort: Cohort) -> None:
@@ -64,7 +65,8 @@ def _document(cohort: Cohort) -> dict[str, Any]:
     rows = None if cohort.values is None else len(cohort.values)
     return {
         **{"manifest_digest": cohort.manifest_digest, "dropped": dict(cohort.dropped), "patients": patients},
-        **{"rows_of_table": rows, "left_out": dict(cohort.left_out)},
+        **{"rows_of_table": rows, "left_out": dict(cohort.left_out), "told": cohort.told},
+        "mask_names": dict(cohort.mask_names),
     }
 
 
@@ -78,7 +80,10 @@ def _read(path: Path, path_of_values: Path) -> Cohort:
             if len(values) != document["rows_of_table"]:
                 raise ValueError("other rows than were frozen")
         left_out = document.get("left_out", {})
-        return Cohort(patients, document["manifest_digest"], document["dropped"], left_out, values)
+        told = document.get("told")
+        names = document.get("mask_names", {})
+        digest, dropped = document["manifest_digest"], document["dropped"]
+        return Cohort(patients, digest, dropped, left_out, values, told=told, mask_names=names)
     except (DigestError, FileNotFoundError, KeyError, TypeError, ValueError):
         raise CohortError(
             "The frozen cohort of a study is damaged.", "Stop the study at the hub; a new study freezes a new cohort."
@@ -87,18 +92,23 @@ def _read(path: Path, path_of_values: Path) -> Cohort:
 
 def _patient(entry: dict[str, Any]) -> Patient:
     images = tuple(_image(image) for image in entry["images"])
-    return Patient(**{**entry, "images": images})
+    return Patient(**{**entry, "images": images, "findings": tuple(entry.get("findings", ()))})
 
 
 def _image_written(image: dict[str, Any]) -> dict[str, Any]:
     written = {**image, "path": _written(image["path"])}
     slices = written.pop("slices")
+    mask = written.pop("mask")
+    if mask is not None:
+        written["mask"] = {**mask, "path": _written(mask["path"])}
     return written | ({"slices": [_written(path) for path in slices]} if slices else {})
 
 
 def _image(entry: dict[str, Any]) -> ImageRef:
-    slices = tuple(_path(path) for path in entry.get("slices", ()))
-    return ImageRef(**{**entry, "path": _path(entry["path"]), "slices": slices})
+    slices, drawn = tuple(_path(path) for path in entry.get("slices", ())), entry.get("mask")
+    mask = MaskRef(**{**drawn, "path": _path(drawn["path"])}) if drawn else None
+    findings = tuple(entry.get("findings", ()))
+    return ImageRef(**{**entry, "path": _path(entry["path"]), "slices": slices, "findings": findings, "mask": mask})
 
 
 def _written(path: Path) -> str | dict[str, str]:

@@ -7,7 +7,7 @@ import errno
 import os
 import time
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,9 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from protocol.digest import canonical_json, digest_of, digest_of_bytes
 from protocol.errors import DigestError, ProtocolError
+from protocol.held_out import counts_field
 from protocol.messages import Activity, Reason
+from protocol.noised_counts import told_count
 from protocol.site_rates import QualityFigures, released
 from protocol.study import StudySpec, parse_study
 from protocol.study_parts import HeldOutSplit
@@ -27,28 +29,34 @@ from protocol.tensors import Weights, encode_weights
 from site_node.candidate import Candidate, CohortFigures, write_candidate, write_cohort_figures
 from site_node.cohort.cohort import BELOW_MINIMUM, ONE_CLASS, Cohort, Patient, build_cohort
 from site_node.cohort.fallen_out import fallen_out
+from site_node.cohort.identities import AS_THEY_ARE, Identities
+from site_node.cohort.opted_out import without_opted_out
 from site_node.cohort.roll import Roll
 from site_node.cohort.table_cohort import build_table_cohort
 from site_node.cohort_members import CohortMembers, pseudonym_key, read_spent, write_members
 from site_node.durable import unfinished_beside
 from site_node.errors import OrderError, SettingsError, SiteError, TooFewPatientsError
+from site_node.opt_outs import load_identities
 from site_node.orders import WorkOrder, read_order
 from site_node.privacy.noise import KEY_BYTES, NoiseSource
 from site_node.settings import SiteSettings
-from site_node.training.evaluation import evaluate, ordered_pairs
+from site_node.training.evaluation import evaluate
 from site_node.training.frozen_cohort import freeze_cohort, frozen_cohort
 from site_node.training.local_round import Round, train_locally
 from site_node.training.local_state import LocalState
 from site_node.training.networks import initial_weights, threads_worth
 from site_node.training.patients import PreparedPatients, prepare_cohort
 from site_node.training.personal import judged_weights, kept_tensors
+from site_node.training.pixel_cache import pixel_cache
 from site_node.training.processes import Together, processes_for, training_together
 from site_node.training.round_output import round_output
 from site_node.update.handover import hand_over_payload
 from site_node.update.steps import weights_payload
 from site_node.update.versions import read_version
+from site_node.work_receipts import WorkReceipt, write_receipt
 
 PROGRESS_SECONDS = 0.5
+WHERE_TO_LOOK = "wardround site receipts, wardround site budget"
 HELD_OUT: tuple[HeldOutSplit, ...] = ("validation", "test")
 NOT_TRAINING = {
     BELOW_MINIMUM: "Add patients, or let the site evaluate only.",
@@ -60,15 +68,17 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True)
 class Job:
-    """An order, the study it names and where this site keeps things."""
+    """An order, the study it names, where this site keeps things, and who its patients were when the job began."""
 
     settings: SiteSettings
     order: WorkOrder
     study: StudySpec
+    identities: Identities = AS_THEY_ARE
 
     def cohort(self) -> Cohort:
-        """Return the study's cohort, frozen when it was counted."""
-        return frozen_cohort(self.frozen_cohorts, self.order.study_digest)
+        """Return the study's cohort, frozen when it was counted, without those who have opted out since."""
+        frozen = frozen_cohort(self.frozen_cohorts, self.order.study_digest)
+        return without_opted_out(frozen, self.identities, _split_key(_noise_key(self.settings.paths.noise_key)))
 
     @property
     def frozen_cohorts(self) -> Path:
@@ -110,17 +120,18 @@ def run_order(settings: SiteSettings, task_id: str) -> None:
     if order is None:
         log.warning("no order for this task; nothing done", task=task_id)
         return
-    started = time.monotonic()
+    started, name = time.monotonic(), ""
     try:
         study = _study_of(order)
+        name = study.name
         torch.set_num_threads(threads_worth(study, min(settings.threads, usable_cores())))
-        receipt = _run(Job(settings, order, study))
+        receipt: dict[str, Any] = _run(Job(settings, order, study, load_identities(settings)))
     except Exception as error:
         _hand_over_failure(settings, order, _reason_of(error))
         _log_failure(settings, order, error)
-        receipt = {"failed": True}
+        receipt = {"failed": True, "reason": _reason_of(error).value}
     seconds = round(time.monotonic() - started, 3)
-    _write(settings.paths.worker_receipts / f"{task_id}.json", {"kind": order.kind, "seconds": seconds, **receipt})
+    _keep_receipt(settings, order, {"study": name, "seconds": seconds, **receipt})
     log.info("order done", task=task_id, kind=order.kind, seconds=seconds)
 
 
@@ -144,7 +155,8 @@ def _count_cohort(job: Job) -> dict[str, int]:
     kept_tensors(job.study)  # and so are tensors to keep that it does not have
     paths = job.settings.paths
     noise_key = _noise_key(paths.noise_key)
-    roll = Roll(read_spent(paths, job.order.task_id, job.order.spent_digest), pseudonym_key(noise_key))
+    spent = read_spent(paths, job.order.task_id, job.order.spent_digest)
+    roll = Roll(spent, pseudonym_key(noise_key), job.identities)
     try:
         cohort = _cohort_of(job, _split_key(noise_key), roll.may_take_part)
     except TooFewPatientsError:
@@ -152,6 +164,7 @@ def _count_cohort(job: Job) -> dict[str, int]:
             raise
         _hand_over_members(job, roll.members(job.order.study_digest, None), problem=Reason.BUDGET_SPENT)
         return {"patients": 0, "images": 0}
+    cohort = replace(cohort, told=_told(job, cohort))
     freeze_cohort(job.frozen_cohorts, job.order.study_digest, cohort)
     training = cohort.of("train")
     if not roll.has_left_out:  # else what is told could be compared with an earlier study's numbers
@@ -160,7 +173,8 @@ def _count_cohort(job: Job) -> dict[str, int]:
     _hand_over_members(
         job,
         roll.members(job.order.study_digest, cohort),
-        training_patients=cohort.public_figure("train"),
+        training_patients=cohort.training_figure,
+        count_epsilon=job.study.privacy.count_epsilon,
         training_images=sum(len(patient.images) for patient in training),
         held_out_patients=cohort.public_figure(*HELD_OUT),
         manifest_digest=cohort.manifest_digest,
@@ -173,21 +187,40 @@ def _count_cohort(job: Job) -> dict[str, int]:
 def _cohort_of(job: Job, split_key: bytes, may_take_part: Callable[[Patient], bool]) -> Cohort:
     settings = job.settings
     if job.study.kind == "tabular":
-        return build_table_cohort(settings.table, job.study, split_key, may_take_part)
-    return build_cohort(settings.paths.index, settings.labels, job.study, split_key, may_take_part)
+        return build_table_cohort(settings.table, job.study, split_key, may_take_part, job.identities)
+    places = settings.paths.index, settings.labels
+    return build_cohort(*places, job.study, split_key, may_take_part, job.identities, settings.labelling)
+
+
+def _told(job: Job, cohort: Cohort) -> int | None:
+    """Return the noised number of the patients who train, 0 if nobody does; None where the study takes the exact one.
+
+    Who is left out for a spent budget is not counted: nothing that leaves may depend on whom nothing is charged.
+    """
+    epsilon, exact = job.study.privacy.count_epsilon, len(cohort.of("train"))
+    if epsilon is None or not exact:
+        return None if epsilon is None else 0
+    noise_of = _figures_noise(job, cohort, (exact,)).counts.two_sided_geometric
+    return told_count(exact, job.study.cohort.minimum_patients, epsilon, noise_of)
+
+
+def _figures_noise(job: Job, cohort: Cohort, exact: tuple[int, ...]) -> NoiseSource:
+    """Return the noise of figures that leave once for the study.
+
+    Counted again, the same figures have the same noise, so nothing can be averaged out; others have noise of their own,
+    also the same patients' in another study: with equal noise, equal figures would tell that two groups are the same.
+    """
+    counted = digest_of({"cohort": cohort.manifest_digest, "counts": list(exact)})
+    return NoiseSource(_noise_key(job.settings.paths.noise_key), job.order.task_digest, counted)
 
 
 def _quality_of(job: Job, cohort: Cohort) -> QualityFigures | None:
-    """Return the figures that the study reads, noised as it says; None where it reads none or nobody trains.
-
-    Counted again, the same figures have the same noise, so nothing can be averaged out; others have noise of their own.
-    """
-    terms, training = job.study.site_rates, cohort.public_figure("train")
+    """Return the figures that the study reads, noised as it says; None where it reads none or nobody trains."""
+    terms, training = job.study.site_rates, cohort.training_figure
     if not terms.reads_quality or terms.quality_epsilon is None or not training:
         return None
     exact = cohort.quality_counts()
-    counted = digest_of({"cohort": cohort.manifest_digest, "counts": list(exact)})
-    source = NoiseSource(_noise_key(job.settings.paths.noise_key), job.order.task_digest, counted)
+    source = _figures_noise(job, cohort, exact)
     return released(exact, training, terms.quality_epsilon, source.quality.two_sided_geometric)
 
 
@@ -220,24 +253,24 @@ def _initialise(job: Job) -> dict[str, int]:
 
 def _train(job: Job) -> dict[str, int]:
     cohort, base = job.cohort(), job.base()
-    patients = prepare_cohort(job.study, cohort, ["train"], job.settings.paths.cache).get("train")
+    patients = prepare_cohort(job.study, cohort, ["train"], pixel_cache(job.settings)).get("train")
     if patients is None:
         raise TooFewPatientsError("This site has no patient to train on.", "It can still evaluate.")
     report = _reporter(job, Activity.TRAINING)
     training = Round(job.study, base, patients, job.noise(cohort), job.order, report, job.state, job.control())
     size = processes_for(job.study, job.settings.processes)
     values = sum(array.size for array in base.values())
-    with training_together(size, values, help_with_round, [job.settings, job.order]) as together:
+    with training_together(size, values, help_with_round, [job.settings, job.order, job.identities]) as together:
         payload, uncut = round_output(replace(training, together=together))
     hand_over_payload(job.settings.paths, job.order, payload, uncut)
-    return _used([patients])
+    return _used(job, cohort, {"train": patients})
 
 
-def help_with_round(together: Together, settings: SiteSettings, order: WorkOrder) -> None:
+def help_with_round(together: Together, settings: SiteSettings, order: WorkOrder, identities: Identities) -> None:
     """Train a round with others, as one that is not the first: nothing is kept, reported or handed over."""
-    job = Job(settings, order, _study_of(order))
+    job = Job(settings, order, _study_of(order), identities)
     cohort = job.cohort()
-    patients = prepare_cohort(job.study, cohort, ["train"], settings.paths.cache)["train"]
+    patients = prepare_cohort(job.study, cohort, ["train"], pixel_cache(settings))["train"]
     state = replace(job.state, keeps=False)
     noise, control = job.noise(cohort), job.control()
     train_locally(Round(job.study, job.base(), patients, noise, order, lambda _: None, state, control, together))
@@ -246,18 +279,14 @@ def help_with_round(together: Together, settings: SiteSettings, order: WorkOrder
 def _evaluate(job: Job) -> dict[str, int]:
     cohort, judged = job.cohort(), judged_weights(job.study, job.base(), job.state)
     report = _reporter(job, Activity.EVALUATING)
-    prepared = prepare_cohort(job.study, cohort, job.study.evaluation.splits, job.settings.paths.cache)
+    prepared = prepare_cohort(job.study, cohort, job.study.evaluation.splits, pixel_cache(job.settings))
     held_out = {split: prepared[split] for split in HELD_OUT if split in prepared}
-    counts: dict[str, Any]
-    if job.study.is_survival:
-        counts = {"pairs": ordered_pairs(job.study, judged, held_out)}
-    else:
-        counts = {"histograms": evaluate(job.study, judged, held_out, job.noise(cohort))}
+    counts: dict[str, Any] = {counts_field(job.study): evaluate(job.study, judged, held_out, job.noise(cohort))}
     report(1.0)
     order = job.order
     candidate = Candidate(task_id=order.task_id, task_digest=order.task_digest, kind="evaluation", **counts)
     write_candidate(job.settings.paths, candidate)
-    return _used(held_out.values())
+    return _used(job, cohort, held_out)
 
 
 def _study_of(order: WorkOrder) -> StudySpec:
@@ -267,9 +296,22 @@ def _study_of(order: WorkOrder) -> StudySpec:
     return study
 
 
-def _used(prepared: Iterable[PreparedPatients]) -> dict[str, int]:
-    counts = [(patients.patients, len(patients.rows)) for patients in prepared]
-    return {"patients": sum(patients for patients, _ in counts), "images": sum(images for _, images in counts)}
+def _used(job: Job, cohort: Cohort, prepared: Mapping[Any, PreparedPatients]) -> dict[str, int]:
+    counts = [(patients.patients, len(patients.rows)) for patients in prepared.values()]
+    patients, images = sum(patients for patients, _ in counts), sum(images for _, images in counts)
+    matched = patients + sum(cohort.left_out.get(split, 0) for split in prepared)
+    if 2 * patients < matched:  # no number: what is left out for its budget is a figure about patients
+        log.warning("this task used less than half of the approved cohort", study=job.study.name, look=WHERE_TO_LOOK)
+    return {"matched": matched, "patients": patients, "images": images}
+
+
+def _keep_receipt(settings: SiteSettings, order: WorkOrder, used: Mapping[str, Any]) -> None:
+    named = {"task_id": order.task_id, "study_digest": order.study_digest, "round": order.round, "kind": order.kind}
+    receipt = WorkReceipt.model_validate({**named, "at": time.time(), **used})
+    try:
+        write_receipt(settings.paths, receipt, _noise_key(settings.paths.noise_key))
+    except SettingsError as error:  # without the site's secret nothing was used, and nothing can be signed
+        log.error("no receipt", task=order.task_id, why=error.message)
 
 
 def _hand_over_failure(settings: SiteSettings, order: WorkOrder, reason: Reason) -> None:

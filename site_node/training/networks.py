@@ -8,8 +8,10 @@ Every network is built with BatchNorm and converted, because MONAI does not hand
 `ResNet._make_layer` always makes BatchNorm blocks, whatever the constructor was told). In-place activations are turned
 off for torch.func.
 
-All networks map (image, 1, *size) to one logit (image, 1), in two and three dimensions; those of tabular studies map
-(row, feature) to (row, 1). Sizes are arguments of the study; see `network_sizes.py`, or `wardround site networks`.
+Networks map (image, 1, *size) to (image, output), in two and three dimensions; those of segmentation studies to
+(image, class, *size) (`segmentation_networks.py`), those of tabular studies (row, feature) to (row, output). How many
+outputs there are is the objective's to say (`objectives/`). Sizes are arguments of the study; see `network_sizes.py`,
+or `wardround site networks`.
 """
 
 import math
@@ -30,7 +32,17 @@ from torch.utils.flop_counter import FlopCounterMode
 from protocol.study import StudySpec
 from protocol.tensors import Weights
 from site_node.errors import BaseUnavailableError, UnknownNetworkError
+from site_node.training.classification_networks import EfficientnetSizes, VitSizes, efficientnet, vit
 from site_node.training.network_sizes import ConvnetSizes, DensenetSizes, LinearSizes, MlpSizes, ResnetSizes, Sizes
+from site_node.training.objectives.choice import objective_of
+from site_node.training.segmentation_networks import (
+    SegresnetSizes,
+    SwinunetrSizes,
+    UnetSizes,
+    segresnet,
+    swinunetr,
+    unet,
+)
 
 MAX_PARAMETERS = 200_000_000
 VOXELS_AT_ONCE = 1 << 19
@@ -58,7 +70,7 @@ class GridAverage(nn.Module):
         return (functional.avg_pool2d if two else functional.avg_pool3d)(maps, [s // self.cells for s in size])
 
 
-def _convnet(sizes: ConvnetSizes, dimensions: int) -> nn.Module:
+def _convnet(sizes: ConvnetSizes, dimensions: int, outputs: int) -> nn.Module:
     layers: list[nn.Module] = []
     before = 1
     for channels, stride, kernel in zip(sizes.channels, sizes.strides, sizes.kernels, strict=True):
@@ -69,66 +81,76 @@ def _convnet(sizes: ConvnetSizes, dimensions: int) -> nn.Module:
             )
         )  # fmt: skip
         before = channels
-    return nn.Sequential(*layers, GridAverage(sizes.head), nn.Flatten(), nn.Linear(before * sizes.head**dimensions, 1))
+    head = nn.Linear(before * sizes.head**dimensions, outputs)
+    return nn.Sequential(*layers, GridAverage(sizes.head), nn.Flatten(), head)
 
 
-def _densenet(sizes: DensenetSizes, dimensions: int) -> nn.Module:
+def _densenet(sizes: DensenetSizes, dimensions: int, outputs: int) -> nn.Module:
     network: nn.Module = DenseNet(
-        dimensions, 1, 1, init_features=sizes.init_features, growth_rate=sizes.growth_rate,
+        dimensions, 1, outputs, init_features=sizes.init_features, growth_rate=sizes.growth_rate,
         block_config=sizes.block_config, bn_size=sizes.bn_size,
     )  # fmt: skip
     return network
 
 
-def _resnet(sizes: ResnetSizes, dimensions: int) -> nn.Module:
+def _resnet(sizes: ResnetSizes, dimensions: int, outputs: int) -> nn.Module:
     network: nn.Module = ResNet(
-        sizes.block, sizes.layers, sizes.planes, spatial_dims=dimensions, n_input_channels=1, num_classes=1,
+        sizes.block, sizes.layers, sizes.planes, spatial_dims=dimensions, n_input_channels=1, num_classes=outputs,
         conv1_t_size=sizes.first_kernel, conv1_t_stride=sizes.first_stride, no_max_pool=not sizes.max_pool,
         bias_downsample=False,
     )  # fmt: skip
     return network
 
 
-def _linear(sizes: LinearSizes, columns: int) -> nn.Module:
-    return nn.Linear(columns, 1)
+def _linear(sizes: LinearSizes, columns: int, outputs: int) -> nn.Module:
+    return nn.Linear(columns, outputs)
 
 
-def _mlp(sizes: MlpSizes, columns: int) -> nn.Module:
+def _mlp(sizes: MlpSizes, columns: int, outputs: int) -> nn.Module:
     layers: list[nn.Module] = []
     for width, before in zip(sizes.hidden, [columns, *sizes.hidden], strict=False):
         layers += [nn.Linear(before, width), nn.ReLU()]
-    return nn.Sequential(*layers, nn.Linear(sizes.hidden[-1], 1))
+    return nn.Sequential(*layers, nn.Linear(sizes.hidden[-1], outputs))
 
 
 @dataclass(frozen=True)
 class Permitted:
     """A network that a study may name.
 
-    `reads`: images, or the rows of a table. `build` is given the sizes, and how many axes an image has or how many
-    columns a table. `pixels_at_once`: how many pixels of flat images (values of rows) a private step takes forward and
-    back together. More is faster for small ones; for resnet, whose large sizes lose nothing by it, fewer keep the
-    memory at that of a plain step. Measured in docs/decisions/0015.
+    `reads`: images, or the rows of a table. `gives`: outputs for the whole image, or for each pixel. `build` is given
+    the sizes, how many axes an image has (`needs_size`: its size) or how many columns a table, and the number of
+    outputs. `pixels_at_once`: how
+    many pixels of flat images (values of rows) a private step takes forward and back together. More is faster for small
+    ones; for resnet, whose large sizes lose nothing by it, fewer keep the memory at that of a plain step; networks that
+    give masks hold images x parameters. Measured in docs/decisions/0015.
     """
 
     sizes: type[Sizes]
     build: Callable[..., nn.Module]
     pixels_at_once: int
     reads: Literal["images", "rows"] = "images"
+    gives: Literal["outputs", "masks"] = "outputs"
+    needs_size: bool = False
 
 
 PERMITTED: Mapping[str, Permitted] = {
     "convnet": Permitted(ConvnetSizes, _convnet, pixels_at_once=1 << 19),
     "densenet": Permitted(DensenetSizes, _densenet, pixels_at_once=1 << 19),
     "resnet": Permitted(ResnetSizes, _resnet, pixels_at_once=1 << 17),
+    "efficientnet": Permitted(EfficientnetSizes, efficientnet, pixels_at_once=1 << 17, needs_size=True),
+    "vit": Permitted(VitSizes, vit, pixels_at_once=1 << 16, needs_size=True),
     "linear": Permitted(LinearSizes, _linear, pixels_at_once=1 << 19, reads="rows"),
     "mlp": Permitted(MlpSizes, _mlp, pixels_at_once=1 << 19, reads="rows"),
+    "unet": Permitted(UnetSizes, unet, pixels_at_once=1 << 17, gives="masks"),
+    "segresnet": Permitted(SegresnetSizes, segresnet, pixels_at_once=1 << 17, gives="masks"),
+    "swinunetr": Permitted(SwinunetrSizes, swinunetr, pixels_at_once=1 << 14, gives="masks"),
 }
 
 
 def build_network(study: StudySpec) -> nn.Module:
     """Build a study's network; its values are those of the seed (`initial_weights`).
 
-    Shapes: (image, *input_shape) -> (image, 1), the logit of the second class; of a survival study, the log-hazard.
+    Shapes: (image, *input_shape) -> (image, output), of a segmentation study (image, class, *size).
     Guarantee: the same study gives the same values. Under DP no layer mixes the images of a batch.
     Raises: UnknownNetworkError if the name or an argument is not permitted, or the images are too small for it.
     """
@@ -143,8 +165,9 @@ def build_network(study: StudySpec) -> nn.Module:
 
 def images_at_once(study: StudySpec) -> int:
     """Return how many images a private step takes forward and back together; a patient's are never parted."""
-    shape = input_shape(study)
-    at_once = VOXELS_AT_ONCE if len(shape) == 4 else _permitted(study).pixels_at_once
+    shape, permitted = input_shape(study), _permitted(study)
+    volumes = VOXELS_AT_ONCE if permitted.gives == "outputs" else min(VOXELS_AT_ONCE, permitted.pixels_at_once)
+    at_once = volumes if len(shape) == 4 else permitted.pixels_at_once
     return max(1, at_once // math.prod(shape))
 
 
@@ -204,13 +227,18 @@ def load_into(network: nn.Module, weights: Weights) -> None:
 
 def _permitted(study: StudySpec) -> Permitted:
     name, reads = study.network.name, "rows" if study.kind == "tabular" else "images"
+    gives = "masks" if study.kind == "segmentation" else "outputs"
     permitted = PERMITTED.get(name)
-    fitting = ", ".join(known for known, network in PERMITTED.items() if network.reads == reads)
+    fitting = ", ".join(known for known, net in PERMITTED.items() if (net.reads, net.gives) == (reads, gives))
     if permitted is None:
         raise UnknownNetworkError(f"The network {name!r} is not permitted.", f"Choose one of: {fitting}.")
     if permitted.reads != reads:
         raise UnknownNetworkError(
             f"The network {name!r} reads {permitted.reads}, and the study has {reads}.", f"Choose one of: {fitting}."
+        )
+    if permitted.gives != gives:
+        raise UnknownNetworkError(
+            f"The network {name!r} gives {permitted.gives}, and the study wants {gives}.", f"Choose one of: {fitting}."
         )
     return permitted
 
@@ -230,8 +258,15 @@ def _sizes(study: StudySpec, permitted: Permitted) -> Sizes:
 
 
 def _assembled(study: StudySpec, permitted: Permitted, sizes: Sizes) -> nn.Module:
-    axes = len(study.preprocessing.size) if permitted.reads == "images" else len(study.table.features)
-    network = permitted.build(sizes, axes)
+    size = study.preprocessing.size
+    axes: int | list[int] = len(study.table.features) if permitted.reads == "rows" else len(size)
+    try:
+        network = permitted.build(sizes, size if permitted.needs_size else axes, objective_of(study).outputs)
+    except ValueError as error:
+        raise UnknownNetworkError(
+            f"The network {study.network.name!r} cannot be built for images of {size}: {error}.",
+            "Change preprocessing.size or network.arguments.",
+        ) from None
     _normalise(network, study.network.normalisation, sizes.groups)
     for module in network.modules():
         if hasattr(module, "inplace"):
@@ -267,9 +302,13 @@ def _refuse(study: StudySpec, network: nn.Module) -> None:
             f"The network has {parameters} parameters; at most {MAX_PARAMETERS} are permitted.", "Choose smaller sizes."
         )
     try:
-        network.eval()(torch.empty(2, *input_shape(study), device="meta"))
+        given = network.eval()(torch.empty(2, *input_shape(study), device="meta")).shape
     except (RuntimeError, ValueError):
+        given = torch.Size()
+    expected = (2, objective_of(study).outputs, *(study.preprocessing.size if study.kind == "segmentation" else ()))
+    if given != expected:
         raise UnknownNetworkError(
-            f"Images of {study.preprocessing.size} are too small for this {study.network.name!r}.",
-            "Raise preprocessing.size, or use fewer layers or strides.",
-        ) from None
+            f"Images of {study.preprocessing.size} are too small for this {study.network.name!r}, or cannot be halved "
+            "as often as it does.",
+            "Raise preprocessing.size (to a multiple of all strides together), or use fewer layers or strides.",
+        )

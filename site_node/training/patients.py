@@ -1,85 +1,37 @@
 """A cohort's images, or a tabular study's rows, as tensors, grouped by patient, and the patients that a step draws.
 
-Each image is decoded and prepared once for a cohort and kept on the site's own disk under the digest of the cohort's
-manifest and of the preprocessing; later tasks map the file into memory. Half precision: images were standardised, and
-its rounding (2**-11) is below that of the 8-bit originals.
+Each image is decoded and prepared once for a study and kept on the site's own disk, encrypted (`pixel_cache.py`), under
+the digest of the cohort's manifest and of the preprocessing; later tasks decrypt what they draw. Half precision: images
+were standardised, and its rounding (2**-11) is below that of the 8-bit originals.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from protocol.digest import digest_of, hex_of
 from protocol.study import StudySpec
 from protocol.study_parts import Split
-from site_node.cohort.cohort import Cohort, ImageRef, Patient
+from site_node.cohort.cohort import Cohort, ImageRef
 from site_node.cohort.volumes import takes_volumes
 from site_node.dicom.pixels import read_pixels
-from site_node.durable import unfinished_beside
 from site_node.errors import CohortError
 from site_node.privacy.clipping import PatientBatch
 from site_node.privacy.noise import NoiseSource
 from site_node.privacy.sampling import draw_images, draw_patients
-from site_node.training.survival import survival_target
-from site_node.training.transforms import VERSION, Picture, augment, preparation
+from site_node.training.objectives.choice import objective_of
+from site_node.training.pixel_cache import PixelCache
+from site_node.training.prepared_masks import VERSION as MASK_VERSION
+from site_node.training.prepared_masks import prepared_masks
+from site_node.training.prepared_patients import PreparedPatients as PreparedPatients
+from site_node.training.sealed_images import SealedImages
+from site_node.training.transforms import VERSION, Picture, augment, augment_with_masks, preparation
 from site_node.training.volume_picture import VERSION as VOLUME_VERSION
 from site_node.training.volume_picture import read_volume_picture
 
 Read = Callable[[ImageRef], Picture]
-
-
-@dataclass(frozen=True)
-class PreparedPatients:
-    """Patients of one split. Never leaves the worker.
-
-    Shapes: images (row, 1, *size) float16, of the whole cohort, usually mapped from disk, or of a tabular study its
-        rows (row, feature) float32; rows (image,) which of them are this split's, those of one patient side by side;
-        targets (image,) float32, the images' own labels, or in survival the patient's signed time; first_image
-        (patient + 1,) where each patient's images begin; labels (patient,) the patients' own.
-        `left_out` is how many more of the split match the study and are kept out by their spent budget.
-    """
-
-    images: NDArray[np.float16] | NDArray[np.float32]
-    rows: NDArray[np.int64]
-    targets: NDArray[np.float32]
-    first_image: NDArray[np.int64]
-    labels: NDArray[np.int64]
-    left_out: int = 0
-
-    @property
-    def patients(self) -> int:
-        """Return the number of patients."""
-        return len(self.labels)
-
-    @property
-    def public_figure(self) -> int:
-        """Return the number that the site tells: what it trains with is divided and weighted by this one."""
-        return self.patients + self.left_out
-
-    def images_of(self, patient: int) -> NDArray[np.int64]:
-        """Return the numbers of a patient's images."""
-        return np.arange(self.first_image[patient], self.first_image[patient + 1])
-
-    def pixels_of(self, numbers: NDArray[np.int64]) -> Tensor:
-        """Return images by their numbers.
-
-        Shapes: numbers (image,); result (image, 1, *size) or (image, feature) float32.
-        """
-        return torch.from_numpy(self.images[self.rows[numbers]].astype(np.float32))
-
-    def batch(self, images: Sequence[NDArray[np.int64]], device: torch.device) -> PatientBatch:
-        """Collect the chosen images of some patients, one array of image numbers for each patient."""
-        numbers = np.concatenate([np.empty(0, np.int64), *images])
-        return PatientBatch(
-            self.pixels_of(numbers).to(device),
-            torch.from_numpy(self.targets[numbers]).to(device),
-            torch.tensor([len(chosen) for chosen in images], dtype=torch.int64, device=device),
-        )
 
 
 def draw_batch(study: StudySpec, patients: PreparedPatients, noise: NoiseSource, device: torch.device) -> PatientBatch:
@@ -93,16 +45,21 @@ def draw_batch(study: StudySpec, patients: PreparedPatients, noise: NoiseSource,
     for patient in drawn:
         own = patients.images_of(int(patient))
         chosen.append(own[draw_images(noise.images, len(own), study.training.images_per_patient)])
-    batch = patients.batch(chosen, device)
+    batch, terms = patients.batch(chosen, device), study.preprocessing
     if study.kind == "tabular":
         return batch
+    if study.kind == "segmentation":
+        images, masks = augment_with_masks(
+            batch.images, batch.targets, terms.augmentation, noise.augmentation, mirror=terms.mirror
+        )
+        return PatientBatch(images, masks, batch.counts)
     return PatientBatch(
-        augment(batch.images, study.preprocessing.augmentation, noise.augmentation), batch.targets, batch.counts
+        augment(batch.images, terms.augmentation, noise.augmentation, mirror=terms.mirror), batch.targets, batch.counts
     )
 
 
 def prepare_cohort(
-    study: StudySpec, cohort: Cohort, splits: Sequence[Split], cache: Path | None, *, read: Read | None = None
+    study: StudySpec, cohort: Cohort, splits: Sequence[Split], cache: PixelCache | None, *, read: Read | None = None
 ) -> dict[Split, PreparedPatients]:
     """Return the patients of each split that has any, their images decoded and prepared.
 
@@ -112,6 +69,7 @@ def prepare_cohort(
     images = (
         _values(cohort) if study.kind == "tabular" else _cached_images(study, cohort, cache, read or _reader(study))
     )
+    masks = _cached_masks(study, cohort, cache) if study.kind == "segmentation" else None
     prepared: dict[Split, PreparedPatients] = {}
     start = 0
     rows: dict[str, list[int]] = {patient.key: [] for patient in cohort.patients}
@@ -123,22 +81,18 @@ def prepare_cohort(
         if not patients:
             continue
         numbers = [number for patient in patients for number in rows[patient.key]]
-        targets = [_target(patient, image) for patient in patients for image in patient.images]
         prepared[split] = PreparedPatients(
             images=images,
             rows=np.array(numbers, np.int64),
-            targets=np.array(targets, np.float32),
+            targets=objective_of(study).targets(study, patients),
             first_image=np.cumsum([0, *(len(patient.images) for patient in patients)]),
             labels=np.array([patient.label for patient in patients], np.int64),
+            masks=masks,
             left_out=cohort.left_out.get(split, 0),
+            findings=tuple(patient.findings for patient in patients),
+            told=cohort.told if split == "train" else None,
         )
     return prepared
-
-
-def _target(patient: Patient, image: ImageRef) -> float:
-    if patient.time is not None:
-        return survival_target(patient.time, event=patient.label == 1)
-    return patient.label if image.label is None else image.label
 
 
 def _values(cohort: Cohort) -> NDArray[np.float32]:
@@ -147,29 +101,51 @@ def _values(cohort: Cohort) -> NDArray[np.float32]:
     return cohort.values
 
 
-def _cached_images(study: StudySpec, cohort: Cohort, cache: Path | None, read: Read) -> NDArray[np.float16]:
-    if cache is None:
-        return _prepared_images(study, cohort, read)
-    preprocessing = study.preprocessing.model_dump(mode="json", exclude={"augmentation"})
+def _cached_images(
+    study: StudySpec, cohort: Cohort, cache: PixelCache | None, read: Read
+) -> NDArray[np.float16] | SealedImages:
+    shape = (_number_of_images(cohort), 1, *study.preprocessing.size)
+    name = hex_of(digest_of(_named(study, cohort)))
+    made = (
+        None
+        if cache is None
+        else cache.images(hex_of(study.digest), name, shape, "float16", lambda: _each_image(study, cohort, read))
+    )
+    return made if made is not None else _prepared_images(study, cohort, read)
+
+
+def _cached_masks(study: StudySpec, cohort: Cohort, cache: PixelCache | None) -> NDArray[np.uint8] | SealedImages:
+    shape = (_number_of_images(cohort), *study.preprocessing.size)
+    name = hex_of(digest_of([MASK_VERSION, "masks", _named(study, cohort)]))
+    made = (
+        None
+        if cache is None
+        else cache.images(hex_of(study.digest), name, shape, "uint8", lambda: prepared_masks(study, cohort))
+    )
+    return made if made is not None else prepared_masks(study, cohort)
+
+
+def _number_of_images(cohort: Cohort) -> int:
+    return sum(len(patient.images) for patient in cohort.patients)
+
+
+def _named(study: StudySpec, cohort: Cohort) -> list[object]:
+    preprocessing = study.preprocessing.model_dump(mode="json", exclude={"augmentation", "mirror", "preset"})
     volumes = [VOLUME_VERSION] if takes_volumes(study) else []
-    key = digest_of([VERSION, cohort.manifest_digest, preprocessing, *volumes])
-    path = cache / f"{hex_of(key)}.npy"
-    if not path.exists():
-        cache.mkdir(parents=True, exist_ok=True)
-        unfinished = unfinished_beside(path)
-        with unfinished.open("xb") as file:
-            np.save(file, _prepared_images(study, cohort, read), allow_pickle=False)
-        unfinished.replace(path)
-    mapped: NDArray[np.float16] = np.load(path, mmap_mode="r", allow_pickle=False)
-    return mapped
+    return [VERSION, cohort.manifest_digest, preprocessing, *volumes]
+
+
+def _each_image(study: StudySpec, cohort: Cohort, read: Read) -> Iterator[Picture]:
+    prepare = preparation(study.preprocessing)
+    for patient in cohort.patients:
+        for reference in patient.images:
+            yield prepare(read(reference))
 
 
 def _prepared_images(study: StudySpec, cohort: Cohort, read: Read) -> NDArray[np.float16]:
-    prepare = preparation(study.preprocessing)
-    references = [image for patient in cohort.patients for image in patient.images]
-    result = np.empty((len(references), 1, *study.preprocessing.size), np.float16)
-    for number, reference in enumerate(references):
-        result[number] = prepare(read(reference))
+    result = np.empty((_number_of_images(cohort), 1, *study.preprocessing.size), np.float16)
+    for number, image in enumerate(_each_image(study, cohort, read)):
+        result[number] = image
     return result
 
 

@@ -31,6 +31,7 @@ from torch import Tensor
 from protocol.study import StudySpec
 from site_node.errors import SiteError, TrainingProcessLostError
 from site_node.privacy.patient_batch import PatientBatch
+from site_node.training.objectives.choice import objective_of
 
 FAILED = 1
 KILLED = -9
@@ -114,7 +115,7 @@ def processes_for(study: StudySpec, wanted: int) -> int:
     with the statistics of whoever is in the same process. One also where the hub takes the steps (`shared-noise`) or
     the update is released as a whole (`site-level`).
     """
-    is_sum = not study.is_survival and study.network.normalisation != "batch"
+    is_sum = not objective_of(study).compares_patients and study.network.normalisation != "batch"
     return wanted if is_sum and study.privacy.mechanism == "dp-sgd" else 1
 
 

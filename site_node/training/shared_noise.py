@@ -21,7 +21,7 @@ from site_node.privacy.clipping import clipped_sum_of_batch
 from site_node.privacy.noise import Floats, NoiseSource
 from site_node.privacy.skellam import skellam_noise
 from site_node.training.networks import build_network, images_at_once, load_into
-from site_node.training.objectives import loss_of
+from site_node.training.objectives.choice import loss_of
 from site_node.training.patients import PreparedPatients, draw_batch
 from site_node.training.trainer import chosen_device
 

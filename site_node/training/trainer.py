@@ -26,7 +26,7 @@ from site_node.privacy.clipping import PatientBatch, clipped_sum_of_batch
 from site_node.privacy.noise import NoiseSource, add_gaussian_noise, clipping_reserve
 from site_node.training.corrections import Correction, proximal
 from site_node.training.networks import build_network, images_at_once, load_into, weights_of
-from site_node.training.objectives import loss_of
+from site_node.training.objectives.choice import loss_of, objective_of
 from site_node.training.patients import PreparedPatients, draw_batch
 from site_node.training.processes import ALONE, Together
 
@@ -136,11 +136,13 @@ def _plain_gradient(
     parameters = list(network.parameters())
     total = torch.zeros(sum(p.numel() for p in parameters), device=parameters[0].device)
     loss = loss_of(study)
-    # Cox's loss compares all patients of a step with each other, so that its batch stays whole.
-    at_once = max(1, len(batch.images)) if study.is_survival else PLAIN_IMAGES_AT_ONCE
+    # A loss such as Cox's compares all patients of a step with each other, so that its batch stays whole.
+    at_once = max(1, len(batch.images)) if objective_of(study).compares_patients else PLAIN_IMAGES_AT_ONCE
+    if study.kind == "segmentation":  # outputs for each pixel are as large as the images' maps
+        at_once = images_at_once(study)
     for chunk in batch.chunks(at_once):
         weights = torch.repeat_interleave(1.0 / chunk.counts, chunk.counts)
-        objective = (loss(network(chunk.images).squeeze(1), chunk.targets) * weights).sum()
+        objective = (loss(network(chunk.images), chunk.targets) * weights).sum()
         total += torch.cat([g.flatten() for g in torch.autograd.grad(objective, parameters)])
     mean = together.summed(total) / expected
 

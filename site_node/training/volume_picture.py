@@ -12,9 +12,11 @@ from pathlib import Path
 import monai
 import numpy as np
 from monai.transforms import Resize
+from numpy.typing import NDArray
 
+from site_node.dicom.series import TILT_FROM_DEGREES, Stack
 from site_node.dicom.volume import Volume, read_volume
-from site_node.dicom.volume_affine import spacing_of, upright
+from site_node.dicom.volume_affine import Affine, ras_from_lps, spacing_of, upright
 from site_node.dicom.volume_tilt import straightened
 from site_node.training.transforms import Picture
 
@@ -38,8 +40,37 @@ def cubic(volume: Volume, edge: int) -> Picture:
     """
     straight = straightened(volume)
     values, affine = upright(straight.values, straight.affine)
-    lengths_mm = np.array(values.shape) * spacing_of(affine)
-    shape = [max(1, round(float(length))) for length in lengths_mm * edge / lengths_mm.max()]
+    shape = _cubic_shape(values.shape, affine, edge)
     monai.data.set_track_meta(False)
     resized: Picture = np.asarray(Resize(shape, mode="area")(np.ascontiguousarray(values)[None]), np.float32)
     return resized.reshape(shape)
+
+
+def cubic_mask(mask: NDArray[np.uint8], stack: Stack, edge: int) -> NDArray[np.uint8]:
+    """Bring a volume's mask to the voxels that `cubic` brings the volume to: each has the class at its centre.
+
+    Shapes: mask (slice, row, column) as `read_volume` gives the volume of this stack; result as that of `cubic`.
+    """
+    affine = ras_from_lps(stack.affine)
+    if stack.tilt_degrees > TILT_FROM_DEGREES:  # a slice moves by parts of a pixel: the class with most of it is kept
+        parts = []
+        for number in range(int(mask.max()) + 1):
+            part = Volume((mask == number).astype(np.float32), affine, stack.spacing_mm, "", stack.tilt_degrees)
+            straight = straightened(part)
+            parts.append(straight.values)
+        # outside the slice every part is 0, and the first of equals is the background
+        mask, affine = np.argmax(parts, axis=0).astype(np.uint8), straight.affine
+    values, affine = upright(mask, affine)
+    return nearest(values, _cubic_shape(values.shape, affine, edge))
+
+
+def nearest(mask: NDArray[np.uint8], shape: Sequence[int]) -> NDArray[np.uint8]:
+    """Resize a mask: each place has the class of the place in which its centre lies. Shapes: result `shape`."""
+    monai.data.set_track_meta(False)
+    resize = Resize(list(shape), mode="nearest-exact")
+    return np.asarray(resize(np.ascontiguousarray(mask, np.float32)[None]), np.uint8).reshape(shape)
+
+
+def _cubic_shape(shape: Sequence[int], affine: Affine, edge: int) -> list[int]:
+    lengths_mm = np.array(shape) * spacing_of(affine)
+    return [max(1, round(float(length))) for length in lengths_mm * edge / lengths_mm.max()]

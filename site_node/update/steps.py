@@ -30,7 +30,7 @@ from protocol.errors import CodecError, MaskingError
 from protocol.manifest import Manifest, manifest_of
 from protocol.shared_noise import RING
 from protocol.study import StudySpec
-from protocol.tensors import Vector, Weights, flatten, unflatten, weights_file
+from protocol.tensors import Vector, Weights, empty_weights, flatten, unflatten, weights_file
 from site_node.errors import BaseUnavailableError, NotFiniteError
 from site_node.training.local_state import LocalState
 from site_node.update.quantised import Draws, quantised
@@ -100,13 +100,17 @@ def weights_payload(study: StudySpec, weights: Weights) -> Payload:
 
 
 def difference(base: Weights, trained: Weights) -> Weights:
-    """Return trained - base, tensor by tensor.
+    """Return trained - base, tensor by tensor; it lies in memory as its weights file does.
 
     Raises: BaseUnavailableError if they are not of one model.
     """
-    if manifest_of(base) != manifest_of(trained):
+    manifest = manifest_of(base)
+    if manifest != manifest_of(trained):
         raise BaseUnavailableError("The version's tensors are not those of the trained network.")
-    return {name: np.asarray(trained[name] - base[name], np.float32) for name in trained}
+    update = empty_weights(manifest)
+    for name, values in update.items():
+        np.subtract(trained[name], base[name], out=values)
+    return update
 
 
 def _payload(study: StudySpec, tensors: Weights, first: Step) -> Payload:

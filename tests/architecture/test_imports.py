@@ -27,6 +27,8 @@ PROTOCOL_NEEDS = {
 READS_PATIENTS = (
     "site_node.dicom",
     "site_node.cohort",
+    "site_node.labels",
+    "site_node.readiness",
     "site_node.training",
     "site_node.tasks",
     "site_node.privacy",
@@ -87,7 +89,8 @@ def test_the_native_homomorphic_library_is_loaded_by_one_file_and_never_by_the_h
 
 
 def test_site_and_hub_do_not_know_each_other() -> None:
-    assert offences("site_node", "hub", "ui", "sqlalchemy", "fastapi", "streamlit") == []
+    assert offences("site_node", "hub", "ui", "sqlalchemy", "streamlit") == []
+    assert not [offence for offence in offences("site_node", "fastapi") if not offence.startswith("site_node/api/")]
     assert offences("hub", "site_node", "ui", "monai", "pydicom", "torch", "streamlit") == []
 
 
@@ -111,16 +114,20 @@ def test_the_gate_can_read_no_patient_and_reach_no_network() -> None:
     assert offences("site_node/governance", *READS_PATIENTS, "torch", "monai", "pydicom", *network) == []
 
 
+def test_the_site_s_api_can_read_no_patient_and_does_not_speak_to_the_hub() -> None:
+    assert offences("site_node/api", *READS_PATIENTS, "torch", "monai", "pydicom", "httpx", "site_node.agent") == []
+
+
 def test_what_can_read_patients_reaches_no_network() -> None:
     network = ("httpx", "urllib.request", "http.client", "requests", "site_node.agent")
     assert offences("site_node/tasks", *network) == []  # Celery reaches Redis; a lease names its holder's machine
-    for folder in ("dicom", "cohort", "training", "privacy", "update"):
+    for folder in ("dicom", "cohort", "labels", "readiness", "training", "privacy", "update"):
         assert offences(f"site_node/{folder}", "socket", "redis", "celery", *network) == []
 
 
 def test_privacy_and_cohort_are_below_training_and_governance() -> None:
     above = ("site_node.training", "site_node.update", "site_node.governance", "site_node.tasks", "site_node.cli")
-    for folder in ("dicom", "privacy", "cohort"):
+    for folder in ("dicom", "privacy", "cohort", "labels"):
         assert offences(f"site_node/{folder}", *above) == []
     assert offences("site_node/dicom", "site_node.cohort", "site_node.privacy") == []
 
@@ -145,10 +152,11 @@ def test_only_the_entry_points_read_the_environment() -> None:
 
 
 # compose starts processes and hands its own environment on; an entry point may set thread counts before torch loads; a
-# worker gives its jobs the name of a user that has no account, and shows them one GPU.
+# worker gives its jobs the name of a user that has no account, and shows them one GPU; the doctor says which proxy and
+# which bundle the agent's environment names.
 ENVIRONMENT_READERS = {
     *("compose/processes.py", "compose/nursery.py"),
-    *("site_node/tasks/child.py", "site_node/tasks/gpu.py"),
+    *("site_node/tasks/child.py", "site_node/tasks/gpu.py", "site_node/doctor/hub.py"),
 }
 
 

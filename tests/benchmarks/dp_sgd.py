@@ -35,7 +35,7 @@ from protocol.study import StudySpec, parse_study
 from site_node.privacy.clipping import PatientBatch, clipped_sum_of_batch
 from site_node.privacy.noise import KEY_BYTES, NoiseSource, add_gaussian_noise
 from site_node.training.networks import build_network, images_at_once
-from site_node.training.objectives import loss_of
+from site_node.training.objectives.choice import loss_of
 
 RESNET18 = {"layers": [2, 2, 2, 2], "planes": [64, 128, 256, 512]}
 NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {

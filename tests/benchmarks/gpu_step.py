@@ -39,6 +39,7 @@ from site_node.dicom.pixels import read_pixels
 from site_node.privacy.noise import KEY_BYTES, NoiseSource
 from site_node.training.networks import initial_weights
 from site_node.training.patients import PreparedPatients, prepare_cohort
+from site_node.training.pixel_cache import PixelCache
 from site_node.training.trainer import chosen_device, train
 from site_node.training.transforms import Picture
 from site_node.update.steps import difference, update_payload
@@ -123,7 +124,8 @@ def _tensors(study: StudySpec, cohort: Cohort, cache: Path, watch: Stopwatch) ->
     def read(image: ImageRef) -> Picture:
         return watch.timed("read", lambda: read_pixels(image.path, image.frame))
 
-    found = watch.timed("transform", lambda: prepare_cohort(study, cohort, ["train"], cache, read=read))
+    kept = PixelCache(cache, cache / "key")
+    found = watch.timed("transform", lambda: prepare_cohort(study, cohort, ["train"], kept, read=read))
     watch.seconds["transform"] -= watch.seconds["read"]
     return found["train"]
 

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -26,9 +27,16 @@ SECONDS_ALLOWED = 600
 
 def run(data: Path, epsilon: str, seed: int, out: Path) -> dict[str, Any]:
     """Simulate the study once and return its result."""
-    sites = [f"--site={folder.name.lower()}={folder}" for folder in sorted(data.iterdir()) if folder.is_dir()]
+    return simulate([folder for folder in sorted(data.iterdir()) if folder.is_dir()], epsilon, seed, out)
+
+
+def simulate(
+    hospitals: Sequence[Path], epsilon: str, seed: int, out: Path, changes: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Simulate the study once at these hospitals, with more settings, and return its result."""
+    sites = [f"--site={folder.name.lower()}={folder}" for folder in hospitals]
     command = [sys.executable, "-m", "compose.cli", "simulate", str(STUDY), *sites, f"--out={out}", f"--seed={seed}"]
-    settings = [f"--set=privacy.epsilon={epsilon}", f"--set=seed={seed}"]
+    settings = [f"--set={change}" for change in (f"privacy.epsilon={epsilon}", f"seed={seed}", *changes)]
     started = time.monotonic()
     done = subprocess.run([*command, *settings], cwd=ROOT, capture_output=True, text=True, check=False)
     seconds = time.monotonic() - started

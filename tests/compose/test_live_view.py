@@ -37,7 +37,7 @@ def study(**more: Any) -> dict[str, Any]:
         "rounds_planned": 2,
         "final_version": None,
         "privacy": {"unit": "patient", "epsilon_target": 8.0, "epsilon": 2.5, "delta": 1e-4},
-        "study": {"evaluation": {"noise_epsilon": None}},
+        "study": {"evaluation": {"noise_epsilon": None}, "privacy": {"count_epsilon": None}},
         "sites": [
             {"site": "st-anna", "state": "approved", "reason": None, "training_patients": 167, "evaluates": True},
             {"site": "harbour", "state": "refused", "reason": "policy", "training_patients": None, "evaluates": True},
@@ -96,6 +96,14 @@ def test_plain_lines_come_once_each_and_in_order() -> None:
     assert lines[-1] == "study completed"
 
 
+def test_a_noised_number_of_patients_is_called_so() -> None:
+    noised = study()["study"] | {"privacy": {"count_epsilon": 0.5}}
+    snapshot = snapshot_of(study(study=noised), [one_round()], SITES)
+    _, line = next(milestones(snapshot))
+    assert line == "st-anna approved the study with about 167 training patients"
+    assert drawn(results_table(snapshot)).count("about 167") == 2  # the hospital, and all together
+
+
 def test_the_results_show_pooled_and_per_hospital_scores_with_their_interval() -> None:
     text = drawn(results_table(snapshot_of(study(state="completed", final_version=1), [one_round()], SITES)))
     assert "0.800 (0.700 to 0.900)" in text
@@ -114,7 +122,7 @@ def test_what_is_promised_is_said_plainly() -> None:
     assert "Patient-level" in plain
     assert "epsilon 8 at delta 0.0001" in plain
     assert "Held-out patients: no DP." in plain
-    noised = {"evaluation": {"noise_epsilon": 0.5}}
+    noised = study()["study"] | {"evaluation": {"noise_epsilon": 0.5}}
     assert "Held-out patients: noise of epsilon 0.5" in privacy_sentence(snapshot_of(study(study=noised), [], []))
     off = {"unit": "patient", "epsilon_target": None, "epsilon": None, "delta": 1e-4}
     assert "No differential privacy" in privacy_sentence(snapshot_of(study(privacy=off), [], []))

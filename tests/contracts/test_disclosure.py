@@ -15,6 +15,7 @@ from protocol.message import Message
 from protocol.messages import HUB_TO_SITE, SITE_TO_HUB, Enrolment
 from protocol.metrics import ScoreHistograms
 from protocol.study_parts import Name
+from protocol.value_histograms import ValueHistogram
 
 LEAVING: tuple[type[Message], ...] = (*SITE_TO_HUB, Enrolment)
 ANNOUNCED = {"UpdateNotice": {"payload"}}  # bytes beside the message, which it announces
@@ -101,6 +102,7 @@ def test_only_scores_of_held_out_patients_are_counts_of_patients() -> None:
     assert {path.split(".")[-1] for _, path in measured} <= {
         *ScoreHistograms.model_fields,
         *PairCounts.model_fields,
+        *ValueHistogram.model_fields,
     }
 
 

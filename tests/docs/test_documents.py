@@ -20,6 +20,7 @@ COMMAND = re.compile(r"(?:^ {4}|`)(?:\.venv/bin/)?(wardround [^`\n#]+)", re.MULT
 MODULES = {
     "hub": "hub.cli",
     "site": "site_node.cli",
+    "bundle": "site_node.bundles.cli",
     "ui": "ui.cli",
     "demo": "compose.local",
     "simulate": "compose.simulation",

@@ -41,7 +41,8 @@ def studies(now: float) -> list[dict[str, Any]]:
     rates = {"adapt": "both", "quality_epsilon": 0.8}
     running = specification("pneumonia-cxr", "Pneumonia on chest radiographs", 16, 8.0, site_rates=rates)
     pilot = specification("pneumonia-pilot", "Pneumonia, pilot without privacy", 8, None)
-    waiting = specification("effusion-cxr", "Pleural effusion on chest radiographs", 20, 3.0)
+    noised = {"epsilon": 3.0, "delta": 1e-4, "count_epsilon": 0.3}
+    waiting = specification("effusion-cxr", "Pleural effusion on chest radiographs", 20, 3.0, privacy=noised)
     return [
         _study(running, "running", now - 3900, round_number=9, noise=0.94),
         _study(pilot, "completed", now - 6.2 * 86400, round_number=8, noise=None),

@@ -9,9 +9,9 @@ import jwt
 from protocol.digest import digest_of_bytes
 from protocol.message import Message
 from protocol.messages import PROTOCOL_VERSION, Approval, Enrolment, LedgerCharge, LedgerHead
+from protocol.noised_counts import figure_events
 from protocol.privacy_accounting import histogram_event, noise_multiplier_of, training_events
 from protocol.signing import SigningKey, sign
-from protocol.site_rates import quality_events
 from protocol.study import StudySpec
 
 
@@ -56,7 +56,7 @@ class Hospital:
         """Charge the hospital's ledger with the planned maximum of a study that noises something."""
         noise = noise_multiplier_of(study)
         number = 1 if self.head is None else self.head.number + 1
-        tasks, bare = study.maximum_training_tasks, quality_events(study.site_rates)
+        tasks, bare = study.maximum_training_tasks, figure_events(study)
         charged = {"training": bare if noise is None else training_events(study, noise, tasks)}
         if study.evaluation.noise_epsilon is not None:
             charged["held-out"] = [histogram_event(study.evaluation.noise_epsilon, study.maximum_training_tasks + 1)]

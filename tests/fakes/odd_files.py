@@ -80,6 +80,16 @@ def _single_bits() -> Dataset:
     return make_dataset(bits, PATIENT, BitsAllocated=1, BitsStored=1, HighBit=0, PixelData=packed)
 
 
+def _single_bits_across_bytes() -> Dataset:
+    bits = (GREY[:15, :11] > 100).astype(np.uint8)
+    frames = np.stack([bits, 1 - bits, bits[::-1]])
+    packed = np.packbits(frames.ravel(), bitorder="little").tobytes()
+    packed += b"\0" * (len(packed) % 2)
+    return make_dataset(
+        bits, PATIENT, BitsAllocated=1, BitsStored=1, HighBit=0, NumberOfFrames=len(frames), PixelData=packed
+    )
+
+
 def _planar() -> Dataset:
     return make_dataset(COLOUR, PATIENT, PlanarConfiguration=1, PixelData=np.moveaxis(COLOUR, 2, 0).tobytes())
 
@@ -109,6 +119,7 @@ READABLE: Mapping[str, Callable[[], Dataset]] = {
     "colour": lambda: make_dataset(COLOUR, PATIENT),
     "colour by plane": _planar,
     "single bits": _single_bits,
+    "single bits, frames across bytes": _single_bits_across_bytes,
     "several frames": lambda: several(DEEP, 3),
     "enhanced": _enhanced,
     "rle": lambda: compressed(DEEP, RLELossless),

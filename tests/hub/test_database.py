@@ -7,6 +7,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from sqlalchemy import event
 
 from hub.audit.log import append
 from hub.audit.verify import verify_entries
@@ -33,6 +34,27 @@ def test_a_database_without_the_newest_migration_is_not_current(services: Servic
     with services.database.writing_connection() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '0001'"))
     assert not is_current(services.database)
+
+
+def test_at_sqlite_a_writer_asks_only_when_the_writers_of_its_process_are_done(services: Services) -> None:
+    database, begun = services.database, list[object]()
+    if database.engine.dialect.name != "sqlite":
+        pytest.skip("PostgreSQL lets writers in as they came")
+    event.listen(database.engine, "begin", begun.append)
+
+    def write() -> None:
+        with database.transaction() as session:
+            session.execute(text("select 1"))
+
+    second = threading.Thread(target=write)
+    with database.transaction() as session:
+        session.execute(text("select 1"))
+        second.start()
+        second.join(0.2)
+        assert second.is_alive()
+        assert len(begun) == 1
+    second.join()
+    assert len(begun) == 2
 
 
 def test_upgrading_again_changes_nothing(services: Services) -> None:

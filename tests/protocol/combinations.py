@@ -155,6 +155,7 @@ OPTIONS: dict[str, dict[str, Value]] = {
         "summed": Value({"evaluation.sum_under_masks": True}),
         "noised": Value({"evaluation.noise_epsilon": 1.0}),
     },
+    "classes": {"two": Value(), "three": Value({"label.classes": ["no", "yes", "neither"]})},
     "final_version": {"last": Value(), "best": Value({"evaluation.final_version": "best-validation"})},
     "patience": {"none": Value(), "one": Value({"evaluation.patience": 1})},
 }

@@ -15,7 +15,7 @@ from protocol.study import StudySpec
 from tests.protocol.combinations import OPTIONS, Choice, all_pairs, pairwise_cover, problems_of, study_data
 
 REFUSED: dict[str, str] = {
-    "kind=survival": "method=* mechanism=dp-sgd,shared-noise counts=*",
+    "kind=survival": "method=* mechanism=dp-sgd,shared-noise counts=* classes=three",
     "name=fedexp": "join=* download=quantise method=* mechanism=shared-noise,site-level",
     "name=scaffold": (
         "join=* norm_limit=* late=fold mode=buffered personal=keep proximal=some optimizer=adam site_rates=* "
@@ -45,7 +45,7 @@ REFUSED: dict[str, str] = {
     "personal=ditto-global": "mechanism=shared-noise,site-level",
     "proximal=some": "mechanism=shared-noise",
     "optimizer=adam": "mechanism=shared-noise",
-    "site_rates=quality": "mechanism=shared-noise,site-level",
+    "site_rates=quality": "mechanism=shared-noise,site-level classes=three",
     "site_rates=updates": "method=* mechanism=shared-noise,site-level",
     "method=masking": "mechanism=site-level",
     "method=homomorphic": "mechanism=shared-noise,site-level",

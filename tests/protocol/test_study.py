@@ -82,7 +82,6 @@ def test_batch_norm_without_dp_is_legal() -> None:
         ({"cohort": {"age_min_years": 60, "age_max_years": 50}}, "Exchange them"),
         ({"splits": {"validation": 0.5, "test": 0.5}}, "leave patients to train on"),
         ({"label": {"classes": ["a", "a"]}}, "own name"),
-        ({"label": {"classes": ["a", "b", "c"]}}, "two are left"),
         ({"evaluation": {"at_most": 1}}, "Raise it"),
         ({"evaluation": {"splits": ["test"], "final_version": "best-validation"}}, "needs 'validation'"),
     ],

@@ -12,11 +12,13 @@ from protocol.manifest import Manifest, manifest_of
 from protocol.tensors import (
     Weights,
     decode_weights,
+    empty_weights,
     encode_weights,
     flatten,
     norm_of,
     read_manifest,
     unflatten,
+    weights_file,
     weights_over,
     write_weights,
 )
@@ -49,6 +51,26 @@ def test_equal_manifests_give_equal_headers_and_survive_their_bytes(weights: Wei
     manifest = manifest_of(weights)
     assert Manifest.from_bytes(manifest.canonical_bytes()) == manifest == read_manifest(encode_weights(weights))
     assert encode_weights(weights).startswith(manifest.header)
+
+
+@given(WEIGHTS)
+def test_arrays_that_lie_as_in_a_weights_file_are_that_file(weights: Weights) -> None:
+    laid_out = empty_weights(manifest_of(weights))
+    for name, values in laid_out.items():
+        values[...] = weights[name]
+    file = weights_file(laid_out)
+    assert bytes(file) == encode_weights(weights) == bytes(weights_file(weights))
+    assert all(np.shares_memory(np.frombuffer(file, np.uint8), array) for array in laid_out.values() if array.size)
+
+
+def test_an_array_that_was_exchanged_is_in_the_file() -> None:
+    laid_out = empty_weights(manifest_of({"a": np.zeros(3, np.float32), "b": np.zeros(2, np.float32)}))
+    laid_out["a"][:], laid_out["b"][:] = 1, 2
+    exchanged = {"a": np.full(3, 5, np.float32), "b": laid_out["b"]}
+    swapped = {"a": laid_out["a"], "b": laid_out["a"][:2]}
+    assert bytes(weights_file(exchanged)) == encode_weights(exchanged)
+    assert bytes(weights_file(swapped)) == encode_weights(swapped)
+    assert bytes(weights_file({"b": laid_out["b"], "a": laid_out["a"]})) == encode_weights(laid_out)
 
 
 def test_a_file_is_written_like_the_bytes(tmp_path: Path) -> None:

@@ -33,7 +33,21 @@ def problems(**changes: Any) -> list[str]:
     return list(caught.value.problems)
 
 
+MASKS: dict[str, Any] = {"kind": "segmentation", "network": {"name": "unet"}}
+
+
+def masks(**label: Any) -> dict[str, Any]:
+    return {**MASKS, "label": {"classes": ["background", "tumour"], **label}}
+
+
 IGNORED: dict[str, tuple[dict[str, Any], str]] = {
+    "label.column": (masks(column="tumour"), "learns from masks"),
+    "label.patient_label": (masks(patient_label="all"), "learns from masks"),
+    "label.patient_score": (masks(patient_score="max"), "learns from masks"),
+    "regression.huber_delta": (
+        {"kind": "regression", "label": {}, "regression": {"loss": "squared", "huber_delta": 0.2}},
+        "regression.loss: huber",
+    ),
     "training.momentum": ({"training": {"optimizer": "adam", "momentum": 0.9}}, "training.optimizer: sgd"),
     "training.step_rounds": ({"training": {"step_rounds": 3}}, "training.schedule: step"),
     "training.step_factor": ({"training": {"schedule": "cosine", "step_factor": 0.5}}, "training.schedule: step"),

@@ -126,6 +126,8 @@ def test_rounds_say_who_is_late(open_page: OpenPage) -> None:
     assert text.count(">late</span>") == 2
     assert "st-anna: not enough memory there" in text
     assert "held-out patients: no DP" in text
+    assert "167" in text
+    assert "about 167" not in text
 
 
 def test_a_proposed_study_shows_each_hospital_answer(open_page: OpenPage) -> None:
@@ -134,7 +136,7 @@ def test_a_proposed_study_shows_each_hospital_answer(open_page: OpenPage) -> Non
     assert_clean(app)
     text = text_of(app)
     assert "Waiting for hospitals" in text
-    assert "167 training patients" in text
+    assert "about 167 training patients" in text  # the study noises its hospitals' numbers
     assert [button.label for button in app.button if button.disabled] == ["Start now"]
 
 

@@ -42,6 +42,12 @@ def test_a_hidden_count_is_shown_as_below_five() -> None:
     assert wording.count(12034) == "12\u202f034"
 
 
+def test_a_noised_count_is_about_so_many_and_a_hidden_one_stays_hidden() -> None:
+    assert wording.told_count(167, noised=True) == "about 167"
+    assert wording.told_count(167, noised=False) == "167"
+    assert wording.told_count(None, noised=True) == "<5"
+
+
 def test_clocks_are_in_the_reader_time_zone() -> None:
     assert wording.clock(0, "Asia/Shanghai") == "1 Jan 1970, 08:00"
     assert wording.clock(0) == "1 Jan 1970, 00:00 UTC"

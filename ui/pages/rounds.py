@@ -10,7 +10,19 @@ from ui.live import attempt, live
 from ui.session import RESEARCHER, Session, require_session
 from ui.study_choice import auc_cell, choose_study
 from ui.views import Quality, Round, RoundSite, Study, StudySite
-from ui.wording import NONE, count, duration, epsilon, interval, number, per_unit, plural, power_of_ten, size, words_of
+from ui.wording import (
+    NONE,
+    duration,
+    epsilon,
+    interval,
+    number,
+    per_unit,
+    plural,
+    power_of_ten,
+    size,
+    told_count,
+    words_of,
+)
 
 ANSWERED = {"accepted", "refused"}
 RATED_BY = {
@@ -90,13 +102,18 @@ def _answers(study: Study) -> None:
     st.html(markup.section(title, f"Each decides by its own policy{starts}."))
     names = [site.site for site in study.sites]
     silent = "No answer yet" if study.state in {"proposed", "running"} else "The study ended before it answered"
-    st.html(markup.grid(_answer_card(site, names, silent) for site in study.sites))
+    st.html(markup.grid(_answer_card(site, names, silent, noised=_are_noised(study)) for site in study.sites))
 
 
-def _answer_card(site: StudySite, names: list[str], silent: str) -> str:
+def _are_noised(study: Study) -> bool:
+    """Tell whether the hospitals told noised numbers of training patients."""
+    return (study.study.get("privacy") or {}).get("count_epsilon") is not None
+
+
+def _answer_card(site: StudySite, names: list[str], silent: str, *, noised: bool) -> str:
     if site.state == "approved":
         trains = site.training_patients != 0  # a small number is hidden, and is not none
-        text = f"{count(site.training_patients)} training patients" if trains else "evaluates only"
+        text = f"{told_count(site.training_patients, noised=noised)} training patients" if trains else "evaluates only"
     else:
         text = words_of(site.reason).capitalize() if site.reason else silent
     body = f'<div class="wr-quiet">{escape(text)}</div>'
@@ -109,7 +126,7 @@ def _figures(study: Study, rounds: list[Round]) -> str:
     spent, target = study.privacy.epsilon, study.privacy.epsilon_target
     moved = sum(item.bytes_up for item in rounds)
     fetched = sum(item.bytes_down for item in rounds)
-    auc = "interval " + interval(last.auc_low, last.auc_high) if last else "after the first round"
+    auc = "interval " + interval(last.score_low, last.score_high) if last else "after the first round"
     private = (
         f"promised: at most {target:g} at δ = {power_of_ten(study.privacy.delta)}"
         if target is not None and study.privacy.delta
@@ -138,7 +155,8 @@ def _who_does_what(study: Study, current: Round) -> str:
     else:
         learned = ", by the hospitals' usual times" if current.deadline_learned else ""
         when = f"closes in {duration((current.deadline_at or now) - now)} at the latest{learned}"
-    cards = [_site_card(site, names, over, current) for site in current.sites]
+    noised = _are_noised(study)
+    cards = [_site_card(site, names, over, current, noised=noised) for site in current.sites]
     body = markup.grid(cards) if cards else '<div class="wr-quiet">A hospital is being asked.</div>'
     if current.reason and current.reason not in (study.reason or ""):
         body = f'<div class="wr-quiet">{escape(current.reason)}</div>{body}'
@@ -146,13 +164,13 @@ def _who_does_what(study: Study, current: Round) -> str:
     return f'{title}<div class="wr-under">{body}</div>'
 
 
-def _site_card(site: RoundSite, names: list[str], over: bool, current: Round) -> str:
+def _site_card(site: RoundSite, names: list[str], over: bool, current: Round, *, noised: bool) -> str:
     state = site.evaluate_state or site.train_state
     late = over and state not in ANSWERED
     share = 1.0 if state == "accepted" else site.fraction or 0.0
     facts = markup.facts(
         [
-            ("training patients", count(site.patients)),
+            ("training patients", told_count(site.patients, noised=noised)),
             ("ε spent", NONE if site.epsilon is None else epsilon(site.epsilon)),
             ("update", size(site.update_bytes)),
             ("sent in all", size(site.bytes_up or 0)),
@@ -244,16 +262,17 @@ def _rates_chart(study: Study, rounds: list[Round], seen: list[str], names: list
         told = [site for site in study.sites if site.quality is not None]
         if told:
             heads = ["Hospital", "Training patients", "Positive", "With a damaged image", "With an image twice"]
-            st.html(markup.table(heads, [_quality_row(site) for site in told], numeric=(1, 2, 3, 4)))
+            rows = [_quality_row(site, noised=_are_noised(study)) for site in told]
+            st.html(markup.table(heads, rows, numeric=(1, 2, 3, 4)))
 
 
-def _quality_row(site: StudySite) -> list[str]:
+def _quality_row(site: StudySite, *, noised: bool) -> list[str]:
     figures = site.quality or Quality()
     told = (figures.positive, figures.unreadable, figures.repeated)
     about = "" if figures.noise_epsilon is None else "about "
     hidden = "too few to show"
     cells = [hidden if value is None else f"{about}{value}" for value in told]
-    return [escape(site.site), count(site.training_patients), *cells]
+    return [escape(site.site), told_count(site.training_patients, noised=noised), *cells]
 
 
 def _held_out(rounds: list[Round]) -> str:
@@ -302,7 +321,7 @@ def _history_row(item: Round) -> list[str]:
     return [
         str(item.number),
         markup.pill(item.state),
-        auc_cell(metrics.score, metrics.auc_low, metrics.auc_high) if metrics else _unjudged(item),
+        auc_cell(metrics.score, metrics.score_low, metrics.score_high) if metrics else _unjudged(item),
         answered,
         epsilon(item.epsilon) if item.epsilon is not None else NONE,
         size(item.bytes_up),

@@ -4,7 +4,7 @@ from html import escape
 
 import streamlit as st
 
-from ui import charts, markup
+from ui import charts, class_choice, markup, patient_figures
 from ui.live import attempt
 from ui.session import CLINICIAN, Session, require_session
 from ui.study_choice import auc_cell, choose_study, choose_version, local_clock
@@ -42,11 +42,22 @@ def _version_page(session: Session, study: Study, version: Version) -> None:
     st.html(_privacy_note(pooled, study.privacy.epsilon_target))
     if study.judges_personal_models:
         st.html(markup.note("info", "Personal models", PERSONAL_MODELS))
-    st.html(_figures(pooled))
+    chosen = class_choice.choose_class(study, found) if found is not None else None
+    if chosen is not None and chosen.pooled is not None:
+        found = chosen
+        pooled = chosen.pooled
+    st.html(_tiles(study, pooled))
     if found is not None:
         _hospitals(study, found)
-        _curves(study, found)
+        if pooled.figure is None and not pooled.classes:
+            _curves(study, found)
     _decisions(session, study, version)
+
+
+def _tiles(study: Study, pooled: Metrics) -> str:
+    if pooled.classes:
+        return class_choice.tiles(pooled)
+    return _figures(pooled) if pooled.figure is None else patient_figures.tiles(study, pooled)
 
 
 PERSONAL_MODELS = (
@@ -90,7 +101,7 @@ def _figures(pooled: Metrics) -> str:
 def _of_score(pooled: Metrics) -> str:
     if pooled.concordance is not None:
         return "pairs of patients of one hospital in the right order"
-    return "interval " + interval(pooled.auc_low, pooled.auc_high)
+    return "interval " + interval(pooled.score_low, pooled.score_high)
 
 
 def _hospitals(study: Study, found: Validation) -> None:
@@ -112,7 +123,8 @@ def _hospitals(study: Study, found: Validation) -> None:
         rows = [(curves.site, of_split(curves, split)) for curves in found.sites]
         pooled = of_split(found.pooled, split) if found.pooled else None
         st.plotly_chart(charts.forest(pooled, rows, names), key="forest", config=charts.CONFIG, theme=None)
-        st.html(_table(rows, pooled, names))
+        of_figures = pooled is not None and pooled.figure is not None
+        st.html(patient_figures.table(study, rows, pooled, names) if of_figures else _table(rows, pooled, names))
 
 
 def of_split(curves: Curves, split: str | None) -> Metrics:
@@ -141,7 +153,7 @@ def _cells(metrics: Metrics) -> list[str]:
     return [
         escape(count(metrics.patients)),
         escape(count(metrics.positives)),
-        auc_cell(metrics.score, metrics.auc_low, metrics.auc_high),
+        auc_cell(metrics.score, metrics.score_low, metrics.score_high),
         percent(metrics.sensitivity),
         percent(metrics.specificity),
         number(metrics.brier),

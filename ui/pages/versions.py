@@ -64,7 +64,7 @@ def _row(version: Version, is_final: bool) -> list[str]:
         markup.digest(version.digest) + final,
         local_clock(version.created_at),
         escape(sites),
-        auc_cell(metrics.score, metrics.auc_low, metrics.auc_high) if metrics else NONE,
+        auc_cell(metrics.score, metrics.score_low, metrics.score_high) if metrics else NONE,
         spent,
         f"{markup.pill(last.decision)} <span class='wr-quiet'>{escape(last.person)}</span>" if last else NONE,
     ]
@@ -86,8 +86,16 @@ def _details(study: Study, versions: list[Version]) -> None:
                     icon=":material/verified:",
                     on_click="ignore",
                 )
+            st.html(markup.note("info", "As a MONAI Bundle", "With Wardround's extra `bundles` installed:"))
+            st.code(_export_command(study, version), language="bash", wrap_lines=True)
         with right:
             _contributions(version, hides_weights=_hides_weights(study))
+
+
+def _export_command(study: Study, version: Version) -> str:
+    """Return what writes the version as a MONAI Bundle, but for the hub's address and the person's name."""
+    name = f"{study.name}-v{version.number}"
+    return f"wardround bundle export {name} --hub HUB --study {study.digest} --version {version.number} --as YOU"
 
 
 def _identity(study: Study, version: Version) -> str:

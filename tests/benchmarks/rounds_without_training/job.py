@@ -12,8 +12,9 @@ import zlib
 import numpy as np
 
 from protocol.digest import digest_of_bytes
+from protocol.manifest import manifest_of
 from protocol.study import parse_study
-from protocol.tensors import Weights, encode_weights
+from protocol.tensors import Weights, empty_weights, encode_weights
 from site_node.candidate import CohortFigures, write_cohort_figures
 from site_node.cohort_members import CohortMembers, write_members
 from site_node.orders import WorkOrder, read_order
@@ -63,9 +64,9 @@ def hand_over(settings: SiteSettings, task_id: str) -> None:
 
 
 def _as_if_trained(base: Weights, round_number: int) -> Weights:
-    trained, start = {}, SHIFT * (round_number % MOST_SHIFTS)
+    trained, start = empty_weights(manifest_of(base)), SHIFT * (round_number % MOST_SHIFTS)
     for name, values in base.items():
-        trained[name] = values + _noise[start : start + values.size].reshape(values.shape)
+        np.add(values, _noise[start : start + values.size].reshape(values.shape), out=trained[name])
         start += values.size
     return trained
 

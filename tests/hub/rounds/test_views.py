@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hub.rounds.views import COUNTS, SMALLEST_SHOWN_COUNT, metrics_view
+from hub.rounds.metric_views import COUNTS, SMALLEST_SHOWN_COUNT, metrics_view
 from protocol.messages import EvaluationReport, ModelReference
 from protocol.metrics import ScoreHistograms
 from protocol.study_parts import HeldOutSplit

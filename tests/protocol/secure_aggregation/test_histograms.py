@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from protocol.errors import MaskingError, SpecificationError
-from protocol.metrics import BINS, MASKED_BINS, NOISED_BINS, ScoreHistograms, merge, summarise
+from protocol.metrics import BINS, MASKED_BINS, NOISED_BINS, ScoreHistograms, merge, noise_variance_of, summarise
 from protocol.secure_aggregation.histograms import (
     BOUND,
     RING,
@@ -39,9 +39,27 @@ def test_the_sum_of_vectors_is_the_merge_of_histograms(noise: float | None) -> N
     vectors = [words_of(masked_words(study, site, [])) for site in sites]
     opened = opened_histograms(study, vectors, [])
     for split in SPLITS:
-        expected = merge([site[split] for site in sites])
-        assert (opened[split].negative, opened[split].positive) == (expected.negative, expected.positive)
-        assert (opened[split].noise_variance > 0) == (noise is not None)
+        expected, (found,) = merge([site[split] for site in sites]), opened[split]
+        assert (found.negative, found.positive) == (expected.negative, expected.positive)
+        assert (found.noise_variance > 0) == (noise is not None)
+
+
+@pytest.mark.parametrize("noise", [None, 0.5])
+def test_the_sum_of_vectors_of_several_classes_is_the_merge_class_by_class(noise: float | None) -> None:
+    study = masked_study(5, evaluation={"noise_epsilon": noise}, label={"classes": ["a", "b", "c"]})
+    least = 0 if noise is None else -4
+    sites = [
+        {split: [counts(study, 10 * seed + place, least)[split] for place in range(3)] for split in SPLITS}
+        for seed in range(5)
+    ]
+    opened = opened_histograms(study, [words_of(masked_words(study, site, [])) for site in sites], [])
+    for split in SPLITS:
+        for place, found in enumerate(opened[split]):
+            expected = merge([site[split][place] for site in sites])
+            assert (found.negative, found.positive) == (expected.negative, expected.positive)
+            assert found.noise_variance == noise_variance_of(None if noise is None else noise / 3, 5)
+    with pytest.raises(MaskingError, match="not those of the study"):
+        masked_words(study, {split: site[:2] for split, site in sites[0].items()}, [])
 
 
 PLAIN: dict[str, Any] = {"secure_aggregation": {"method": "none"}}

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from protocol.messages import Reason
-from site_node.cohort.cohort import BELOW_MINIMUM, ONE_CLASS, SEVERAL_SPLITS, Cohort, build_cohort, patient_label
+from site_node.cohort.cohort import BELOW_MINIMUM, ONE_CLASS, SEVERAL_SPLITS, Cohort, build_cohort
 from site_node.cohort.contents import UNDECODABLE, VANISHED
+from site_node.cohort.findings import patient_label
 from site_node.cohort.index import index_folder
 from site_node.cohort.matching import ORPHAN, OTHER_PATIENT, SEVERAL_FRAMES, UNLABELLED
 from site_node.errors import IndexingError, TooFewPatientsError

@@ -1,7 +1,11 @@
 """What fell out is said with its remedy, and small numbers are not."""
 
 from site_node.cohort.cohort import BELOW_MINIMUM, ONE_CLASS, SEVERAL_SPLITS
+from site_node.cohort.contents import UNDECODABLE
 from site_node.cohort.fallen_out import OF_THE_STUDY, fallen_out
+from site_node.cohort.label_records import STRAY_REPORT
+from site_node.cohort.labels import CONTRADICTION, FOREIGN_VALUE
+from site_node.cohort.masks import NO_IMAGE_NAMED, NO_MASK, SEVERAL_MASKS, UNUSABLE
 from site_node.cohort.matching import ORPHAN, UNLABELLED
 
 
@@ -30,3 +34,23 @@ def test_an_unmet_criterion_is_no_fault() -> None:
     [found] = fallen_out({"image: its sex is none that the study asks for": 12}, 10)
     assert found.why.endswith(OF_THE_STUDY)
     assert not found.is_fault
+
+
+def test_each_reason_is_filed_under_what_it_concerns() -> None:
+    reasons = {
+        **{CONTRADICTION: "conflicts", SEVERAL_MASKS: "conflicts", ORPHAN: "orphans", STRAY_REPORT: "orphans"},
+        **{UNLABELLED: "unlabelled", NO_MASK: "unlabelled", UNDECODABLE: "unreadable", FOREIGN_VALUE: "labels"},
+        **{UNUSABLE + "the mask has marks outside the picture": "unreadable"},
+        **{"image: its sex is none that the study asks for": "criteria"},
+    }
+    for reason, concern in reasons.items():
+        [found] = fallen_out({reason: 12}, 10)
+        assert found.concern == concern
+        assert found.why == f"{found.says}. {found.remedy}"
+
+
+def test_reports_and_masks_are_counted_as_what_they_are() -> None:
+    [stray] = fallen_out({STRAY_REPORT: 12}, 10)
+    assert stray.says.startswith("12 structured reports: no image that it names")
+    [nobodys] = fallen_out({NO_IMAGE_NAMED: 3}, 10)
+    assert nobodys.says.startswith("fewer than 10 rows of masks.csv: ")

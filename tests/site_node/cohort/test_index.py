@@ -168,3 +168,85 @@ def test_a_name_that_is_not_utf_8_is_indexed_shown_and_opened(images: Path, inde
     odd.path.unlink()
     assert index_folder([images], index).vanished == 1
     assert CliRunner().invoke(app, ["index", str(images)]).exit_code == 0
+
+
+class TestSeveralRoots:
+    @pytest.fixture
+    def roots(self, tmp_path: Path) -> list[Path]:
+        return [
+            make_hospital(tmp_path / name, patients=2, size=8, seed=seed).folder for seed, name in enumerate(("x", "y"))
+        ]
+
+    def test_each_is_indexed_and_a_folder_that_site_yaml_names_no_more_is_forgotten(
+        self, roots: list[Path], index: Path
+    ) -> None:
+        assert index_folder(roots, index).indexed == 8
+        assert index_folder(roots[:1], index).vanished == 5  # four images and labels.csv
+
+    @pytest.mark.parametrize("empty", [True, False])
+    def test_one_that_went_away_is_told_and_the_others_are_brought_up_to_date(
+        self, roots: list[Path], index: Path, empty: bool
+    ) -> None:
+        index_folder(roots, index)
+        away = roots[0].rename(roots[0].with_name("elsewhere"))
+        if empty:
+            roots[0].mkdir()
+        save(make_dataset(PIXELS, "P9"), roots[1] / "new.dcm")
+        (roots[1] / "P0000" / "0.dcm").unlink()
+        with pytest.raises(IndexingError, match="What was indexed of it stays"):
+            index_folder(roots, index)
+        with open_index(index) as database:
+            assert database.counts().images == 8
+        if empty:
+            roots[0].rmdir()
+        away.rename(roots[0])
+        report = index_folder(roots, index)
+        assert (report.indexed, report.opened, report.vanished) == (8, 0, 0)
+
+
+def test_a_share_mounted_below_a_root_that_went_away_is_not_taken_for_a_deletion(
+    images: Path, index: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    share = images / "P0001"
+    with monkeypatch.context() as patched:
+        patched.setattr("site_node.dicom.folder.device_of", lambda folder: 2 if folder == share else 1)
+        assert index_folder([images], index).indexed == 8
+    kept = [(path.name, path.read_bytes()) for path in share.iterdir()]
+    for path in list(share.iterdir()):
+        path.unlink()
+    (images / "P0002" / "0.dcm").unlink()
+    with pytest.raises(IndexingError, match="no mounted share any more"):
+        index_folder([images], index)
+    with open_index(index) as database:
+        assert database.counts().images == 7
+    for name, data in kept:
+        (share / name).write_bytes(data)
+    with monkeypatch.context() as patched:
+        patched.setattr("site_node.dicom.folder.device_of", lambda folder: 2 if folder == share else 1)
+        assert index_folder([images], index).indexed == 7
+
+
+def test_a_folder_that_cannot_be_opened_keeps_what_was_indexed_of_it(
+    images: Path, index: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index_folder([images], index)
+    scandir = os.scandir
+
+    def stale(folder: Path) -> object:
+        if Path(folder).name == "P0001":
+            raise OSError(116, "Stale file handle")
+        return scandir(folder)
+
+    monkeypatch.setattr("site_node.dicom.folder.os.scandir", stale)
+    report = index_folder([images], index)
+    assert (report.indexed, report.vanished) == (8, 0)
+    assert [entry.reason for entry in report.quarantined] == ["the folder cannot be opened: stale file handle"]
+
+
+def test_few_files_are_held_at_a_time(images: Path, index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("site_node.cohort.index_changes.WINDOW_FILES", 3)
+    monkeypatch.setattr("site_node.cohort.index.BATCH_FILES", 2)
+    heard: list[tuple[int, int]] = []
+    assert index_folder([images], index, progress=lambda *done: heard.append(done)).opened == 9
+    assert [done for done, _ in heard] == [2, 3, 5, 6, 8, 9]
+    assert index_folder([images], index).opened == 0

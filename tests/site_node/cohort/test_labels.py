@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from protocol.label import Label
 from protocol.messages import Reason
-from protocol.study_parts import Label
 from site_node.cohort.labels import (
     CONTRADICTION,
     FOREIGN_SPLIT,

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from protocol.study_parts import Cohort as Criteria
+from protocol.cohort_terms import Cohort as Criteria
 from site_node.cohort.query import Facts, unmet_criterion
 
 CHEST = Facts("DX", "CHEST", "PA", "F", 65.9)

@@ -40,9 +40,9 @@ def test_no_fraction_holds_nobody_out() -> None:
 
 
 def test_a_stated_split_goes_before_the_hash_and_two_are_a_conflict() -> None:
-    assert split_of("P1", {"train", None}, HELD_OUT, KEY) == "train"
-    assert split_of("P1", {"train", "test"}, HELD_OUT, KEY) is None
-    assert split_of("P1", {None}, HELD_OUT, KEY) == split_by_hash("P1", HELD_OUT, KEY)
+    assert split_of(["P1"], {"train", None}, HELD_OUT, KEY) == "train"
+    assert split_of(["P1"], {"train", "test"}, HELD_OUT, KEY) is None
+    assert split_of(["P1"], {None}, HELD_OUT, KEY) == split_by_hash("P1", HELD_OUT, KEY)
 
 
 def test_pseudonyms_depend_on_key_and_purpose() -> None:

@@ -5,9 +5,12 @@ from dataclasses import dataclass
 import pytest
 
 from protocol.digest import digest_of_bytes
-from protocol.messages import Reason, TaskKind, TaskRefusal
+from protocol.messages import Reason, TaskKind, TaskRefusal, UpdateNotice
 from protocol.metrics import ScoreHistograms
 from protocol.tensors import encode_weights
+from site_node.candidate import candidate_folder, payload_path
+from site_node.durable import boot_id
+from site_node.orders import order_path, read_order
 from tests.fakes.gated_site import GatedSite, study_of, weights
 
 
@@ -53,6 +56,41 @@ def test_a_candidate_that_breaks_the_terms_is_refused_and_nothing_of_it_leaves(s
     assert refusal.reason == bad.reason
     assert list(site.paths.outbox.glob("*.payload")) == []
     assert list(site.paths.gate_payloads.iterdir()) == []
+
+
+def test_a_payload_that_a_power_cut_has_cut_short_is_made_again(site: GatedSite) -> None:
+    study = study_of()
+    site.join(study)
+    task = site.give(site.task(study))
+    site.hand_over(task, unsynced_in="the run before the power failed")
+    whole = payload_path(site.paths, task.task_id).read_bytes()
+    payload_path(site.paths, task.task_id).write_bytes(whole[:-1] + b"\0")
+    site.sweep()
+    assert not candidate_folder(site.paths, task.task_id).exists()
+    assert order_path(site.paths, task.task_id).exists()
+    assert not any(isinstance(message, TaskRefusal) for message in site.everything_sent())
+    site.hand_over(task)
+    site.sweep()
+    assert isinstance(site.sent()[-1], UpdateNotice)
+
+
+@pytest.mark.parametrize("written_in", [None, "now"])
+def test_a_damaged_payload_is_refused_where_the_power_did_not_fail(site: GatedSite, written_in: str | None) -> None:
+    study = study_of()
+    site.join(study)
+    task = site.give(site.task(study))
+    site.hand_over(task, unsynced_in=written_in and boot_id())
+    payload_path(site.paths, task.task_id).write_bytes(b"")
+    site.sweep()
+    assert isinstance(site.sent()[-1], TaskRefusal)
+
+
+def test_an_order_names_the_run_of_the_gates_machine(site: GatedSite) -> None:
+    study = study_of()
+    site.join(study)
+    order = read_order(site.paths, site.give(site.task(study)).task_id)
+    assert order is not None
+    assert order.boot == boot_id()
 
 
 def test_bytes_behind_the_compressed_frame_are_refused(site: GatedSite) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from protocol.messages import Reason
 from protocol.privacy_accounting import noise_multiplier_of
-from protocol.study_parts import Privacy
+from protocol.privacy_terms import Privacy
 from site_node.errors import SettingsError
 from site_node.governance.policy import Policy, load_policy, objection_to, policy_text
 from site_node.governance.reasons import SENTENCES

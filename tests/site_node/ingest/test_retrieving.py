@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from protocol.study_parts import Cohort
+from protocol.cohort_terms import Cohort
 from site_node.errors import PacsError, PacsRefusedError
 from site_node.ingest.intake import Room
 from site_node.ingest.pacs import Level

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.study_parts import Cohort
+from protocol.cohort_terms import Cohort
 from site_node.errors import SettingsError
 from site_node.ingest.answers import FoundSeries, FoundStudy
 from site_node.ingest.pace import Spacing, seconds_until_open

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from site_node.privacy.clipping import PatientBatch
 from site_node.training.networks import build_network
-from site_node.training.objectives import cross_entropy
+from site_node.training.objectives.binary import cross_entropy
 from tests.site_node.training.examples import SMALLEST, make_batch, make_study
 
 RESNET18 = {"layers": [2, 2, 2, 2], "planes": [64, 128, 256, 512]}

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from site_node.privacy.clipping import PatientBatch, clip_factors, clipped_sum_of_batch, sum_clipped_per_patient
 from site_node.privacy.per_image import HeldGradients
 from site_node.training.networks import build_network
-from site_node.training.objectives import cross_entropy
+from site_node.training.objectives.binary import cross_entropy
 from tests.site_node.privacy.examples import NETWORKS, UNEVEN, distance, make_exact, make_network, one_by_one
 from tests.site_node.training.examples import SMALLEST, make_batch, make_study
 

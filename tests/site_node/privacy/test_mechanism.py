@@ -20,7 +20,7 @@ from site_node.privacy.sampling import draw_patients
 from site_node.training.networks import build_network, initial_weights
 from site_node.training.patients import PreparedPatients, draw_batch
 from site_node.training.trainer import train
-from tests.site_node.training.examples import make_noise, make_patients, make_study
+from tests.site_node.training.examples import make_noise, make_patients, make_study, pixels
 
 LIKELY = 1e-3
 ROUNDING = 1e-4
@@ -57,7 +57,7 @@ def test_one_patient_with_any_number_of_images_moves_a_step_by_at_most_the_clip_
     study = make_study(sampling_rate=1.0, local_steps=1, images_per_patient=64)
     study = study.model_copy(update={"privacy": study.privacy.model_copy(update={"clip_norm": clip_norm})})
     patients = make_patients(images)
-    patients.images[patients.rows[patients.first_image[-2] :]] *= np.float16(brightness)
+    pixels(patients)[patients.rows[patients.first_image[-2] :]] *= np.float16(brightness)
     moved = noised_sum(study, patients, 1.0) - noised_sum(study, without_last(patients), 1.0)
     assert np.linalg.norm(moved) <= clip_norm + ROUNDING
 
@@ -88,7 +88,7 @@ def test_patients_are_drawn_alike_however_many_images_they_have() -> None:
     study = make_study(sampling_rate=0.3, images_per_patient=2)
     patients = make_patients([1, 2, 3, 7, 1, 12, 4, 1])
     owners = np.repeat(np.arange(8), np.diff(patients.first_image))
-    patients.images[patients.rows] = owners[:, None, None, None].astype(np.float16)  # an image shows whose it is
+    pixels(patients)[patients.rows] = owners[:, None, None, None].astype(np.float16)  # an image shows whose it is
     noise, draws = make_noise(), 6000
     drawn, images = np.zeros((draws, 8), bool), np.zeros(8, int)
     for number in range(draws):

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from site_node.privacy.clipping import clipped_sum_of_batch
 from site_node.privacy.layerwise import covers
 from site_node.privacy.patient_batch import PatientBatch
-from site_node.training.objectives import cross_entropy
+from site_node.training.objectives.binary import cross_entropy
 from tests.site_node.privacy.examples import UNEVEN, distance, one_by_one
 from tests.site_node.training.examples import make_batch
 

@@ -3,8 +3,8 @@ import math
 import numpy as np
 import pytest
 
+from protocol.privacy_terms import Privacy
 from protocol.site_level import site_noise, update_deviation
-from protocol.study_parts import Privacy
 from protocol.tensors import Weights, norm_of
 from site_node.privacy.noise import SecureStream
 from site_node.privacy.site_level import release_update

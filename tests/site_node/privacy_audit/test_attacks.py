@@ -7,7 +7,7 @@ from site_node.privacy_audit.attacks import GradientAttack, Persons, Released, e
 from site_node.privacy_audit.audit import audited_study
 from site_node.privacy_audit.reference_studies import small_study
 from site_node.training.networks import build_network, initial_weights
-from site_node.training.objectives import loss_of
+from site_node.training.objectives.choice import loss_of
 from tests.site_node.training.examples import make_batch
 
 PATIENTS, CANARIES = 3, 5

@@ -150,6 +150,12 @@ def test_a_study_with_quality_figures_is_audited_without_them(claim: float | Non
     assert audited_study(study, claim, 700).site_rates.adapt == "none"
 
 
+def test_a_study_with_noised_counts_is_audited_without_their_noise() -> None:
+    document = small_study(4.0).model_dump(mode="json", by_alias=True)
+    study = parse_study({**document, "privacy": document["privacy"] | {"count_epsilon": 0.5}})
+    assert audited_study(study, 4.0, 700).privacy.count_epsilon is None
+
+
 def test_what_cannot_be_audited_is_refused_with_the_reason() -> None:
     with pytest.raises(SpecificationError, match="epsilon"):
         audited_study(STUDY, -1.0, 100)

@@ -51,6 +51,12 @@ def test_a_job_that_cannot_even_start_becomes_a_failure_and_is_not_tried_for_eve
     assert candidate.reason is Reason.INTERNAL
 
 
+def test_a_child_finds_the_rules_of_a_study_loaded(tmp_path: Path) -> None:
+    settings = make_site(tmp_path)
+    give_order(settings)
+    assert outcomes(settings.paths.root, "tests.fakes.jobs:quick_where_the_rules_are_loaded", 1) == ["done"]
+
+
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become a user that has no account")
 def test_a_user_without_an_account_is_given_a_name_for_the_libraries_that_ask() -> None:
     program = """

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from site_node.cli import app
 from site_node.errors import SettingsError
 from site_node.settings import SitePaths
-from site_node.tasks.gpu import ORDER, VISIBLE, check_gpu, gpu_named, gpus_seen_by_jobs, narrow
+from site_node.tasks.gpu import ORDER, VISIBLE, check_gpu, gpu_named, gpus_seen_by_jobs, leave_free, narrow
 from tests.fakes.ordered_site import make_site
 
 
@@ -47,6 +47,30 @@ def test_a_worker_whose_jobs_see_no_gpu_is_refused_with_what_to_do() -> None:
     with pytest.raises(SettingsError, match="shows this user no GPU 1") as refused:
         check_gpu(1, lambda: 0)
     assert "nvidia-smi" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("keep", "shown", "visible", "left"),
+    [(1, 2, None, "0"), (1, 4, None, "0,1,2"), (2, 3, "5,6,7", "5"), (0, 2, None, None), (1, 0, None, None)],
+)
+def test_the_last_gpus_are_kept_free(keep: int, shown: int, visible: str | None, left: str | None) -> None:
+    environment = {} if visible is None else {VISIBLE: visible}
+    leave_free(keep, environment, shown)
+    assert environment.get(VISIBLE) == left
+
+
+@pytest.mark.parametrize(("keep", "shown", "number"), [(1, 1, None), (2, 2, None), (1, 1, 0), (1, 2, 1), (2, 4, 3)])
+def test_a_worker_gets_no_gpu_that_is_kept_free(keep: int, shown: int, number: int | None) -> None:
+    environment: dict[str, str] = {}
+    with pytest.raises(SettingsError, match="keep_gpus_free"):
+        leave_free(keep, environment, shown, number)
+    assert environment == {}
+
+
+def test_a_worker_of_one_gpu_that_is_not_kept_free_stays_at_it() -> None:
+    environment = {VISIBLE: "2,3"}
+    leave_free(1, environment, 2, 0)
+    assert environment == {VISIBLE: "2,3"}  # `narrow` names the one
 
 
 def test_gpus_are_counted_in_a_process_that_sees_what_jobs_see() -> None:

@@ -6,6 +6,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from site_node.settings import SiteSettings
 from site_node.tasks.lease import EXPIRY_SECONDS, REST_SECONDS
 from site_node.tasks.run_order import MAX_CRASHES, Worker, work_on
 from site_node.tasks.supervisor import AGAIN_SECONDS, GRACE_SECONDS, Supervisor
+from site_node.training_hours import TrainHours
 from tests.fakes.ordered_site import give_order, make_site, starts
 from tests.fakes.waiting import until
 
@@ -236,3 +238,34 @@ def test_a_clock_that_is_set_back_does_not_keep_the_supervisor_from_looking(sett
     supervisor.look()
     now[0] += AGAIN_SECONDS
     assert supervisor.look() == ["task-1"]
+
+
+def test_a_training_that_queued_too_long_waits_for_its_hours_and_is_not_announced_again(settings: SiteSettings) -> None:
+    hours = TrainHours(hours="20:00-06:00", time_zone="UTC")
+    now = [12 * 3600.0]
+    night = worker(replace(settings, train_hours=hours), clock=lambda: now[0])
+    announced: list[str] = []
+
+    def announce(task_id: str) -> bool:
+        announced.append(task_id)
+        return True
+
+    supervisor = Supervisor(night, announce)
+    give_order(settings)
+    assert work_on(night, "task-1") == "waits for its hours"
+    for _ in range(4):
+        supervisor.look()
+        now[0] += AGAIN_SECONDS
+    assert (announced, starts(settings)) == ([], [])
+    now[0] = 21 * 3600.0
+    supervisor.look()
+    now[0] += GRACE_SECONDS
+    assert supervisor.look() == ["task-1"]
+    assert work_on(night, "task-1") == "done"
+
+
+def test_counting_and_judging_do_not_wait_for_the_hours(settings: SiteSettings) -> None:
+    hours = TrainHours(hours="20:00-06:00", time_zone="UTC")
+    noon = worker(replace(settings, train_hours=hours), clock=lambda: 12 * 3600.0)
+    give_order(settings, "cohort-1", "cohort")
+    assert work_on(noon, "cohort-1") == "done"

@@ -1,10 +1,11 @@
 """Small studies, patients and networks that the tests of training and privacy share."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from protocol.study import StudySpec, parse_study
 from site_node.privacy.clipping import PatientBatch
@@ -69,6 +70,12 @@ def make_patients(images_of_each: Sequence[int], size: Sequence[int] = (16, 16),
         first_image=np.cumsum([0, *images_of_each]),
         labels=labels.astype(np.int64),
     )
+
+
+def pixels(patients: PreparedPatients) -> NDArray[np.float16]:
+    """Return the images of made-up patients, which lie in memory and can be changed."""
+    assert isinstance(patients.images, np.ndarray)
+    return cast("NDArray[np.float16]", patients.images)
 
 
 def make_batch(images_of_each: Sequence[int], size: Sequence[int] = (16, 16), seed: int = 0) -> PatientBatch:

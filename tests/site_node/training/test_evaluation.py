@@ -9,11 +9,13 @@ from protocol.metrics import MASKED_BINS, NOISED_BINS, summarise
 from protocol.study import StudySpec, parse_study
 from protocol.tensors import Weights
 from site_node.errors import NoHeldOutPatientsError
-from site_node.training.evaluation import evaluate, patient_scores
+from site_node.training.evaluation import evaluate, outputs_of
 from site_node.training.networks import build_network, initial_weights, load_into
-from tests.site_node.training.examples import make_noise, make_patients, make_study
+from site_node.training.objectives.binary import patient_scores
+from tests.site_node.training.examples import make_noise, make_patients, make_study, pixels
 
 PATIENTS = make_patients([1, 3, 2, 1, 4])
+CPU = torch.device("cpu")
 
 
 def with_terms(part: str, **terms: Any) -> StudySpec:
@@ -27,10 +29,10 @@ def test_a_patients_score_is_made_of_the_images_scores(rule: str, join: Any) -> 
     study = with_terms("label", patient_score=rule)
     network = build_network(study).eval()
     with torch.no_grad():
-        logits = network(torch.from_numpy(PATIENTS.images.astype(np.float32))).squeeze(1)
+        logits = network(torch.from_numpy(pixels(PATIENTS).astype(np.float32))).squeeze(1)
     images = torch.sigmoid(logits).numpy()
     expected = [join(images[PATIENTS.images_of(patient)]) for patient in range(PATIENTS.patients)]
-    assert patient_scores(study, network, PATIENTS, torch.device("cpu")) == pytest.approx(expected, abs=1e-6)
+    assert patient_scores(study, outputs_of(network, PATIENTS, CPU), PATIENTS) == pytest.approx(expected, abs=1e-6)
 
 
 def test_a_histogram_counts_each_patient_once() -> None:
@@ -81,8 +83,8 @@ def asking_about_bright_images(study: StudySpec) -> Weights:
 
 BRIGHT = 6e4
 TARGET = 2
-WITH_TARGET = replace(PATIENTS, images=PATIENTS.images.copy())
-WITH_TARGET.images[PATIENTS.images_of(TARGET)] = BRIGHT
+WITH_TARGET = replace(PATIENTS, images=pixels(PATIENTS).copy())
+pixels(WITH_TARGET)[PATIENTS.images_of(TARGET)] = BRIGHT
 
 
 @pytest.mark.parametrize("rule", ["mean", "max"])
@@ -99,7 +101,7 @@ def test_weights_that_ask_about_one_patient_get_the_same_kind_of_answer_from_nei
     network = build_network(study).eval()
     load_into(network, weights)
     with torch.no_grad():
-        logits = network(torch.from_numpy(WITH_TARGET.images.astype(np.float32))).squeeze(1)
+        logits = network(torch.from_numpy(pixels(WITH_TARGET).astype(np.float32))).squeeze(1)
     asked = [bool(torch.isnan(logits[WITH_TARGET.images_of(p)]).any()) for p in range(WITH_TARGET.patients)]
     assert asked == [patient == TARGET for patient in range(WITH_TARGET.patients)]
 
@@ -113,7 +115,7 @@ def test_a_patient_without_a_finite_score_counts_as_undecided() -> None:
     study = make_study(normalisation="none")
     network = build_network(study).eval()
     load_into(network, asking_about_bright_images(study))
-    scores = patient_scores(study, network, WITH_TARGET, torch.device("cpu"))
+    scores = patient_scores(study, outputs_of(network, WITH_TARGET, CPU), WITH_TARGET)
     assert scores[TARGET] == 0.5
     assert np.isfinite(scores).all()
 

@@ -7,6 +7,8 @@ import torch
 from protocol.study_parts import Split
 from site_node.cohort.cohort import Cohort, ImageRef, Patient
 from site_node.training.patients import draw_batch, prepare_cohort
+from site_node.training.pixel_cache import PixelCache
+from site_node.training.sealed_images import SealedImages
 from tests.site_node.training.examples import COHORT, make_noise, make_patients, make_study
 
 CPU = torch.device("cpu")
@@ -59,15 +61,16 @@ def test_a_split_without_patients_is_left_out() -> None:
 
 def test_images_are_decoded_once_for_a_cohort_and_preprocessing(tmp_path: Path) -> None:
     read = Reader()
-    first = prepare_cohort(make_study(), make_cohort(), ["train"], tmp_path, read=read)["train"]
-    again = prepare_cohort(make_study(augmentation="light"), make_cohort(), ["train"], tmp_path, read=read)["train"]
+    cache = PixelCache(tmp_path / "cache", tmp_path / "key")
+    first = prepare_cohort(make_study(), make_cohort(), ["train"], cache, read=read)["train"]
+    again = prepare_cohort(make_study(), make_cohort(), ["train", "test"], cache, read=read)["train"]
     assert read.asked == 7
     assert np.array_equal(first.images, again.images)
-    assert isinstance(again.images, np.memmap)  # a large cohort is never whole in memory
-    prepare_cohort(make_study(), make_cohort("sha256:" + "3" * 64), ["train"], tmp_path, read=read)
-    prepare_cohort(make_study(size=(8, 8)), make_cohort(), ["train"], tmp_path, read=read)
+    assert isinstance(again.images, SealedImages)  # a large cohort is never whole in memory
+    prepare_cohort(make_study(), make_cohort("sha256:" + "3" * 64), ["train"], cache, read=read)
+    prepare_cohort(make_study(size=(8, 8)), make_cohort(), ["train"], cache, read=read)
     assert read.asked == 21
-    assert len(list(tmp_path.iterdir())) == 3
+    assert len(list(cache.folder.iterdir())) == 3
 
 
 def test_a_batch_holds_at_most_so_many_images_of_a_patient() -> None:

@@ -22,10 +22,11 @@ from site_node.privacy.clipping import clipped_sum_of_batch
 from site_node.privacy.layerwise import covers
 from site_node.privacy.per_image import HeldGradients
 from site_node.settings import SitePaths, SiteSettings
-from site_node.training.evaluation import ordered_pairs
+from site_node.training.evaluation import evaluate
 from site_node.training.frozen_cohort import freeze_cohort, frozen_cohort
 from site_node.training.networks import build_network, images_at_once, initial_weights, input_shape, threads_worth
-from site_node.training.objectives import cross_entropy, loss_of
+from site_node.training.objectives.binary import cross_entropy
+from site_node.training.objectives.choice import loss_of
 from site_node.training.patients import PreparedPatients, draw_batch, prepare_cohort
 from site_node.training.survival import cox_loss, events_of, survival_target
 from tests.site_node.cohort.tables import SURVIVAL_HEADER, many_rows, survival_study, table_study, write_table
@@ -146,17 +147,17 @@ def test_held_out_pairs_are_ordered_by_the_networks_output(tmp_path: Path) -> No
     study = survival_study()
     held_out: dict[HeldOutSplit, PreparedPatients] = {"test": prepared(tmp_path, study, "test")}
     weights = {"weight": np.array([[0.0, 1.0]], np.float32), "bias": np.zeros(1, np.float32)}
-    counts = ordered_pairs(study, weights, held_out)["test"]
+    counts = evaluate(study, weights, held_out, make_noise())["test"]
     assert (counts.patients, counts.events) == (20, 10)
     assert counts.concordant > 0.6 * counts.comparable  # the marker tells who dies, and soon
-    turned = ordered_pairs(study, {**weights, "weight": -weights["weight"]}, held_out)["test"]
+    turned = evaluate(study, {**weights, "weight": -weights["weight"]}, held_out, make_noise())["test"]
     assert turned.concordant == counts.comparable - counts.concordant - counts.tied
 
 
 def test_one_patients_risk_that_is_not_finite_fails_nothing(tmp_path: Path) -> None:
     study = survival_study()
     weights = {"weight": np.array([[np.inf, 0.0]], np.float32), "bias": np.zeros(1, np.float32)}
-    assert ordered_pairs(study, weights, {"test": prepared(tmp_path, study, "test")})["test"].patients == 20
+    assert evaluate(study, weights, {"test": prepared(tmp_path, study, "test")}, make_noise())["test"].patients == 20
 
 
 @pytest.fixture

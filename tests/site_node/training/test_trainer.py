@@ -10,7 +10,7 @@ from site_node.errors import NotFiniteError, OrderError, SiteError, TooFewPatien
 from site_node.training.networks import initial_weights
 from site_node.training.patients import PreparedPatients
 from site_node.training.trainer import train
-from tests.site_node.training.examples import SMALLEST, make_noise, make_patients, make_study
+from tests.site_node.training.examples import SMALLEST, make_noise, make_patients, make_study, pixels
 
 PATIENTS = make_patients([1, 2, 3, 1] * 8)
 
@@ -93,7 +93,7 @@ def test_what_can_be_learned_is_learned(epsilon: float | None) -> None:
 
 def test_a_patient_that_is_not_finite_stops_nobody() -> None:
     patients = make_patients([1] * 12)
-    patients.images[3] = np.nan
+    pixels(patients)[3] = np.nan
     weights = trained(make_study(), patients=patients)
     assert all(np.isfinite(array).all() for array in weights.values())
 
@@ -132,10 +132,11 @@ def test_progress_counts_planned_steps() -> None:
 def _accuracy(study: StudySpec, weights: Weights, patients: PreparedPatients) -> float:
     import torch
 
-    from site_node.training.evaluation import patient_scores
+    from site_node.training.evaluation import outputs_of
     from site_node.training.networks import build_network, load_into
+    from site_node.training.objectives.binary import patient_scores
 
     network = build_network(study).eval()
     load_into(network, weights)
-    scores = patient_scores(study, network, patients, torch.device("cpu"))
+    scores = patient_scores(study, outputs_of(network, patients, torch.device("cpu")), patients)
     return float(((scores > 0.5) == patients.labels).mean())

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from protocol.study_parts import Preprocessing
+from protocol.preprocessing import Preprocessing
 from site_node.errors import PixelsError
 from site_node.training.transforms import augment, preparation
 from tests.site_node.training.examples import make_noise

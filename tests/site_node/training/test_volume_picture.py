@@ -15,6 +15,7 @@ from site_node.dicom.volume_affine import lps_affine, ras_from_lps
 from site_node.settings import SitePaths, SiteSettings
 from site_node.training.frozen_cohort import frozen_cohort
 from site_node.training.patients import prepare_cohort
+from site_node.training.pixel_cache import PixelCache
 from site_node.training.transforms import preparation
 from site_node.training.volume_picture import cubic, read_volume_picture
 from tests.fakes.series import make_volume_hospital
@@ -93,7 +94,7 @@ def test_a_round_trains_on_volumes_from_their_files(settings: SiteSettings) -> N
 def test_prepared_volumes_are_cached_and_the_same_each_time(settings: SiteSettings, tmp_path: Path) -> None:
     study = volume_study()
     cohort = build_cohort(settings.paths.index, settings.labels, study, b"k" * 32)
-    first = prepare_cohort(study, cohort, ["train"], tmp_path / "cache")["train"]
+    first = prepare_cohort(study, cohort, ["train"], PixelCache(tmp_path / "cache", tmp_path / "key"))["train"]
     again = prepare_cohort(study, cohort, ["train"], None)["train"]
     assert first.images.shape == (36, 1, 8, 8, 8)
     np.testing.assert_array_equal(first.images, again.images)

@@ -1,0 +1,114 @@
+"""`wardround site api` and `wardround site tokens`: the site's own HTTP API, and who may call it."""
+
+import ipaddress
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from site_node.command_line import Folder, Json, begin_process, print_json, told
+from site_node.errors import SettingsError
+from site_node.settings import load_settings
+
+LOOPBACK_NAME = "localhost"
+PORT = 8450
+DAYS = 90
+tokens = typer.Typer(help="Make, list and revoke tokens of the site's own API.", no_args_is_help=True)
+
+
+@told
+def api(
+    folder: Folder,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on: this machine, or one of the intranet.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535)] = PORT,
+    certificate: Annotated[
+        Path | None, typer.Option(help="PEM; needed unless it listens to this machine only.")
+    ] = None,
+    key: Annotated[Path | None, typer.Option(help="The certificate's private key.")] = None,
+) -> None:
+    """Serve the site's pages (studies, approvals, tasks, budget, egress, doctor) to its own people, until it is ended.
+
+    Run it as the gate's user. It reads no image and no index. Never let it be reached from outside the hospital.
+    """
+    import uvicorn
+
+    from site_node.api.app import MAX_BODY_BYTES, make_app
+
+    check_address(host, has_certificate=certificate is not None and key is not None)
+    settings = begin_process(folder)
+    uvicorn.run(
+        make_app(settings),
+        host=host,
+        port=port,
+        ssl_certfile=certificate,
+        ssl_keyfile=key,
+        log_config=None,
+        server_header=False,
+        access_log=False,
+        limit_concurrency=32,
+        timeout_keep_alive=5,
+        h11_max_incomplete_event_size=4 * MAX_BODY_BYTES,
+    )
+
+
+def check_address(host: str, *, has_certificate: bool) -> None:
+    """Refuse an address of the Internet, every address at once, and tokens in clear over a network. Pure.
+
+    Raises: SettingsError.
+    """
+    try:
+        address = ipaddress.ip_address("127.0.0.1" if host == LOOPBACK_NAME else host)
+    except ValueError:
+        raise SettingsError(f"{host!r} is no address.", "Write a number, for example 10.0.0.5.") from None
+    if address.is_unspecified or not (address.is_private or address.is_loopback or address.is_link_local):
+        raise SettingsError(f"{host} is not one address of the intranet.", "Name the one on which people call it.")
+    if not address.is_loopback and not has_certificate:
+        raise SettingsError("Tokens would cross the network in clear.", "Give --certificate and --key.")
+
+
+@tokens.command("add")
+@told
+def add(
+    folder: Folder,
+    name: Annotated[str, typer.Argument(help="The person: decisions made with the token are signed under this name.")],
+    role: Annotated[str, typer.Option(help="administrator, clinician or auditor.")],
+    days: Annotated[int, typer.Option(min=1, max=366, help="It ends after so many days.")] = DAYS,
+) -> None:
+    """Make a person's token and print it, once: it is kept as a digest only."""
+    from site_node.api.tokens import add_token, open_tokens
+
+    with open_tokens(load_settings(folder).paths) as database:
+        typer.echo(add_token(database, name, role, days, time.time()))
+    typer.echo("It is not shown again. Hand it over in person.", err=True)
+
+
+@tokens.command("list")
+@told
+def list_tokens(folder: Folder, as_json: Json = False) -> None:
+    """List whose tokens count now."""
+    from site_node.api.tokens import live_tokens, open_tokens
+
+    with open_tokens(load_settings(folder).paths) as database:
+        found = [dict(row) for row in live_tokens(database, time.time())]
+    if as_json:
+        print_json(found)
+        return
+    for row in found:
+        ends = time.strftime("%Y-%m-%d", time.gmtime(row["ends_at"]))
+        typer.echo(f"{row['name']:<24} {row['role']:<14} until {ends}")
+
+
+@tokens.command("revoke")
+@told
+def revoke(folder: Folder, name: Annotated[str, typer.Argument(help="The person.")]) -> None:
+    """Let a person's token count no more, at once."""
+    from site_node.api.tokens import open_tokens, revoke_token
+
+    with open_tokens(load_settings(folder).paths) as database:
+        count = revoke_token(database, name, time.time())
+    if not count:
+        raise SettingsError(f"{name} has no token.", "See `wardround site tokens list DIR`.")
+    typer.echo("Revoked.")

@@ -1,0 +1,106 @@
+"""A bundle's weights as ours: safetensors, or a `.pt` that holds tensors alone, measured before it is read.
+
+Read at the researcher's side; what goes to a hub is our own safetensors file, in which nothing can run.
+Source: torch.load with weights_only=True (pytorch.org, "torch.load").
+"""
+
+import zipfile
+from collections.abc import Mapping
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+import torch
+from torch import nn
+
+from protocol.tensors import Weights
+from site_node.bundles.archive import BundleFiles
+from site_node.errors import BundleError
+
+SAFETENSORS, STATE_DICT = "models/model.safetensors", "models/model.pt"
+MOST_WEIGHTS_BYTES = 1 << 30
+NESTED = ("state_dict", "model", "network", "net")
+COUNTERS = "num_batches_tracked"
+
+
+def weights_for(network: nn.Module, files: BundleFiles) -> Weights:
+    """Return a bundle's weights, float32, as a network's; safetensors where there are both.
+
+    Raises: BundleError if there are none, they hold more than tensors, are not finite, or are another network's.
+    """
+    given = _safetensors(files) if SAFETENSORS in files.sizes else _state_dict(files)
+    wanted = {name: tuple(t.shape) for name, t in network.state_dict().items() if t.is_floating_point()}
+    found = {name: tuple(array.shape) for name, array in given.items()}
+    if wanted != found:
+        raise BundleError(f"The weights are another network's: {_difference(wanted, found)}.", _WHY)
+    weights = {name: np.ascontiguousarray(given[name], np.float32) for name in sorted(given)}
+    if not all(np.isfinite(array).all() for array in weights.values()):
+        raise BundleError("The weights are not all finite numbers.", "Take another version of the bundle.")
+    return weights
+
+
+_WHY = "A study's network has one input channel, and as many outputs as its label says."
+
+
+def _safetensors(files: BundleFiles) -> Weights:
+    data = files.read(SAFETENSORS, MOST_WEIGHTS_BYTES)
+    try:
+        tensors = safetensors.numpy.load(data)
+    except Exception:  # the reader's own errors, of a damaged header or offsets
+        raise BundleError(f"{SAFETENSORS} is damaged.", "Fetch the bundle again.") from None
+    return {name: array for name, array in tensors.items() if _is_weight(name, np.issubdtype(array.dtype, np.floating))}
+
+
+def _state_dict(files: BundleFiles) -> Weights:
+    data = files.read(STATE_DICT, MOST_WEIGHTS_BYTES)
+    _refuse_bomb(data)
+    try:
+        loaded = torch.load(BytesIO(data), map_location="cpu", weights_only=True)
+    except Exception:  # torch names what it will not unpickle; the file may be anything
+        raise BundleError(
+            f"{STATE_DICT} holds more than tensors, or is damaged; it was not run.",
+            "Ask for the weights as safetensors.",
+        ) from None
+    tensors = _tensors(loaded)
+    return {
+        name: tensor.detach().float().numpy()
+        for name, tensor in tensors.items()
+        if _is_weight(name, tensor.is_floating_point())
+    }
+
+
+def _tensors(loaded: Any) -> Mapping[str, torch.Tensor]:
+    for key in NESTED:
+        if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
+            loaded = loaded[key]
+    if not isinstance(loaded, Mapping) or not all(isinstance(value, torch.Tensor) for value in loaded.values()):
+        raise BundleError(f"{STATE_DICT} holds no state dict.", "Ask for the weights as safetensors.")
+    return {str(name): tensor for name, tensor in loaded.items()}
+
+
+def _refuse_bomb(data: bytes) -> None:
+    if not zipfile.is_zipfile(BytesIO(data)):
+        raise BundleError(f"{STATE_DICT} is of torch's old format.", "Ask for the weights as safetensors.")
+    with zipfile.ZipFile(BytesIO(data)) as archive:
+        inflated = sum(info.file_size for info in archive.infolist())
+    if inflated > MOST_WEIGHTS_BYTES:
+        raise BundleError(f"{STATE_DICT} would inflate to {inflated} bytes.", "It is no file of weights.")
+
+
+def _is_weight(name: str, is_floating: bool) -> bool:
+    if is_floating:
+        return True
+    if name.endswith(COUNTERS):
+        return False  # BatchNorm's counter of batches, which no update carries
+    raise BundleError(f"The tensor {name[:80]!r} holds no floating-point numbers.", "Such networks are not taken in.")
+
+
+def _difference(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> str:
+    missing, foreign = sorted(wanted.keys() - found.keys()), sorted(found.keys() - wanted.keys())
+    if missing:
+        return f"{missing[0][:80]!r} is missing"
+    if foreign:
+        return f"{foreign[0][:80]!r} is not of it"
+    name = next(name for name in sorted(wanted) if wanted[name] != found[name])
+    return f"{name[:80]!r} has the shape {found[name]} and not {wanted[name]}"

@@ -1,0 +1,240 @@
+"""MONAI's networks that are taken in, and how each becomes a study's network: an allow-list, argument by argument."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from site_node.bundles.network_definition import PORTABLE
+from site_node.errors import BundleError
+
+Arguments = dict[str, Any]
+DENSENETS = {
+    "DenseNet121": (64, 32, [6, 12, 24, 16]),
+    "DenseNet169": (64, 32, [6, 12, 32, 32]),
+    "DenseNet201": (64, 32, [6, 12, 48, 32]),
+    "DenseNet264": (64, 32, [6, 12, 64, 48]),
+}
+RESNETS = {
+    "resnet10": ("basic", [1, 1, 1, 1]),
+    "resnet18": ("basic", [2, 2, 2, 2]),
+    "resnet34": ("basic", [3, 4, 6, 3]),
+    "resnet50": ("bottleneck", [3, 4, 6, 3]),
+    "resnet101": ("bottleneck", [3, 4, 23, 3]),
+}
+
+
+@dataclass(frozen=True)
+class KnownNetwork:
+    """A bundle's network in a study's terms. `dimensions` and `channels` are None where the network does not say."""
+
+    name: str
+    normalisation: str
+    arguments: Arguments
+    dimensions: int | None
+    outputs: int | None
+    kind: str = "classification"
+
+
+class _Stated:
+    """The arguments of one component, each asked for once; what nobody asked for is refused."""
+
+    def __init__(self, target: str, arguments: Mapping[str, Any]) -> None:
+        self.target, self._left = target, dict(arguments)
+
+    def take(self, name: str, default: Any = None) -> Any:
+        return self._left.pop(name, default)
+
+    def must_be(self, name: str, *values: Any) -> None:
+        if name in self._left and self._left.pop(name) not in values:
+            raise BundleError(
+                f"{self.target}: {name} has a value that a study's network cannot have.",
+                f"Known: {' or '.join(map(repr, values))}.",
+            )
+
+    def finish(self) -> None:
+        if self._left:
+            names = ", ".join(sorted(self._left)[:5])
+            raise BundleError(
+                f"{self.target}: the arguments {names} say nothing to a study's network.", "Leave them out if they may."
+            )
+
+
+def known_network(component: Mapping[str, Any]) -> KnownNetwork:
+    """Return a bundle's `network_def`, its references resolved, in a study's terms.
+
+    Raises: BundleError if it is none that is taken in, or an argument has no place in a study.
+    """
+    target = str(component.get("_target_", ""))
+    name = short_name(target)
+    read = _READ.get(name)
+    if read is None:
+        raise BundleError(f"The network {target[:80]!r} is not among those that are taken in.", f"Known: {_known()}.")
+    given = {key: value for key, value in component.items() if key not in ("_target_", "_desc_")}
+    return read(name, _Stated(name, given))
+
+
+def short_name(target: str) -> str:
+    """Return a target's own name, if it is MONAI's or of the portable script; else the target as it stands."""
+    if target.startswith(f"{PORTABLE}."):
+        return target
+    own = target.rsplit(".", 1)[-1]
+    return own if "." not in target or target == f"monai.networks.nets.{own}" or _is_module(target, own) else target
+
+
+def _is_module(target: str, own: str) -> bool:
+    return target == f"monai.networks.nets.{own.lower().rstrip('0123456789')}.{own}"  # where its class is defined
+
+
+def is_known(target: str) -> bool:
+    """Tell whether a target is a network that is taken in."""
+    return short_name(target) in _READ
+
+
+def _known() -> str:
+    return ", ".join(sorted(name for name in _READ if not name.startswith(PORTABLE)))
+
+
+def _densenet(name: str, stated: _Stated) -> KnownNetwork:
+    features, growth, blocks = DENSENETS.get(name, (64, 32, [6, 12, 24, 16]))
+    stated.must_be("in_channels", 1)
+    stated.must_be("act", "relu", ["relu", {"inplace": True}], ["relu", {"inplace": False}])
+    stated.must_be("dropout_prob", 0, 0.0)
+    stated.must_be("pretrained", False)
+    stated.must_be("progress", True, False)
+    normalisation, groups = _normalisation(stated)
+    network = KnownNetwork(
+        "densenet",
+        normalisation,
+        {
+            "init_features": stated.take("init_features", features),
+            "growth_rate": stated.take("growth_rate", growth),
+            "block_config": list(stated.take("block_config", blocks)),
+            "bn_size": stated.take("bn_size", 4),
+            **groups,
+        },
+        stated.take("spatial_dims"),
+        stated.take("out_channels"),
+    )
+    stated.finish()
+    return network
+
+
+def _resnet(name: str, stated: _Stated) -> KnownNetwork:
+    block, layers = RESNETS.get(name, ("basic", [1, 1, 1, 1]))
+    stated.must_be("n_input_channels", 1)
+    stated.must_be("bias_downsample", False)
+    for argument, usual in (("shortcut_type", "B"), ("widen_factor", 1.0), ("feed_forward", True)):
+        stated.must_be(argument, usual)
+    stated.must_be("pretrained", False)
+    stated.must_be("progress", True, False)
+    stated.must_be("act", "relu", ["relu", {"inplace": True}])
+    normalisation, groups = _normalisation(stated)
+    kernel, stride = stated.take("conv1_t_size", 7), stated.take("conv1_t_stride", 1)
+    arguments = {
+        "block": stated.take("block", block),
+        "layers": list(stated.take("layers", layers)),
+        "planes": list(stated.take("block_inplanes", [64, 128, 256, 512])),
+        "first_kernel": _one(kernel, "conv1_t_size"),
+        "first_stride": _one(stride, "conv1_t_stride"),
+        "max_pool": not stated.take("no_max_pool", False),
+        **groups,
+    }
+    network = KnownNetwork(
+        "resnet", normalisation, arguments, stated.take("spatial_dims", 3), stated.take("num_classes")
+    )
+    stated.finish()
+    return network
+
+
+def _unet(_name: str, stated: _Stated) -> KnownNetwork:
+    stated.must_be("in_channels", 1)
+    stated.must_be("dropout", 0, 0.0)
+    stated.must_be("bias", True)
+    stated.must_be("adn_ordering", "NDA")
+    _relu_stated(stated)
+    normalisation, groups = _normalisation(stated, "instance")
+    kernel = _one(stated.take("kernel_size", 3), "kernel_size")
+    stated.must_be("up_kernel_size", kernel)
+    arguments = {
+        "channels": list(stated.take("channels", [])),
+        "strides": list(stated.take("strides", [])),
+        "kernel": kernel,
+        "residual_units": stated.take("num_res_units", 0),
+        **groups,
+    }
+    dimensions, outputs = stated.take("spatial_dims"), stated.take("out_channels")
+    stated.finish()
+    return KnownNetwork("unet", normalisation, arguments, dimensions, outputs, "segmentation")
+
+
+def _segresnet(_name: str, stated: _Stated) -> KnownNetwork:
+    stated.must_be("in_channels", 1)
+    stated.must_be("dropout_prob", None, 0, 0.0)
+    stated.must_be("act", "relu", "RELU", ["RELU", {"inplace": True}], ["relu", {"inplace": True}])
+    stated.must_be("use_conv_final", True)
+    stated.must_be("upsample_mode", "nontrainable")
+    normalisation, groups = _normalisation(stated, ["group", {"num_groups": 8}])
+    arguments = {
+        "init_filters": stated.take("init_filters", 8),
+        "blocks_down": list(stated.take("blocks_down", [1, 2, 2, 4])),
+        "blocks_up": list(stated.take("blocks_up", [1, 1, 1])),
+        **groups,
+    }
+    dimensions, outputs = stated.take("spatial_dims", 3), stated.take("out_channels", 2)
+    stated.finish()
+    return KnownNetwork("segresnet", normalisation, arguments, dimensions, outputs, "segmentation")
+
+
+def _relu_stated(stated: _Stated) -> None:
+    if str(stated.take("act", "prelu")).lower() != "relu":
+        raise BundleError(f"{stated.target}: its activation is none that a study's network has.", "Known: act relu.")
+
+
+def _convnet(_name: str, stated: _Stated) -> KnownNetwork:
+    arguments = {key: stated.take(key) for key in ("channels", "strides", "kernels", "head")}
+    network = KnownNetwork("convnet", "batch", arguments, stated.take("spatial_dims"), stated.take("out_channels"))
+    stated.finish()
+    return network
+
+
+def _normalised(_name: str, stated: _Stated) -> KnownNetwork:
+    inner = stated.take("network")
+    kind, groups = stated.take("kind"), stated.take("groups", 8)
+    stated.finish()
+    if not isinstance(inner, Mapping):
+        raise BundleError("A normalised network names no network.", "Mend the config.")
+    network = known_network(inner)
+    arguments = {**network.arguments, "groups": groups}
+    return replace(network, normalisation=kind, arguments=arguments)
+
+
+def _normalisation(stated: _Stated, usual: Any = "batch") -> tuple[str, Arguments]:
+    norm = stated.take("norm", usual)
+    kind, terms = (norm, {}) if isinstance(norm, str) else (norm[0], norm[1] if len(norm) > 1 else {})
+    if str(kind).lower() == "batch" and not terms:
+        return "batch", {}
+    if str(kind).lower() == "group" and set(terms) <= {"num_groups", "affine"} and terms.get("affine", True):
+        return "group", {"groups": terms.get("num_groups", 8)}
+    raise BundleError(
+        f"{stated.target}: its normalisation is none that a study's network can have.",
+        "Known: batch, and group with num_groups.",
+    )
+
+
+def _one(value: Any, name: str) -> Any:
+    values = set(value) if isinstance(value, list) else {value}
+    if len(values) != 1:
+        raise BundleError(f"{name} differs between the axes.", "A study's network has the same for all.")
+    return values.pop()
+
+
+_READ: Mapping[str, Callable[[str, _Stated], KnownNetwork]] = {
+    "DenseNet": _densenet,
+    **dict.fromkeys(DENSENETS, _densenet),
+    "ResNet": _resnet,
+    **dict.fromkeys(RESNETS, _resnet),
+    "UNet": _unet,
+    "SegResNet": _segresnet,
+    f"{PORTABLE}.convnet": _convnet,
+    f"{PORTABLE}.normalised": _normalised,
+}

@@ -1,0 +1,84 @@
+"""Who has opted out: the record of `wardround site opt-out`, beside the hospital's own list. It never leaves the site.
+
+The record says since when. It holds plain patient ids and lies in the worker's own folder, because the worker leaves
+these patients out of every cohort: of a study that is counted from now on, and of a running one from its next task on.
+"""
+
+import time
+from collections.abc import Iterable
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from site_node.cohort.identities import Identities, read_identities
+from site_node.settings import SiteSettings
+from site_node.sqlite import connect, transaction
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS opt_outs (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, patient_id TEXT NOT NULL, opted_out_at REAL NOT NULL, undone_at REAL);
+CREATE UNIQUE INDEX IF NOT EXISTS one_opt_out ON opt_outs (patient_id) WHERE undone_at IS NULL;
+"""
+
+
+@dataclass(frozen=True)
+class OptOut:
+    """A patient by all their ids, and since when they take no part; None: the hospital's list says no time."""
+
+    ids: tuple[str, ...]
+    since: float | None
+
+
+def load_identities(settings: SiteSettings) -> Identities:
+    """Return who is one patient here and who has opted out, by the two files and the record.
+
+    Raises: LabelsError if a file that site.yaml names is not there: nobody may be used whose objection is unreadable.
+    """
+    found = read_identities(settings.merged_patients, settings.excluded_patients)
+    return found.without(recorded_opt_outs(settings.paths.opt_outs))
+
+
+def all_opt_outs(settings: SiteSettings) -> list[OptOut]:
+    """Return everybody who has opted out, by the record and the hospital's list, each patient once."""
+    identities = load_identities(settings)
+    recorded = recorded_opt_outs(settings.paths.opt_outs)
+    since: dict[str, float | None] = {}
+    for patient in (*recorded, *sorted(identities.opted_out - recorded.keys())):
+        since.setdefault(identities.one(patient), recorded.get(patient))  # the first time counts: the record's order
+    return [OptOut(identities.known_as(one), moment) for one, moment in since.items()]
+
+
+def recorded_opt_outs(path: Path) -> dict[str, float]:
+    """Return the patients whom the record holds, by the id that was typed, with the time, in its order."""
+    if not path.exists():
+        return {}
+    with closing(connect(path, SCHEMA)) as database:
+        rows = database.execute(
+            "SELECT patient_id, opted_out_at FROM opt_outs WHERE undone_at IS NULL ORDER BY number"
+        ).fetchall()
+    return {row["patient_id"]: row["opted_out_at"] for row in rows}
+
+
+def record_opt_outs(path: Path, patients: Iterable[str], now: float | None = None) -> int:
+    """Record that these patients have opted out and return how many had not; they stay with their first time."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch(mode=0o600)
+    moment = time.time() if now is None else now
+    with closing(connect(path, SCHEMA)) as database, transaction(database):
+        before = database.total_changes
+        rows = [(patient, moment) for patient in dict.fromkeys(patients)]
+        database.executemany("INSERT OR IGNORE INTO opt_outs (patient_id, opted_out_at) VALUES (?, ?)", rows)
+        return database.total_changes - before
+
+
+def undo_opt_outs(path: Path, patients: Iterable[str], now: float | None = None) -> int:
+    """Take these patients out of the record and return how many were in it; that they were stays written."""
+    if not path.exists():
+        return 0
+    moment = time.time() if now is None else now
+    with closing(connect(path, SCHEMA)) as database, transaction(database):
+        before = database.total_changes
+        rows = [(moment, patient) for patient in dict.fromkeys(patients)]
+        database.executemany("UPDATE opt_outs SET undone_at = ? WHERE patient_id = ? AND undone_at IS NULL", rows)
+        return database.total_changes - before

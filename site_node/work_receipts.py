@@ -1,0 +1,116 @@
+"""What each job of the worker really used: a signed account that stays at this site (`wardround site receipts`).
+
+A task never takes a part of its cohort by accident: an image that cannot be read any more fails the whole task, with a
+reason that the hub is told too. Who is left out on purpose, because their budget is spent or they opted out, is counted
+here and nowhere else: a number of training patients that left un-noised would be a release of its own.
+
+The signature is made with a key derived from the site's secret, so that a receipt cannot be changed unseen by whoever
+does not hold it.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from protocol.digest import Digest, canonical_json, parse_json
+from protocol.errors import DigestError, ProtocolError
+from protocol.signing import SigningKey, open_envelope, sign
+from site_node.durable import finished_files, unfinished_beside
+from site_node.settings import SitePaths
+
+SCHEMA = "wardround.work-receipt/1"
+SUFFIX = ".json"
+SHARES = ((1.0, "whole"), (0.9, "nine tenths or more"), (0.5, "half or more"), (0.0, "LESS THAN HALF"))
+
+
+class WorkReceipt(BaseModel):
+    """One job. `matched` patients were approved, `patients` of them used, with `images`; numbers never leave.
+
+    `reason` is set where the job failed.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    schema_: str = Field(default=SCHEMA, alias="schema")
+    task_id: str
+    study_digest: Digest
+    study: str = ""
+    round: int
+    kind: str
+    at: float
+    seconds: float
+    matched: int = 0
+    patients: int = 0
+    images: int = 0
+    failed: bool = False
+    reason: str | None = None
+
+    @property
+    def share(self) -> str:
+        """Return in words how much of the approved cohort was used; empty where none is needed."""
+        if self.failed or not self.matched:
+            return ""
+        part = self.patients / self.matched
+        return next(word for least, word in SHARES if part >= least)
+
+
+@dataclass(frozen=True)
+class KeptReceipt:
+    """A receipt as it lies there; None with a signature that does not fit, or no receipt at all."""
+
+    task_id: str
+    receipt: WorkReceipt | None
+
+
+def write_receipt(paths: SitePaths, receipt: WorkReceipt, noise_key: bytes) -> None:
+    """Keep a receipt, signed; that of an earlier attempt of the same task is replaced. Whole, and not synced."""
+    content = receipt.model_dump(mode="json", by_alias=True)
+    envelope = sign(canonical_json(content), _key(noise_key)).decode("ascii")
+    path = paths.worker_receipts / f"{receipt.task_id}{SUFFIX}"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = unfinished_beside(path)
+    unfinished.write_bytes(canonical_json({**content, "envelope": envelope}))
+    unfinished.replace(path)
+
+
+def kept_receipts(paths: SitePaths, noise_key: bytes) -> Iterator[KeptReceipt]:
+    """Yield the receipts that lie there, oldest first, each checked."""
+    found = [
+        KeptReceipt(path.stem, _checked(path.read_bytes(), noise_key))
+        for path in finished_files(paths.worker_receipts, SUFFIX)
+    ]
+    yield from sorted(found, key=lambda kept: (kept.receipt.at if kept.receipt else 0.0, kept.task_id))
+
+
+def receipt_as_json(kept: KeptReceipt, least: int) -> dict[str, Any]:
+    """Return a receipt as plain data; numbers are null where fewer patients than the least were used or left out."""
+    receipt = kept.receipt
+    if receipt is None:
+        return {"task_id": kept.task_id, "signed": False}
+    left_out = receipt.matched - receipt.patients
+    told = receipt.patients >= least and (left_out == 0 or left_out >= least)
+    numbers = {name: getattr(receipt, name) if told else None for name in ("matched", "patients", "images")}
+    return {
+        **{"task_id": receipt.task_id, "signed": True, "study_digest": receipt.study_digest, "study": receipt.study},
+        **{"round": receipt.round, "kind": receipt.kind, "at": receipt.at, "seconds": receipt.seconds},
+        **{"failed": receipt.failed, "reason": receipt.reason, "share": receipt.share, **numbers},
+    }
+
+
+def _checked(data: bytes, noise_key: bytes) -> WorkReceipt | None:
+    try:
+        document = parse_json(data)
+        envelope = document.pop("envelope").encode("ascii")
+        payload = open_envelope(envelope, _key(noise_key).public)
+        return WorkReceipt.model_validate(document) if canonical_json(document) == payload else None
+    except (AttributeError, DigestError, KeyError, ProtocolError, TypeError, UnicodeError, ValidationError):
+        return None
+
+
+def _key(noise_key: bytes) -> SigningKey:
+    derived = HKDF(SHA256(), 32, salt=None, info=b"wardround.work-receipt-key/1").derive(noise_key)
+    return SigningKey.from_seed(derived)

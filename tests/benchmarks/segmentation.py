@@ -1,0 +1,204 @@
+"""Segmentation and slice classification by real hospitals: together, pooled, and each alone, on our engine, as JSON.
+
+    python -m tests.benchmarks.segmentation --data DATA [--task lgg-masks] [--seeds 1] [--tables docs/segmentation.md]
+
+DATA holds `lgg_mri` and `msd_hippocampus` (docs/segmentation.md says where they come from). Every run is what
+`wardround simulate` does: the hub's and the hospitals' real round code in one process. All models take the same number
+of steps. Models that not all hospitals train are judged at all of them nevertheless: a hospital that has held-out rows
+alone evaluates every version and trains nothing. Prints one object for each task; exit status 1 if the hospitals
+together are below pooled training by more than 0.02. With --tables the tables in that file are written anew.
+"""
+
+import argparse
+import json
+import logging
+import shutil
+import sqlite3
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from rich.console import Console
+from structlog import configure, make_filtering_bound_logger
+
+from compose.simulation import Simulation, run_simulation
+from protocol.messages import EvaluationReport, expect
+from protocol.metrics import merge, summarise
+from protocol.study import parse_study
+from protocol.value_histograms import mean_of, merge_values
+from tests.benchmarks.segmentation_data import Folders, hippocampus, joined, lgg, lgg_slices, only
+from tests.benchmarks.segmentation_tables import with_tables
+
+ROOT = Path(__file__).parents[2]
+ALLOWED = 0.02
+POOLED = "pooled"
+Scores = dict[str, float | None]
+"""What a model reached at each hospital, and under `all` over all hospitals' held-out patients together."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A data set and a study on it; `lay` writes the hospitals' folders."""
+
+    folder: str
+    metric: str
+    lay: Callable[[Path, Path], Folders]
+    terms: Mapping[str, Any]
+
+
+TASKS: Mapping[str, Task] = {
+    "lgg-masks": Task(
+        "lgg_mri",
+        "Dice",
+        lgg,
+        {
+            "kind": "segmentation",
+            "label": {"classes": ["background", "tumour"]},
+            "preprocessing": {"size": [64, 64], "augmentation": "medium"},
+            "network": {"name": "unet", "arguments": {"channels": [16, 32, 64, 128, 128], "strides": [2, 2, 2, 2]}},
+            "training": {
+                "local_steps": 25, "sampling_rate": 0.25, "images_per_patient": 8, "optimizer": "adam",
+                "learning_rate": 0.005, "schedule": "cosine",
+            },
+            "rounds": 16,
+        },
+    ),
+    "hippocampus-masks": Task(
+        "msd_hippocampus",
+        "Dice",
+        hippocampus,
+        {
+            "kind": "segmentation",
+            "label": {"classes": ["background", "anterior", "posterior"]},
+            "preprocessing": {"size": [32, 32, 32], "augmentation": "light"},
+            "network": {"name": "unet", "arguments": {"channels": [8, 16, 32], "strides": [2, 2]}},
+            "training": {
+                "local_steps": 5, "sampling_rate": 0.1, "images_per_patient": 1, "optimizer": "adam",
+                "learning_rate": 0.005, "schedule": "cosine",
+            },
+            "rounds": 48,
+        },
+    ),
+    "lgg-slices": Task(
+        "lgg_mri",
+        "AUC",
+        lgg_slices,
+        {
+            "label": {"classes": ["no tumour", "tumour"]},
+            "preprocessing": {"size": [64, 64], "augmentation": "medium"},
+            "network": {"name": "convnet"},
+            "training": {
+                "local_steps": 25, "sampling_rate": 0.25, "images_per_patient": 8, "optimizer": "adam",
+                "learning_rate": 0.002, "schedule": "cosine",
+            },
+            "rounds": 16,
+        },
+    ),
+}  # fmt: skip
+
+
+def measure(task: Task, data: Path, seeds: int) -> dict[str, Any]:
+    """Train together, pooled and at each hospital alone, with each seed, and return the mean figures."""
+    found: dict[str, list[Scores]] = {}
+    with tempfile.TemporaryDirectory() as place:
+        folders = task.lay(data / task.folder, Path(place) / "data")
+        for seed in range(seeds):
+            for name, sites in _federations(folders, Path(place) / f"sites-{seed}").items():
+                scores = _run(task, sites, seed, Path(place) / "out")
+                found.setdefault(name, []).append(scores)
+                sys.stderr.write(f"{name}, seed {seed}: {scores}\n")
+    models = {name: _means(runs) for name, runs in found.items()}
+    together, pooled = models["together"]["all"] or 0.0, models[POOLED]["all"] or 0.0
+    return {
+        "metric": task.metric,
+        "steps": task.terms["rounds"] * task.terms["training"]["local_steps"],
+        "seeds": seeds,
+        "models": models,
+        "together_minus_pooled": round(together - pooled, 4),
+        "met": together >= pooled - ALLOWED,
+    }
+
+
+def _federations(folders: Folders, place: Path) -> dict[str, Folders]:
+    """Return who takes part in each model's training: with everything, with training patients, or to judge alone."""
+    judges = {name: only(folder, place / f"{name}-held-out", {"test"}) for name, folder in folders.items()}
+    judging = {name: folder for name, folder in judges.items() if _has_rows(folder)}
+    trained = {name: only(folder, place / f"{name}-train", {"train"}) for name, folder in folders.items()}
+    federations = {"together": dict(folders), POOLED: {POOLED: joined(trained, place / POOLED), **judging}}
+    for name, folder in folders.items():
+        federations[name] = {**judging, name: folder}
+    return federations
+
+
+def _has_rows(folder: Path) -> bool:
+    return len((folder / "labels.csv").read_text(encoding="utf-8").splitlines()) > 1
+
+
+def _run(task: Task, sites: Folders, seed: int, out: Path) -> Scores:
+    study = {
+        "name": f"hospitals-{seed}",
+        "seed": seed,
+        "cohort": {"minimum_patients": 1, **({"single_class": "train"} if task.metric == "AUC" else {})},
+        "participants": {"minimum_sites": len(sites), "quorum": 1.0},
+        "privacy": {"epsilon": None, "clip_norm": 10.0},
+        "evaluation": {"splits": ["test"], "every": task.terms["rounds"], "sum_under_masks": False},
+        **task.terms,
+    }
+    shutil.rmtree(out, ignore_errors=True)
+    report = run_simulation(
+        Simulation(parse_study(study), sites, out, seed, threads=1), Console(file=sys.stderr, quiet=True)
+    )
+    if report["study"]["state"] != "completed":
+        raise SystemExit(f"The study ended as {report['study']['state']}: {report['study']['reason']}")
+    reports = _last_reports(out / "hub" / "hub.sqlite")
+    return {**{one.site: _figure([one]) for one in reports}, "all": _figure(reports)}
+
+
+def _last_reports(database: Path) -> list[EvaluationReport]:
+    """Return the hospitals' reports on the last version, as the hub keeps them: what it shows hides small hospitals."""
+    connection = sqlite3.connect(database)
+    try:
+        query = "SELECT report FROM evaluations WHERE version = (SELECT max(version) FROM evaluations) ORDER BY site"
+        return [expect(row[0], EvaluationReport) for row in connection.execute(query)]
+    finally:
+        connection.close()
+
+
+def _figure(reports: list[EvaluationReport]) -> float | None:
+    if reports[0].values:
+        return mean_of(merge_values([report.values["test"] for report in reports])).mean
+    return summarise(merge([report.histograms["test"] for report in reports])).auc
+
+
+def _means(runs: list[Scores]) -> Scores:
+    names = runs[0].keys()
+    known = {name: [score for run in runs if (score := run[name]) is not None] for name in names}
+    return {name: round(mean(scores), 4) if scores else None for name, scores in known.items()}
+
+
+def main() -> None:
+    """Read the arguments, measure, print JSON; exit status 1 if a figure is too far below pooled training."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
+    parser.add_argument("--task", action="append", choices=sorted(TASKS))
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--tables", type=Path, help="a page whose tables are to be written anew")
+    arguments = parser.parse_args()
+    configure(wrapper_class=make_filtering_bound_logger(logging.ERROR))
+    results = {}
+    for name in arguments.task or list(TASKS):
+        results[name] = measure(TASKS[name], arguments.data, arguments.seeds)
+        sys.stdout.write(json.dumps({"task": name, **results[name]}) + "\n")
+        sys.stdout.flush()
+    if arguments.tables:
+        page = arguments.tables.read_text(encoding="utf-8")
+        arguments.tables.write_text(with_tables(page, results), encoding="utf-8")
+    raise SystemExit(not all(result["met"] for result in results.values()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,49 @@
+"""The studies of docs/segmentation.md are legal, what the page says of them, and their networks can be built."""
+
+import re
+from pathlib import Path
+
+import yaml
+
+from protocol.study import parse_study
+from protocol.value_histograms import NOISED_VALUE_BINS, VALUE_BINS
+from site_node.training.networks import build_network
+from tests.benchmarks.segmentation import TASKS
+from tests.benchmarks.segmentation_tables import table_of, with_tables
+
+PAGE = Path(__file__).parents[2] / "docs" / "segmentation.md"
+
+
+def test_the_examples_are_legal_and_their_networks_are_there() -> None:
+    examples = re.findall(r"```yaml\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    masks, months = (parse_study(yaml.safe_load(example)) for example in examples)
+    assert (masks.outcome, masks.privacy.epsilon) == ("segmentation", 8)
+    assert (months.outcome, months.regression.unit) == ("regression", "months")
+    for study in (masks, months):
+        assert sum(parameter.numel() for parameter in build_network(study).parameters()) > 0
+
+
+def test_the_page_says_how_many_steps_the_range_has() -> None:
+    words = " ".join(PAGE.read_text(encoding="utf-8").split())
+    assert f"of {VALUE_BINS} equal steps" in words
+    assert f"there are {NOISED_VALUE_BINS} steps" in words
+
+
+def test_every_measured_task_has_its_table_in_the_page() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    models = {"together": {"a": 0.5, "all": 0.5}, "pooled": {"a": 0.51, "all": 0.51}, "a": {"a": None, "all": 0.4}}
+    result = {"metric": "Dice", "steps": 500, "seeds": 1, "models": models}
+    assert with_tables(page, dict.fromkeys(TASKS, result)).count(table_of(result)) == len(TASKS)
+
+
+def test_a_table_has_a_line_for_each_model_and_says_where_nothing_is_known() -> None:
+    models = {"pooled": {"cs": 0.512, "all": 0.5}, "cs": {"cs": None, "all": 0.4}}
+    table = table_of({"metric": "Dice", "steps": 500, "seeds": 2, "models": models})
+    assert table.splitlines() == [
+        "Dice, 500 steps, mean of 2 seeds:",
+        "",
+        "| trained by | CS | all held-out patients |",
+        "| --- | ---: | ---: |",
+        "| all patients in one place | 0.512 | 0.500 |",
+        "| CS alone | - | 0.400 |",
+    ]

@@ -1,0 +1,353 @@
+"""A bundle becomes a study, and nothing of it runs: what would run, escape or swell is refused with a reason."""
+
+import json
+import stat
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from monai.bundle import ConfigParser
+
+from protocol.digest import digest_of_bytes
+from protocol.errors import SpecificationError
+from protocol.tensors import decode_weights
+from site_node.bundles import archive, export, given_weights, other_formats
+from site_node.bundles.archive import open_bundle
+from site_node.bundles.export import export_bundle
+from site_node.bundles.taking_in import take_in
+from site_node.errors import BundleError
+from site_node.training.networks import build_network, load_into
+from tests.site_node.bundles.examples import DENSENET, foreign_bundle, foreign_network, version_of, write_json
+from tests.site_node.training.examples import make_study
+
+TERMS: dict[str, Any] = {
+    "rounds": 4,
+    "cohort": {"modality": ["DX"]},
+    "participants": {"training_patients": 100},
+    "privacy": {"epsilon": 8.0, "delta": 1e-4},
+}
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    return foreign_bundle(tmp_path / "bundle")
+
+
+@pytest.fixture
+def ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for writer in ("as_onnx", "as_torchscript"):
+        monkeypatch.setattr(export, writer, lambda *_: other_formats.Written(None, "not tried"))
+    export_bundle(version_of(make_study()), tmp_path / "ours")
+    return tmp_path / "ours"
+
+
+def taken(path: Path, **more: Any) -> Any:
+    return take_in(path, TERMS, own_preprocessing=True, **more)
+
+
+def zipped(folder: Path, under: str = "") -> Path:
+    out = folder.with_suffix(".zip")
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as packed:
+        for path in sorted(folder.rglob("*")):
+            if path.is_file():
+                packed.write(path, under + path.relative_to(folder).as_posix())
+    return out
+
+
+@pytest.mark.parametrize("pack", [lambda path: path, zipped, lambda path: zipped(path, "ChestNodules/")])
+def test_a_bundle_becomes_a_study_that_starts_from_its_weights(bundle: Path, pack: Callable[[Path], Path]) -> None:
+    found = taken(pack(bundle))
+    study = found.study
+    assert (study.network.name, study.network.normalisation) == ("densenet", "group")
+    assert study.preprocessing.size == [32, 32]
+    assert study.label.classes == ["no nodule", "nodule"]
+    assert study.start.weights == digest_of_bytes(found.weights)
+    network = build_network(study)
+    load_into(network, decode_weights(found.weights))
+    images = torch.randn(2, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        torch.testing.assert_close(network.eval()(images), foreign_network()(images))
+
+
+def test_what_a_person_states_comes_first_and_the_network_is_the_bundles(bundle: Path) -> None:
+    terms = {**TERMS, "name": "mine", "label": {"classes": ["clear", "nodule"]}, "network": {"name": "resnet"}}
+    study = take_in(bundle, terms, own_preprocessing=True).study
+    assert (study.name, study.label.classes, study.network.name) == ("mine", ["clear", "nodule"], "densenet")
+
+
+def test_a_version_of_ours_comes_back_as_its_study(ours: Path) -> None:
+    found = take_in(ours)
+    assert found.weights == (ours / "models" / "model.safetensors").read_bytes()
+    assert found.study.model_copy(update={"start": make_study().start}) == make_study()
+    assert take_in(zipped(ours)).study == found.study
+
+
+def test_a_bundle_that_was_run_is_the_same_bundle(ours: Path) -> None:
+    before = open_bundle(ours).digest()
+    (ours / "scripts" / "__pycache__").mkdir()
+    (ours / "scripts" / "__pycache__" / "portable.cpython-311.pyc").write_bytes(b"compiled")
+    assert open_bundle(ours).digest() == before == take_in(ours).bundle_digest
+
+
+def test_the_same_bundle_has_the_same_digest_however_it_is_packed(bundle: Path) -> None:
+    before = open_bundle(bundle).digest()
+    assert before == open_bundle(zipped(bundle)).digest()
+    (bundle / "configs" / "metadata.json").write_text("{}")
+    assert open_bundle(bundle).digest() != before
+
+
+def test_a_version_whose_config_was_changed_is_refused(ours: Path) -> None:
+    config = json.loads((ours / "configs" / "inference.json").read_text())
+    config["preprocessing"]["transforms"][1]["size"] = [99, 99]
+    write_json(ours / "configs" / "inference.json", config)
+    with pytest.raises(BundleError, match=r"not what this release writes"):
+        take_in(ours)
+
+
+def test_a_script_that_is_not_ours_is_code(ours: Path) -> None:
+    script = ours / "scripts" / "portable.py"
+    script.write_bytes(script.read_bytes() + b"\nimport os\n")
+    with pytest.raises(BundleError, match=r"scripts/portable.py: code"):
+        take_in(ours)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"imports": ["$import os"]}, "imports"),
+        ({"device": "$torch.device('cpu')"}, r"`\$` expression"),
+        ({"network_def": {**DENSENET, "out_channels": "$__import__('os').system('true')"}}, r"`\$` expression"),
+        ({"network_def": {"_target_": "os.system", "command": "true"}}, "'os.system' is not among"),
+        ({"network_def": {"_target_": "$os.system"}}, "a target that is computed"),
+        ({"network_def": {"_target_": "scripts.mine.Network"}}, "'scripts.mine.Network' is not among"),
+        ({"network_def": {**DENSENET, "_requires_": ["@device"]}}, "_requires_"),
+        ({"network_def": {**DENSENET, "_mode_": "debug"}}, "_mode_"),
+        ({"network_def": {**DENSENET, "init_features": "%../../secret.json::x"}}, "`%` macro"),
+        ({"preprocessing": "%other.json"}, "`%` macro"),
+        ({"handlers": [{"_target_": "builtins.eval", "source": "1"}]}, "'builtins.eval' is not among"),
+        ({"initialize": ["$print(1)"]}, "initialize"),
+    ],
+)
+def test_what_would_run_is_refused_with_where_it_stands(tmp_path: Path, change: dict[str, Any], words: str) -> None:
+    with pytest.raises(BundleError, match=words):
+        taken(foreign_bundle(tmp_path / "b", **change))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"network_def": "@nowhere"}, "leads to nothing"),
+        ({"network_def": "@a", "a": "@b", "b": "@a"}, "in a circle"),
+        ({"network_def": {**DENSENET, "init_features": "@##width"}}, "leads to nothing"),
+        ({"network_def": {**DENSENET, "growth": 3}}, "growth say nothing"),
+        ({"network_def": {**DENSENET, "in_channels": 3}}, "in_channels has a value"),
+        ({"network_def": {**DENSENET, "norm": "instance"}}, "normalisation"),
+        ({"network_def": {**DENSENET, "init_features": 8}}, "another network's"),
+        ({"network_def": {"_target_": "monai.networks.nets.GraphNet"}}, "not among"),
+        ({"network_def": None}, "no network_def"),
+    ],
+)
+def test_a_network_that_no_study_can_have_is_refused(tmp_path: Path, change: dict[str, Any], words: str) -> None:
+    with pytest.raises(BundleError, match=words):
+        taken(foreign_bundle(tmp_path / "b", **change))
+
+
+@pytest.mark.parametrize(
+    "definition",
+    [
+        {"_target_": "UNet", "spatial_dims": 2, "in_channels": 1, "out_channels": 2, "channels": [4, 8], "strides": [2],
+         "act": "relu", "norm": "batch", "num_res_units": 1},
+        {"_target_": "monai.networks.nets.SegResNet", "spatial_dims": 2, "init_filters": 8, "in_channels": 1,
+         "blocks_down": [1, 1], "blocks_up": [1]},
+    ],
+)  # fmt: skip
+def test_a_network_of_masks_becomes_a_segmentation_study(tmp_path: Path, definition: dict[str, Any]) -> None:
+    bundle = foreign_bundle(tmp_path / "b", network_def=definition)
+    own = ConfigParser({"network_def": definition}).get_parsed_content("network_def").eval()
+    torch.save(own.state_dict(), bundle / "models" / "model.pt")
+    terms = {**TERMS, "privacy": {"epsilon": None}, "participants": {}, "label": {"classes": ["background", "tumour"]}}
+    found = take_in(bundle, terms, own_preprocessing=True)
+    assert found.study.kind == "segmentation"
+    network = build_network(found.study)
+    load_into(network, decode_weights(found.weights))
+    images = torch.randn(2, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        torch.testing.assert_close(network.eval()(images), own(images))
+
+
+@pytest.mark.parametrize(
+    "change", [{"act": "prelu"}, {"norm": "instance"}, {"up_kernel_size": 5}, {"dropout": 0.5}, {"kernel_size": [3, 5]}]
+)
+def test_a_unet_that_no_study_can_have_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
+    unet = {"_target_": "UNet", "spatial_dims": 2, "in_channels": 1, "out_channels": 2, "channels": [4, 8],
+            "strides": [2], "act": "relu", "norm": "batch", **change}  # fmt: skip
+    with pytest.raises(BundleError, match=r"UNet: |differs between the axes"):
+        taken(foreign_bundle(tmp_path / "b", network_def=unet))
+
+
+def test_references_within_the_config_are_followed(tmp_path: Path) -> None:
+    bundle = foreign_bundle(tmp_path / "b", network_def={**DENSENET, "init_features": "@sizes#0"}, sizes=[4])
+    assert taken(bundle).study.network.arguments["init_features"] == 4
+
+
+def test_preprocessing_that_a_study_cannot_have_is_told_transform_by_transform(bundle: Path) -> None:
+    with pytest.raises(BundleError, match=r"LoadImaged: turns the axes.*Resized: without padding.*--own-preprocessing"):
+        take_in(bundle, TERMS)
+
+
+def test_batch_normalisation_with_privacy_is_refused_as_in_any_study(tmp_path: Path) -> None:
+    bundle = foreign_bundle(tmp_path / "b", network_def={**DENSENET, "norm": "batch"})
+    with pytest.raises(SpecificationError, match="mixes the patients of a batch"):
+        taken(bundle)
+
+
+def test_a_study_without_its_missing_terms_is_no_study(bundle: Path) -> None:
+    with pytest.raises(SpecificationError, match="privacy"):
+        take_in(bundle, own_preprocessing=True)
+
+
+def test_for_a_digest_that_the_policy_allows_what_is_not_needed_is_passed_over_and_never_run(tmp_path: Path) -> None:
+    marker = tmp_path / "it-ran"
+    expression = f"$open({str(marker)!r}, 'w')"
+    bundle = foreign_bundle(tmp_path / "b", imports=[expression], evaluator={"_target_": "os.remove", "path": "x"})
+    (bundle / "scripts").mkdir()
+    (bundle / "scripts" / "__init__.py").write_text(expression[1:])
+    with pytest.raises(BundleError, match="what would run"):
+        taken(bundle)
+    assert taken(bundle, allowed=[open_bundle(bundle).digest()]).study.network.name == "densenet"
+    needed = foreign_bundle(tmp_path / "c", network_def={**DENSENET, "out_channels": expression})
+    with pytest.raises(BundleError, match="would have to be run"):
+        taken(needed, allowed=[open_bundle(needed).digest()])
+    assert not marker.exists()
+
+
+class Opener:
+    """Runs when it is unpickled by a reader that lets it."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return open, (self.path, "w")
+
+
+def test_weights_that_would_run_are_refused_and_do_not_run(bundle: Path, tmp_path: Path) -> None:
+    torch.save({"model": Opener(str(tmp_path / "it-ran"))}, bundle / "models" / "model.pt")
+    with pytest.raises(BundleError, match="more than tensors"):
+        taken(bundle)
+    assert not (tmp_path / "it-ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (lambda: {"a": 1}, "no state dict"),
+        (lambda: {name: tensor * np.nan for name, tensor in foreign_network().state_dict().items()}, "not all finite"),
+        (lambda: {"x": torch.zeros(2, dtype=torch.int64)}, "no floating-point"),
+    ],
+)
+def test_weights_that_are_no_networks_are_refused(bundle: Path, content: Callable[[], Any], words: str) -> None:
+    torch.save(content(), bundle / "models" / "model.pt")
+    with pytest.raises(BundleError, match=words):
+        taken(bundle)
+
+
+def test_damaged_weights_are_refused(bundle: Path) -> None:
+    (bundle / "models" / "model.pt").write_bytes(b"\x80\x02no zip")
+    with pytest.raises(BundleError, match="old format"):
+        taken(bundle)
+    (bundle / "models" / "model.safetensors").write_bytes(b"\xff" * 64)
+    with pytest.raises(BundleError, match="is damaged"):
+        taken(bundle)
+
+
+def test_weights_that_inflate_are_refused_before_they_are_read(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(given_weights, "MOST_WEIGHTS_BYTES", 1 << 16)
+    with zipfile.ZipFile(bundle / "models" / "model.pt", "w", zipfile.ZIP_DEFLATED) as packed:
+        packed.writestr("archive/data.pkl", bytes(1 << 20))
+    with pytest.raises(BundleError, match="would inflate"):
+        taken(bundle)
+
+
+@pytest.mark.parametrize("name", ["../evil", "/etc/passwd", "a/../../evil", "C:\\evil", "x\\..\\y", "a\nb"])
+def test_names_that_lead_out_of_a_zip_are_refused(tmp_path: Path, name: str) -> None:
+    with zipfile.ZipFile(tmp_path / "b.zip", "w") as packed:
+        packed.writestr("configs/metadata.json", "{}")
+        packed.writestr(zipfile.ZipInfo(name), "x")
+    with pytest.raises(BundleError, match="leads out of the bundle"):
+        open_bundle(tmp_path / "b.zip")
+
+
+def test_links_are_refused_in_a_zip_and_in_a_folder(tmp_path: Path, bundle: Path) -> None:
+    info = zipfile.ZipInfo("models/model.pt")
+    info.external_attr = (stat.S_IFLNK | 0o777) << 16
+    with zipfile.ZipFile(tmp_path / "b.zip", "w") as packed:
+        packed.writestr(info, "/etc/passwd")
+    with pytest.raises(BundleError, match="is a link"):
+        open_bundle(tmp_path / "b.zip")
+    (bundle / "models" / "other").symlink_to("/etc")
+    with pytest.raises(BundleError, match="is a link"):
+        open_bundle(bundle)
+
+
+def test_a_zip_bomb_is_refused_before_it_is_inflated(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "b.zip", "w", zipfile.ZIP_DEFLATED) as packed:
+        packed.writestr("configs/metadata.json", bytes(16 << 20))
+    with pytest.raises(BundleError, match="inflate more than"):
+        open_bundle(tmp_path / "b.zip")
+
+
+def test_a_member_that_hides_its_size_is_refused(bundle: Path) -> None:
+    path = zipped(bundle)
+    data = bytearray(path.read_bytes())
+    name = b"configs/metadata.json"
+    central = data.rindex(name) - 46
+    data[central + 24 : central + 28] = (3).to_bytes(4, "little")  # the central directory's uncompressed size
+    path.write_bytes(data)
+    with pytest.raises(BundleError, match=r"cannot be unpacked|cannot be read|has not the size"):
+        taken(path)
+
+
+def test_files_and_bytes_are_bounded(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archive, "MOST_FILES", 2)
+    with pytest.raises(BundleError, match="more than 2 files"):
+        open_bundle(bundle)
+    monkeypatch.undo()
+    (bundle / "configs" / "inference.json").write_text(json.dumps({"words": "x" * (2 << 20)}))
+    with pytest.raises(BundleError, match="at most"):
+        taken(bundle)
+
+
+def test_configs_that_swell_or_nest_are_refused(bundle: Path) -> None:
+    config = bundle / "configs" / "inference.json"
+    config.write_text("[" * 100_000 + "]" * 100_000)
+    with pytest.raises(BundleError, match="cannot be read"):
+        taken(bundle)
+    config.unlink()
+    laughs = "a: &a [x, x]\n" + "".join(
+        f"{chr(98 + n)}: &{chr(98 + n)} [*{chr(97 + n)}, *{chr(97 + n)}]\n" for n in range(20)
+    )
+    (bundle / "configs" / "inference.yaml").write_text(laughs)
+    with pytest.raises(BundleError, match="cannot be read"):
+        taken(bundle)
+
+
+def test_a_config_in_plain_yaml_is_read(bundle: Path) -> None:
+    import yaml
+
+    config = json.loads((bundle / "configs" / "inference.json").read_text())
+    (bundle / "configs" / "inference.json").unlink()
+    (bundle / "configs" / "inference.yaml").write_text(yaml.safe_dump(config))
+    assert taken(bundle).study.network.name == "densenet"
+
+
+def test_what_is_no_bundle_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="neither a folder nor a zip"):
+        open_bundle(tmp_path / "nothing")
+    (tmp_path / "empty.zip").write_bytes(b"PK\x05\x06" + bytes(18))
+    with pytest.raises(BundleError, match=r"holds no configs/metadata\.json"):
+        taken(tmp_path / "empty.zip")

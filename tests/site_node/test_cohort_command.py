@@ -1,0 +1,129 @@
+"""`wardround site cohort`: counts by criteria, why the others fell out, and who may be one patient."""
+
+import json
+import stat
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from site_node.cli import app
+from tests.fakes.dicom import make_dataset, save, write_labels
+
+PIXELS = np.zeros((8, 8), dtype=np.uint8)
+NAME = "Jansen"
+
+
+def run(*words: object) -> tuple[int, str]:
+    result = CliRunner().invoke(app, [str(word) for word in words])
+    return result.exit_code, result.output
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Path:
+    """Return a site with 30 patients of two scanners and two years, one image each, ten of them without a body part."""
+    rows = []
+    for number in range(30):
+        dataset = make_dataset(
+            PIXELS,
+            f"{NAME}{number}",
+            BodyPartExamined=None if number < 10 else "THORAX",
+            Manufacturer="SIEMENS Healthineers" if number % 2 else "GE MEDICAL SYSTEMS",
+            StudyDate="20200131" if number < 15 else "20240601",
+            SeriesDescription=f"CHEST_pa/{number}",
+            ProtocolName="Thorax pa",
+        )
+        save(dataset, tmp_path / "images" / f"{number}.dcm")
+        if number < 25:
+            rows.append({"patient_id": f"{NAME}{number}", "sop_instance_uid": str(dataset.SOPInstanceUID), "label": ""})
+    write_labels(tmp_path / "images" / "labels.csv", rows)
+    (tmp_path / "images" / "broken.dcm").write_bytes(b"no image")
+    folder = tmp_path / "site"
+    words = ("--name", "st-anna", "--hub", "http://127.0.0.1:9", "--images", tmp_path / "images")
+    assert run("init", folder, *words)[0] == 0
+    assert run("index", folder)[0] == 0
+    return folder
+
+
+def found(site: Path, *words: object) -> dict[str, Any]:
+    status, output = run("cohort", site, *words, "--json")
+    assert status == 0, output
+    assert NAME not in output
+    report: dict[str, Any] = json.loads(output)
+    return report
+
+
+def test_without_criteria_everything_is_counted(site: Path) -> None:
+    report = found(site)
+    assert report["found"]["patients"] == report["found"]["images"] == 30
+    assert report["unusable"] == {"not a DICOM file": None}
+    assert report["fallen_out"] == []
+
+
+@pytest.mark.parametrize(
+    ("words", "patients"),
+    [
+        (("--body-part", "chest"), 20),
+        (("--manufacturer", "Siemens"), 15),
+        (("--manufacturer", "ge", "--manufacturer", "siemens"), 30),
+        (("--date-from", "2020-02-01"), 15),
+        (("--date-until", "2020-01-31"), 15),
+        (("--series-description", "pa chest"), 30),
+        (("--protocol", "lateral"), None),
+        (("--labelled",), 25),
+        (("--body-part", "CHEST", "--manufacturer", "GE", "--date-until", "2020-12-31"), None),
+    ],
+)
+def test_criteria_count_whom_they_meet_and_hide_few(site: Path, words: tuple[str, ...], patients: int | None) -> None:
+    figures = found(site, *words)["found"]
+    assert figures["patients"] == figures["images"] == patients
+
+
+def test_it_says_why_the_others_fell_out(site: Path) -> None:
+    status, output = run("cohort", site, "--body-part", "CHEST", "--date-from", "2024-01-01")
+    assert (status, NAME in output) == (0, False)
+    assert "The criteria meet: 15 patients" in output
+    assert "10 images: its body part is not known, and the study asks for it" in output
+    assert "fewer than 10 images: its date is outside the study's" in output
+    assert "unusable: fewer than 10 files: not a DICOM file" in output
+
+
+def test_a_study_s_own_criteria_count(site: Path, tmp_path: Path) -> None:
+    study = tmp_path / "study.yaml"
+    study.write_text(
+        "name: tiny\nrounds: 1\ncohort: {manufacturer: [GE]}\nlabel: {classes: [none, some]}\n"
+        "network: {name: densenet}\nprivacy: {epsilon: null}\n"
+    )
+    assert found(site, study)["found"]["patients"] == 15
+    status, output = run("cohort", site, study, "--modality", "CT")
+    assert (status, "not both" in output) == (1, True)
+
+
+def test_what_is_no_criterion_is_refused(site: Path) -> None:
+    assert "a date is written 2020-01-31" in run("cohort", site, "--date-from", "31.1.2020")[1]
+    assert "sex" in run("cohort", site, "--sex", "X")[1]
+
+
+def test_images_of_one_imaging_study_under_several_ids_are_reported_and_listed_for_this_site_alone(
+    site: Path, tmp_path: Path
+) -> None:
+    for number in range(12):
+        one = make_dataset(PIXELS, f"{NAME}{number}", "9", StudyInstanceUID=f"1.2.{number + 1}", Manufacturer="GE")
+        other = make_dataset(PIXELS, f"K-{number}", "9", StudyInstanceUID=f"1.2.{number + 1}", Manufacturer="GE")
+        save(one, tmp_path / "images" / f"{number}-one.dcm")
+        save(other, tmp_path / "images" / f"{number}-other.dcm")
+    assert run("index", site)[0] == 0
+    listed = tmp_path / "doubtful.csv"
+    status, output = run("cohort", site, "--doubtful", listed)
+    assert (status, NAME in output, "several ids: 24" in output) == (0, False, True)
+    assert stat.S_IMODE(listed.stat().st_mode) == 0o600
+    assert len(listed.read_text().splitlines()) == 13
+    before = found(site)["found"]["patients"]
+    with (site / "site.yaml").open("a", encoding="utf-8") as file:
+        file.write(f"merged_patients: {listed}\n")
+    merged = found(site)
+    assert merged["found"]["patients"] == before - 12
+    assert (merged["doubtful_patients"], merged["several_ids"]) == (0, 12)
+    assert "there already" in run("cohort", site, "--doubtful", listed)[1]

@@ -1,0 +1,104 @@
+"""Receipts of the worker's jobs: signed, checked, shown without small numbers."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from site_node.cli import app
+from site_node.site_secrets import read_noise_key
+from site_node.work_receipts import KeptReceipt, WorkReceipt, kept_receipts, receipt_as_json, write_receipt
+from tests.fakes.gated_site import GatedSite
+
+DIGEST = "sha256:" + "1" * 64
+
+
+def receipt(number: int = 1, **changes: Any) -> WorkReceipt:
+    fields: dict[str, Any] = {
+        **{"task_id": f"task-{number}", "study_digest": DIGEST, "study": "chest", "round": number, "kind": "train"},
+        **{"at": float(number), "seconds": 2.0, "matched": 100, "patients": 100, "images": 180},
+    }
+    return WorkReceipt.model_validate(fields | changes)
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> GatedSite:
+    return GatedSite.make(tmp_path)
+
+
+def keep(site: GatedSite, *receipts: WorkReceipt) -> bytes:
+    key = read_noise_key(site.paths.noise_key)
+    for one in receipts:
+        write_receipt(site.paths, one, key)
+    return key
+
+
+def run(site: GatedSite, *words: str) -> tuple[int, str]:
+    result = CliRunner().invoke(app, ["receipts", str(site.paths.root), *words])
+    return result.exit_code, result.output
+
+
+def test_receipts_come_back_in_their_order_with_their_signatures_checked(site: GatedSite) -> None:
+    key = keep(site, receipt(2), receipt(1), receipt(2, patients=90))
+    assert list(kept_receipts(site.paths, key)) == [
+        KeptReceipt("task-1", receipt(1)),
+        KeptReceipt("task-2", receipt(2, patients=90)),
+    ]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: text.replace('"patients":100', '"patients":99'),
+        lambda text: text.replace('"study":"chest"', '"study":"other"'),
+        lambda text: text[:40],
+        lambda text: "{}",
+    ],
+)
+def test_a_receipt_that_was_changed_is_told_and_ends_the_command_in_failure(site: GatedSite, change: Any) -> None:
+    key = keep(site, receipt())
+    path = site.paths.worker_receipts / "task-1.json"
+    path.write_text(change(path.read_text()))
+    assert list(kept_receipts(site.paths, key)) == [KeptReceipt("task-1", None)]
+    status, output = run(site)
+    assert (status, "NOT SIGNED" in output) == (1, True)
+
+
+def test_another_site_s_receipt_is_not_signed_here(site: GatedSite) -> None:
+    keep(site, receipt())
+    assert [kept.receipt for kept in kept_receipts(site.paths, b"x" * 32)] == [None]
+
+
+@pytest.mark.parametrize(
+    ("matched", "patients", "share"),
+    [
+        (100, 100, "whole"), (100, 99, "nine tenths or more"), (100, 89, "half or more"), (100, 49, "LESS THAN HALF"),
+        (0, 0, ""),
+    ],
+)  # fmt: skip
+def test_how_much_was_used_is_said_in_a_word(matched: int, patients: int, share: str) -> None:
+    assert receipt(matched=matched, patients=patients).share == share
+
+
+@pytest.mark.parametrize(
+    ("matched", "patients", "shown"), [(100, 100, True), (100, 95, False), (9, 9, False), (100, 80, True)]
+)
+def test_few_patients_used_or_left_out_are_not_told(matched: int, patients: int, shown: bool) -> None:
+    found = receipt_as_json(KeptReceipt("task-1", receipt(matched=matched, patients=patients)), 10)
+    numbers = (matched, patients, 180) if shown else (None, None, None)
+    assert (found["matched"], found["patients"], found["images"]) == numbers
+
+
+def test_the_command_lists_rounds_and_failures(site: GatedSite) -> None:
+    assert "No job has ended" in run(site)[1]
+    keep(site, receipt(1), receipt(2, failed=True, reason="disk-full", matched=0, patients=0, images=0))
+    keep(site, receipt(3, patients=40, study="knee", study_digest="sha256:" + "2" * 64))
+    status, output = run(site)
+    assert status == 0
+    assert "round   1  train      whole of the approved cohort, 100 of 100 patients, 180 images, 2 s" in output
+    assert "FAILED: disk-full; nothing was used" in output
+    assert "LESS THAN HALF of the approved cohort, 40 of 100 patients" in output
+    assert len(json.loads(run(site, "--study", "knee", "--json")[1])) == 1
+    assert len(run(site, "--study", "1111")[1].splitlines()) == 2
