@@ -13,7 +13,7 @@ from pydicom.tag import BaseTag, Tag
 from site_node.dicom.attribute_values import DUMMIES, TIME, TIMEZONE, capped_age, moved_date, safe_words
 from site_node.dicom.deidentification_policy import DeidentificationPolicy
 from site_node.dicom.deidentification_report import Fate, Report
-from site_node.dicom.pixel_element import first_value
+from site_node.dicom.element_value import first_value
 from site_node.dicom.profile import Action, Option, row_of, type_of
 from site_node.dicom.pseudonyms import Pseudonyms
 from site_node.dicom.repeated_names import is_long_number, repeats

@@ -17,7 +17,7 @@ from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, Implic
 from site_node.dicom.attribute_rules import AttributeRules
 from site_node.dicom.deidentification_policy import DeidentificationPolicy
 from site_node.dicom.deidentification_report import Report
-from site_node.dicom.pixel_element import first_value
+from site_node.dicom.element_value import text_of
 from site_node.dicom.profile import BASIC_PROFILE, CODES, Option
 from site_node.dicom.pseudonyms import Pseudonyms
 from site_node.dicom.quiet import quiet
@@ -48,7 +48,7 @@ def deidentify(
     """
     with quiet():  # damaged values are dropped and counted
         patient = patient_id or _patient_of(source)
-        sop_class = _text(source, "SOPClassUID")
+        sop_class = text_of(source, "SOPClassUID")
         rules = AttributeRules(policy, pseudonyms, patient, sop_class, names_of(source))
         copy = rules.copy_of(source)
         _say_who(copy, pseudonyms.patient_code(patient))
@@ -76,8 +76,8 @@ def _coded(value: str, meaning: str) -> Dataset:
 
 def _patient_of(source: Dataset) -> str:
     """Return the patient's id; without one each imaging study is a patient of its own, so that no two become one."""
-    return _text(source, "PatientID") or "no patient id: " + (
-        _text(source, "StudyInstanceUID") or _text(source, "SOPInstanceUID") or ""
+    return text_of(source, "PatientID") or "no patient id: " + (
+        text_of(source, "StudyInstanceUID") or text_of(source, "SOPInstanceUID") or ""
     )
 
 
@@ -90,8 +90,8 @@ def _say_who(copy: Dataset, code: str) -> None:
 def _file_meta(source: Dataset, copy: Dataset, pseudonyms: Pseudonyms) -> FileMetaDataset:
     """Return file meta information made anew: the old one names application entities and may hold private text."""
     old = getattr(source, "file_meta", None) or Dataset()
-    instance = _text(source, "SOPInstanceUID") or _text(old, "MediaStorageSOPInstanceUID")
-    sop_class = _text(source, "SOPClassUID") or _text(old, "MediaStorageSOPClassUID")
+    instance = text_of(source, "SOPInstanceUID") or text_of(old, "MediaStorageSOPInstanceUID")
+    sop_class = text_of(source, "SOPClassUID") or text_of(old, "MediaStorageSOPClassUID")
     if instance is None or sop_class is None:
         raise DeidentificationError("the header lacks its SOP class or SOP instance UID")
     meta = FileMetaDataset()
@@ -102,7 +102,7 @@ def _file_meta(source: Dataset, copy: Dataset, pseudonyms: Pseudonyms) -> FileMe
 
 
 def _transfer_syntax(source: Dataset, old: Dataset) -> UID:
-    said = UID(_text(old, "TransferSyntaxUID") or "")
+    said = UID(text_of(old, "TransferSyntaxUID") or "")
     if said and (said.is_private or not said.is_transfer_syntax):
         raise DeidentificationError("encoded in a way that is unknown or private to a manufacturer (transfer syntax)")
     if said:
@@ -111,8 +111,3 @@ def _transfer_syntax(source: Dataset, old: Dataset) -> UID:
     if little is False:
         return ExplicitVRBigEndian
     return ExplicitVRLittleEndian if implicit is False else ImplicitVRLittleEndian
-
-
-def _text(dataset: Dataset, keyword: str) -> str | None:
-    value = first_value(dataset, keyword)
-    return str(value if value is not None else "").replace("\0", "").strip() or None

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
+from site_node.dicom.element_value import first_value
 from site_node.dicom.functional_groups import functional_group
-from site_node.dicom.pixel_element import first_value
 
 Kind = Literal["LINEAR", "LINEAR_EXACT", "SIGMOID"]
 KINDS: dict[str, Kind] = {"LINEAR": "LINEAR", "LINEAR_EXACT": "LINEAR_EXACT", "SIGMOID": "SIGMOID"}

@@ -22,6 +22,7 @@ from pydicom.tag import Tag
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, MediaStorageDirectoryStorage
 
 from site_node.dicom.deflated import check_inflated_size
+from site_node.dicom.element_value import first_value, term_of, text_of, whole_number
 from site_node.dicom.pixel_element import (
     MAX_IMAGE_BYTES,
     PIXEL_TAGS,
@@ -29,8 +30,6 @@ from site_node.dicom.pixel_element import (
     check_compressed_frames,
     check_is_image,
     check_pixels_can_be_read,
-    first_value,
-    whole_number,
 )
 from site_node.dicom.quiet import quiet
 from site_node.errors import UnreadableError
@@ -126,7 +125,7 @@ def series_of_damaged(path: Path) -> str | None:
             dataset = read_partial(
                 file, stop_when=lambda tag, _vr, _length: tag in PIXEL_TAGS, specific_tags=wanted, force=True
             )
-            return _text(dataset, "SeriesInstanceUID")
+            return text_of(dataset, "SeriesInstanceUID")
     except Exception:  # as damaged as it can be
         return None
 
@@ -181,26 +180,26 @@ def _checked(file: BinaryIO, size: int) -> tuple[Dataset, UID]:
 
 def _header(dataset: Dataset, syntax: UID) -> InstanceHeader:
     # the file's meta information repeats the UID (PS3.10 7.1); some exporters write it only there
-    instance_uid = _text(dataset, "SOPInstanceUID") or _text(dataset.file_meta, "MediaStorageSOPInstanceUID")
+    instance_uid = text_of(dataset, "SOPInstanceUID") or text_of(dataset.file_meta, "MediaStorageSOPInstanceUID")
     if instance_uid is None:
         raise UnreadableError("the header lacks the SOP instance UID, so no label can belong to it")
     return InstanceHeader(
         sop_instance_uid=instance_uid,
-        sop_class_uid=_text(dataset, "SOPClassUID"),
-        study_instance_uid=_text(dataset, "StudyInstanceUID"),
-        series_instance_uid=_text(dataset, "SeriesInstanceUID"),
-        patient_id=_text(dataset, "PatientID"),
-        sex=_term(dataset, "PatientSex"),
+        sop_class_uid=text_of(dataset, "SOPClassUID"),
+        study_instance_uid=text_of(dataset, "StudyInstanceUID"),
+        series_instance_uid=text_of(dataset, "SeriesInstanceUID"),
+        patient_id=text_of(dataset, "PatientID"),
+        sex=term_of(dataset, "PatientSex"),
         age_years=age_years(dataset),
-        study_date=_text(dataset, "StudyDate"),
-        manufacturer=_text(dataset, "Manufacturer"),
-        protocol=_text(dataset, "ProtocolName"),
-        series_description=_text(dataset, "SeriesDescription"),
-        modality=_term(dataset, "Modality"),
-        body_part=_term(dataset, "BodyPartExamined"),
-        view=_term(dataset, "ViewPosition"),
+        study_date=text_of(dataset, "StudyDate"),
+        manufacturer=text_of(dataset, "Manufacturer"),
+        protocol=text_of(dataset, "ProtocolName"),
+        series_description=text_of(dataset, "SeriesDescription"),
+        modality=term_of(dataset, "Modality"),
+        body_part=term_of(dataset, "BodyPartExamined"),
+        view=term_of(dataset, "ViewPosition"),
         transfer_syntax=str(syntax),
-        photometric=_term(dataset, "PhotometricInterpretation"),
+        photometric=term_of(dataset, "PhotometricInterpretation"),
         samples=whole_number(dataset, "SamplesPerPixel", 1),
         frames=whole_number(dataset, "NumberOfFrames", 1),
         rows=whole_number(dataset, "Rows", 0),
@@ -208,23 +207,12 @@ def _header(dataset: Dataset, syntax: UID) -> InstanceHeader:
     )
 
 
-def _text(dataset: Dataset, keyword: str) -> str | None:
-    value = first_value(dataset, keyword)
-    text = str(value if value is not None else "").replace("\0", "").strip()
-    return text or None
-
-
-def _term(dataset: Dataset, keyword: str) -> str | None:
-    text = _text(dataset, keyword)
-    return text.upper() if text else None
-
-
 def age_years(dataset: Dataset) -> float | None:
     """Return the age at the image: as the header states it, or from birth to the day of the imaging study."""
-    age = re.fullmatch(r"(\d{1,3})([DWMY]?)", (_text(dataset, "PatientAge") or "").upper())
+    age = re.fullmatch(r"(\d{1,3})([DWMY]?)", (text_of(dataset, "PatientAge") or "").upper())
     if age:
         return round(int(age[1]) / UNITS_IN_YEAR[age[2] or "Y"], 4)
-    born, seen = (date_of(_text(dataset, keyword)) for keyword in ("PatientBirthDate", "StudyDate"))
+    born, seen = (date_of(text_of(dataset, keyword)) for keyword in ("PatientBirthDate", "StudyDate"))
     if born is None or seen is None or seen < born:
         return None
     return round((seen - born).days / DAYS_IN_YEAR, 4)

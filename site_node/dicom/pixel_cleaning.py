@@ -18,7 +18,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 from site_node.dicom.burnt_in import Box, text_lines
 from site_node.dicom.deidentification_policy import DeidentificationPolicy
 from site_node.dicom.deidentification_report import Report
-from site_node.dicom.pixel_element import first_value, whole_number
+from site_node.dicom.element_value import first_value, whole_number
 from site_node.errors import DeidentificationError
 
 AT_RISK = frozenset({"US", "IVUS", "OT", "SC", "XC", "ES", "GM", "DG", "DOC", "HC", "TG"})

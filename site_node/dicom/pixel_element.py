@@ -5,14 +5,14 @@ Source: DICOM PS3.3 C.7.6.3 (Image Pixel Module), PS3.5 section 8 and A.4 (nativ
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from pydicom.dataset import Dataset
 from pydicom.pixels import get_decoder
 from pydicom.uid import UID
 
 from site_node.dicom.codestream import CUT_SHORT, FrameForm, check_codestreams
-from site_node.dicom.plain_value import plain_value
+from site_node.dicom.element_value import first_value, whole_number
 from site_node.errors import UnreadableError
 
 PIXEL_TAGS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
@@ -122,39 +122,6 @@ def _form(dataset: Dataset) -> FrameForm:
     if form.frame_bytes * form.frames > MAX_IMAGE_BYTES:
         raise UnreadableError(f"all frames take more than {MAX_IMAGE_BYTES >> 30} GiB, the most that is accepted")
     return form
-
-
-def first_value(dataset: Dataset, keyword: str) -> Any:
-    """Return an element's value, its first one if there are several, or None if it is missing, empty or unreadable."""
-    plain = plain_value(dataset, keyword)
-    if plain is not None:
-        return plain
-    try:
-        value = dataset.get(keyword)
-    except Exception:  # a value that its own VR forbids raises on access, whichever way it is wrong
-        return None
-    if isinstance(value, (list, tuple)) or type(value).__name__ == "MultiValue":
-        return value[0] if len(value) else None
-    return value
-
-
-def whole_number(dataset: Dataset, keyword: str, default: int) -> int:
-    """Return an element's value as a whole number of 0 or more; `default` if it is missing.
-
-    Raises: UnreadableError if there is a value that is no such number.
-    """
-    plain = plain_value(dataset, keyword)
-    if isinstance(plain, int):
-        return plain
-    try:
-        raw = dataset.get(keyword)
-        value = first_value(dataset, keyword) if raw is not None else None
-        number = default if value in (None, "") else int(value)
-    except Exception:  # whatever the value's VR leads to; the cause is not kept, because it quotes the value
-        raise UnreadableError(f"damaged: {keyword} in the header is not a number") from None
-    if number < 0:
-        raise UnreadableError(f"damaged: {keyword} in the header is negative")
-    return number
 
 
 def _check_decoder(syntax: UID) -> None:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from pydicom.dataset import Dataset
 
+from site_node.dicom.element_value import term_of, text_of
 from site_node.dicom.headers import age_years
-from site_node.dicom.pixel_element import first_value
 
 
 @dataclass(frozen=True)
@@ -44,15 +44,15 @@ class FoundInstance:
 
 def study_of(answer: Dataset) -> FoundStudy | None:
     """Read an answer at the level of imaging studies; None if it does not say which one."""
-    uid = _text(answer, "StudyInstanceUID")
+    uid = text_of(answer, "StudyInstanceUID")
     if uid is None:
         return None
     return FoundStudy(
         uid=uid,
-        accession=_text(answer, "AccessionNumber"),
+        accession=text_of(answer, "AccessionNumber"),
         modalities=_terms(answer, "ModalitiesInStudy"),
-        study_date=_text(answer, "StudyDate"),
-        sex=_term(answer, "PatientSex"),
+        study_date=text_of(answer, "StudyDate"),
+        sex=term_of(answer, "PatientSex"),
         age_years=age_years(answer),
         announced=_number(answer, "NumberOfStudyRelatedInstances"),
     )
@@ -60,14 +60,14 @@ def study_of(answer: Dataset) -> FoundStudy | None:
 
 def series_of(answer: Dataset) -> FoundSeries | None:
     """Read an answer at the level of series; None if it does not say which one."""
-    uid = _text(answer, "SeriesInstanceUID")
-    return FoundSeries(uid, _term(answer, "Modality"), _term(answer, "BodyPartExamined")) if uid else None
+    uid = text_of(answer, "SeriesInstanceUID")
+    return FoundSeries(uid, term_of(answer, "Modality"), term_of(answer, "BodyPartExamined")) if uid else None
 
 
 def instance_of(answer: Dataset) -> FoundInstance | None:
     """Read an answer at the level of instances; None if it does not say which one."""
-    uid = _text(answer, "SOPInstanceUID")
-    return FoundInstance(uid, _text(answer, "SOPClassUID")) if uid else None
+    uid = text_of(answer, "SOPInstanceUID")
+    return FoundInstance(uid, text_of(answer, "SOPClassUID")) if uid else None
 
 
 def _terms(answer: Dataset, keyword: str) -> tuple[str, ...]:
@@ -80,16 +80,6 @@ def _terms(answer: Dataset, keyword: str) -> tuple[str, ...]:
     return tuple(word for word in words if word)
 
 
-def _text(answer: Dataset, keyword: str) -> str | None:
-    value = first_value(answer, keyword)
-    return str(value if value is not None else "").replace("\0", "").strip() or None
-
-
-def _term(answer: Dataset, keyword: str) -> str | None:
-    text = _text(answer, keyword)
-    return text.upper() if text else None
-
-
 def _number(answer: Dataset, keyword: str) -> int | None:
-    text = _text(answer, keyword) or ""
+    text = text_of(answer, keyword) or ""
     return int(text) if text.isdecimal() else None

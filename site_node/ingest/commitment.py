@@ -19,6 +19,7 @@ from pydicom.dataset import Dataset
 from pynetdicom.pdu_primitives import A_RELEASE
 from pynetdicom.sop_class import StorageCommitmentPushModel, StorageCommitmentPushModelInstance
 
+from site_node.dicom.element_value import text_of
 from site_node.durable import finished_files, write_durably
 from site_node.ingest.received_images import ReceivedImages
 
@@ -67,10 +68,13 @@ def transaction_of(action_type: int | None, instance_uid: str, information: Data
     if instance_uid != StorageCommitmentPushModelInstance:
         return NO_SUCH_INSTANCE
     items: Sequence[Dataset] = information.get("ReferencedSOPSequence") or ()
-    uid = _text(information, "TransactionUID")
+    uid = text_of(information, "TransactionUID")
     if len(items) > MOST_INSTANCES:
         return RESOURCE_LIMITATION
-    pairs = tuple((_text(item, "ReferencedSOPClassUID"), _text(item, "ReferencedSOPInstanceUID")) for item in items)
+    pairs = tuple(
+        (text_of(item, "ReferencedSOPClassUID") or "", text_of(item, "ReferencedSOPInstanceUID") or "")
+        for item in items
+    )
     if not uid or len(uid) > 64 or not pairs or not all(one and other for one, other in pairs):
         return INVALID_ARGUMENT
     return Transaction(uid, pairs)
@@ -148,10 +152,6 @@ def _is_leaving(association: Any) -> bool:
             return True
         time.sleep(0.01)
     return not association.is_established
-
-
-def _text(dataset: Dataset, keyword: str) -> str:
-    return str(dataset.get(keyword) or "")
 
 
 def _reference(class_uid: str, instance_uid: str, reason: int) -> Dataset:

@@ -31,6 +31,7 @@ OUTSIDE_VOXELS = 1.5
 SAME_VOXELS = 1e-4
 IN_SLICE = 0.1
 """Of the distance between slices: what lies further from a slice lies between two, and is refused."""
+SMALLEST_VOXEL_MM3 = 1e-9
 NO_PLACE = "the picture does not say where it lies, so that a mask in millimetres cannot be laid onto it"
 UNCOVERED = "the mask covers only a part of the picture"
 OUTSIDE = "the mask has marks outside the picture"
@@ -182,7 +183,10 @@ def _linear(row: NDArray[np.float64], shape: tuple[int, int, int]) -> NDArray[np
 
 
 def _inverse(affine: Affine) -> Affine:
-    if affine.shape != (4, 4) or not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
+    if affine.shape != (4, 4) or not np.isfinite(affine).all():
+        raise MaskError(FLAT, "Export the mask anew.")
+    first, second, third = affine[:3, :3].T
+    if abs(first @ np.cross(second, third)) < SMALLEST_VOXEL_MM3:
         raise MaskError(FLAT, "Export the mask anew.")
     return np.asarray(np.linalg.inv(affine), np.float64)
 

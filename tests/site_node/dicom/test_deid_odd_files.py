@@ -8,7 +8,7 @@ import pytest
 
 from site_node.dicom.deidentification_policy import DeidentificationPolicy
 from site_node.dicom.deidentified_file import deidentified_file
-from site_node.dicom.pixel_element import first_value
+from site_node.dicom.element_value import first_value
 from site_node.dicom.quiet import quiet
 from site_node.errors import DeidentificationError
 from tests.site_node.dicom.planting import PSEUDONYMS

@@ -52,8 +52,13 @@ def test_a_sagittal_series_is_turned_upright() -> None:
     assert spacing_of(moved) == pytest.approx((1, 2, 3))
 
 
+def spans_a_volume(matrix: NDArray[np.float64]) -> bool:
+    # The triple product: numpy's determinant takes logarithms, and warns where a pivot is as good as zero.
+    return bool(abs(matrix[0] @ np.cross(matrix[1], matrix[2])) > 0.5)
+
+
 @given(
-    matrix=arrays.arrays(np.float64, (3, 3), elements=st.floats(-3, 3)).filter(lambda m: abs(np.linalg.det(m)) > 0.5),
+    matrix=arrays.arrays(np.float64, (3, 3), elements=st.floats(-3, 3)).filter(spans_a_volume),
     origin=arrays.arrays(np.float64, 3, elements=st.floats(-200, 200)),
 )
 def test_turning_upright_moves_no_value_in_the_patient(
