@@ -28,7 +28,8 @@ def progress_shown(*, disable: bool) -> Iterator[Progress]:
     from rich.progress import Progress as Bars
 
     columns = (*Bars.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
-    with Bars(*columns, console=Console(stderr=True), transient=True, disable=disable) as bars:
+    console = Console(stderr=True)
+    with Bars(*columns, console=console, transient=True, disable=disable or not console.is_terminal) as bars:
         bar = bars.add_task("reading headers", total=None)
         yield lambda done, total: bars.update(bar, completed=done, total=total)
 

@@ -111,8 +111,8 @@ def test_faults_are_told_in_one_clear_message(study: Path, tmp_path: Path) -> No
         (("audit-privacy", str(tmp_path)), "--study STUDY.yaml"),
         (("audit-privacy", str(tmp_path), "--study", str(study)), "site.yaml is missing"),
         (("audit-privacy", "--study", str(tmp_path / "none.yaml")), "is missing"),
-        (("audit-privacy", "--study", str(of_table)), "this study is of kind tabular"),
-        (("audit-inversion", "--out", "x.png", "--study", str(of_table)), "this study is of kind tabular"),
+        (("audit-privacy", "--study", str(of_table)), "this one is tabular, binary"),
+        (("audit-inversion", "--out", "x.png", "--study", str(of_table)), "this one is tabular, binary"),
         (("audit-inversion", "--out", "x.png", "--image", str(study)), "cannot be decoded"),
         (("audit-inversion", "--out", str(tmp_path / "no" / "x.png")), "is no folder"),
     ]
