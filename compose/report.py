@@ -54,6 +54,7 @@ def build_report(
         "rounds": [_round(entry, study["name"], site_folders) for entry in rounds],
         "versions": [{"number": v["number"], "digest": v["digest"], "parents": v["parents"]} for v in versions],
         "final": _final(study, rounds),
+        "hub_key": _get(hub, "/v1/info")["hub_key"],
         "processes": [{"role": p.role, "pid": p.pid, "command": p.command} for p in processes],
     }
 

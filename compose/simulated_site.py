@@ -25,7 +25,7 @@ from site_node.cohort.table_report import examine_table, table_as_text
 from site_node.durable import kept_as
 from site_node.enrolment import create_site, enroll_site
 from site_node.file_names import shown
-from site_node.governance.approval import Decision, decisions_on, record_decision
+from site_node.governance.approval import Decision, DecisionWord, decisions_since_counted, record_decision
 from site_node.governance.gate import Gate
 from site_node.governance.peers import write_peers
 from site_node.governance.records import open_records, study_records
@@ -81,7 +81,8 @@ class SimulatedSite:
         """Index the images' headers, or read the table, and say what was found."""
         if self._settings.table is not None:
             return table_as_text(examine_table(self._settings.table))
-        return said_of(index_folder(self._settings.images, self._settings.paths.index), self._settings.images)
+        images, labels = self._settings.images, self._settings.labels
+        return said_of(index_folder(images, self._settings.paths.index, labels=labels), images)
 
     @property
     def identity(self) -> PublicKey:
@@ -96,7 +97,7 @@ class SimulatedSite:
         """Let gate and agent do what they have to do; return how much it was."""
         with bound_contextvars(site=self.name), kept_as(self._keeping):
             done = self._gate.sweep() + self._agent.step(0.0)
-            return done or self._refuse_what_cannot_be()
+            return done or self._decide_as_a_person()
 
     def turn(self) -> int:
         """Fetch mail once, and let gate and agent go on until neither has anything left to do; return how much it was.
@@ -107,16 +108,20 @@ class SimulatedSite:
             done = self._agent.fetch_mail(0.0)
             while more := self._gate.sweep() + self._agent.carry():
                 done += more
-            return done or self._refuse_what_cannot_be()
+            return done or self._decide_as_a_person()
 
-    def _refuse_what_cannot_be(self) -> int:
-        """Refuse, as an administrator would, what this hospital's patients do not fit; return how many studies."""
+    def _decide_as_a_person(self) -> int:
+        """Decide, as an administrator would, on what the policy leaves to a person; return on how many studies.
+
+        Refused is what this hospital's patients do not fit; approved, what noises their number: no policy may.
+        """
         with closing(open_records(self._settings.paths)) as records:
-            waiting = [known for known in study_records(records, "awaiting") if known.reason is not None]
-            undecided = [known.digest for known in waiting if not decisions_on(records, known.digest)]
+            waiting = [known for known in study_records(records, "awaiting") if known.reason or known.detail]
+            undecided = [known for known in waiting if not decisions_since_counted(records, known.digest)]
             key = SigningKey.load_or_create(self._settings.paths.identity_key)
-            for digest in undecided:
-                record_decision(records, Decision(digest, "refused", SIMULATED_PERSON, time.time(), None), key)
+            for known in undecided:
+                word: DecisionWord = "refused" if known.reason else "approved"
+                record_decision(records, Decision(known.digest, word, SIMULATED_PERSON, time.time(), None), key)
         return len(undecided)
 
 

@@ -12,6 +12,7 @@ import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -83,7 +84,9 @@ def simulate(
         specification = read_study(study, settings or [])
         build_network(specification)  # a network that no site knows is refused before any folder is touched
         kept_tensors(specification)  # and so are tensors to keep that it does not have
-        simulation = Simulation(specification, _sites(site), _empty(out, fresh), seed, threads, weights)
+        sites = _sites(site)
+        _check_enough(specification, sites)
+        simulation = Simulation(specification, sites, _empty(out, fresh), seed, threads, weights)
         report = run_simulation(simulation, console)
     except (ComposeError, HubError, ProtocolError, SiteError) as error:
         typer.echo(f"Error: {error}", err=True)
@@ -97,9 +100,11 @@ def simulate(
 def run_simulation(simulation: Simulation, console: Console) -> dict[str, Any]:
     """Enrol the sites, propose the study, let everybody work until it has ended, and return the report.
 
+    Of a study that could not even be proposed nothing is left in `out`.
     Raises: SimulationError if nobody has anything left to do and the study has not ended.
     """
-    with SimulatedHub(simulation.out / "hub") as hub:
+    with ExitStack() as unproposed, SimulatedHub(simulation.out / "hub") as hub:
+        unproposed.callback(_remove_run, simulation.out)
         folders = {name: simulation.out / "sites" / name for name in simulation.sites}
         sites = [
             SimulatedSite(name, images, folders[name], hub, simulation.seed, simulation.threads)
@@ -111,6 +116,7 @@ def run_simulation(simulation: Simulation, console: Console) -> dict[str, Any]:
         if simulation.weights is not None:
             hub.give_weights(simulation.weights)
         hub.propose(simulation.study)
+        unproposed.pop_all()  # from here on what a run leaves tells how far it came
         ended = Driver(hub, sites, simulation.study.digest, console).until_ended()
         if ended.state == "completed":
             console.print(results_table(ended))
@@ -177,11 +183,27 @@ def _sites(options: Sequence[str]) -> dict[str, Path]:
     return sites
 
 
+def _check_enough(study: StudySpec, sites: Mapping[str, Path]) -> None:
+    minimum = study.participants.minimum_sites
+    if len(sites) < minimum:
+        raise SimulationError(
+            f"The study needs at least {minimum} sites (participants.minimum_sites), and --site names {len(sites)}. "
+            "Name more, or lower it: --set participants.minimum_sites=1."
+        )
+
+
 def _empty(out: Path, fresh: bool) -> Path:
-    ours = [entry for entry in (out / "hub", out / "sites", out / REPORT) if entry.exists()]
-    if ours and not fresh:
+    if _ours(out) and not fresh:
         raise SimulationError(f"{out} holds an earlier run. Name another folder with --out, or remove it with --fresh.")
-    for entry in ours:
-        shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+    _remove_run(out)
     out.mkdir(parents=True, exist_ok=True)
     return out.resolve()
+
+
+def _ours(out: Path) -> list[Path]:
+    return [entry for entry in (out / "hub", out / "sites", out / REPORT) if entry.exists()]
+
+
+def _remove_run(out: Path) -> None:
+    for entry in _ours(out):
+        shutil.rmtree(entry) if entry.is_dir() else entry.unlink()

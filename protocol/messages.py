@@ -164,7 +164,10 @@ class StudyClosed(Message):
 
 
 class LedgerRecord(Message):
-    """Hub to site whose ledger is behind: the charges that it signed itself, as this hub keeps them, oldest first."""
+    """Hub to site whose ledger is behind: the charges that it signed itself, as this hub keeps them, oldest first.
+
+    One with fewer than `MAX_RECORD_CHARGES` is the last: the site has heard all, none if it is empty.
+    """
 
     schema_: Literal["wardround.ledger-record/1"] = Field(default="wardround.ledger-record/1", alias="schema")
     site: Name

@@ -45,7 +45,7 @@ def is_possible_count(told: int, exact: int, least: int, epsilon: float) -> bool
 def is_clear_of(told: int, least: int, epsilon: float, chance: float) -> bool:
     """Tell whether a noised number is so far above a minimum that the exact one is as well, but for a small chance.
 
-    Who answers only then tells nothing by the answer that the noised number does not tell.
+    Else who answers tells more than the number: that the exact one reaches the minimum.
     """
     return told - least >= math.log(1.0 / chance) / epsilon
 

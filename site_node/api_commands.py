@@ -1,8 +1,10 @@
 """`wardround site api` and `wardround site tokens`: the site's own HTTP API, and who may call it."""
 
 import ipaddress
+import ssl
 import time
 from pathlib import Path
+from socket import socket
 from typing import Annotated
 
 import typer
@@ -38,8 +40,17 @@ def api(
     from site_node.api.app import MAX_BODY_BYTES, make_app
 
     check_address(host, has_certificate=certificate is not None and key is not None)
+    if certificate is not None:
+        check_certificate(certificate, key)
     settings = begin_process(folder)
-    uvicorn.run(
+    place = f"http{'s' if certificate else ''}://{f'[{host}]' if ':' in host else host}:{port}"
+
+    class Server(uvicorn.Server):
+        async def startup(self, sockets: list[socket] | None = None) -> None:
+            await super().startup(sockets)
+            typer.echo(f"Listening on {place}; every page needs a token. End it with Ctrl-C.", err=True)
+
+    config = uvicorn.Config(
         make_app(settings),
         host=host,
         port=port,
@@ -52,6 +63,7 @@ def api(
         timeout_keep_alive=5,
         h11_max_incomplete_event_size=4 * MAX_BODY_BYTES,
     )
+    Server(config).run()
 
 
 def check_address(host: str, *, has_certificate: bool) -> None:
@@ -67,6 +79,21 @@ def check_address(host: str, *, has_certificate: bool) -> None:
         raise SettingsError(f"{host} is not one address of the intranet.", "Name the one on which people call it.")
     if not address.is_loopback and not has_certificate:
         raise SettingsError("Tokens would cross the network in clear.", "Give --certificate and --key.")
+
+
+def check_certificate(certificate: Path, key: Path | None) -> None:
+    """Read a certificate and its key as the server will.
+
+    Raises: SettingsError if they are not there, are no PEM, or do not belong together.
+    """
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
+    except OSError as error:
+        is_content = isinstance(error, ssl.SSLError)
+        why = "no PEM, or not of one pair" if is_content else (error.strerror or "input error").lower()
+        raise SettingsError(
+            f"{certificate}, or its key, cannot be read: {why}.", "Check --certificate and --key."
+        ) from None
 
 
 @tokens.command("add")

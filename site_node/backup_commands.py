@@ -26,6 +26,12 @@ Passphrase = Annotated[
 ]
 
 
+DECIDE_AGAIN = (
+    "What was decided here after {} is not in it: withdrawals, opt-outs, exclusions, a stricter policy. "
+    "Decide it again before you start the gate."
+)
+
+
 @told
 def backup(
     folder: Folder,
@@ -81,10 +87,17 @@ def restore(
         return
     with _progress("Restoring") as told_of:
         restored = put_back(folder, source, secret, force=force, told=told_of)
-    _report(restored.inventory, source, as_json=as_json, done="restored")
+    told_besides = {"kept": restored.kept, "rewritten": restored.rewritten, "undone": restored.undone}
+    _report(restored.inventory, source, as_json=as_json, done="restored", **told_besides)
     if not as_json:
         for name in restored.kept:
             typer.echo(f"Left as it was, because it may hold what came later: {name}")
+        for name in restored.rewritten:
+            typer.echo(f"Replaced, though it was another: {name}")
+        if restored.undone is not None:
+            typer.echo(f"Undone. {restored.undone}")
+        if restored.undone is not None or not restored.replaced:
+            typer.echo(DECIDE_AGAIN.format(restored.inventory.made_at))
         typer.echo("Next: check owners (docs/site_operations.md), start the gate, and see `wardround site reconcile`.")
 
 
@@ -116,12 +129,21 @@ class _progress:  # noqa: N801 - used as a word
         self._shown.stop()
 
 
-def _report(inventory: "Inventory", path: Path, *, as_json: bool, done: str) -> None:
+def _report(inventory: "Inventory", path: Path, *, as_json: bool, done: str, **besides: object) -> None:
     size = sum(entry.bytes for entry in inventory.files)
     if as_json:
         names = [entry.name for entry in inventory.files]
         heads = {"ledger": inventory.ledger.number, "egress": inventory.egress.number}
-        print_json({"file": str(path), "site": inventory.site, "made_at": inventory.made_at, **heads, "files": names})
+        print_json(
+            {
+                "file": str(path),
+                "site": inventory.site,
+                "made_at": inventory.made_at,
+                **heads,
+                "files": names,
+                **besides,
+            }
+        )
         return
     typer.echo(f"{path} is {done}: {inventory.site} as of {inventory.made_at}, {len(inventory.files)} files, {size} B.")
     typer.echo(f"Privacy ledger at entry {inventory.ledger.number}, egress ledger at {inventory.egress.number}.")

@@ -58,7 +58,8 @@ def init(
     name: Annotated[str, typer.Option(help="The site's name at the hub: lower-case letters, digits and dashes.")],
     hub: Annotated[str, typer.Option(help="The hub's address, for example https://hub.example.org.")],
     images: Annotated[
-        list[Path] | None, typer.Option(help="Folder of DICOM files; may be given several times.")
+        list[Path] | None,
+        typer.Option(help="Folder of DICOM files; may be given several times. Without: what comes over the network."),
     ] = None,
     table: Annotated[Path | None, typer.Option(help="CSV for tabular studies, in place of images or beside.")] = None,
     labels: Annotated[Path | None, typer.Option(help="CSV of labels; by default labels.csv beside the images.")] = None,
@@ -82,6 +83,11 @@ def init(
         folder, name, hub, images or [], labels, redis_url=redis, policy=text, threads=threads, table=table
     )
     typer.echo(f"The site {settings.name} is made in {settings.paths.root}.")
+    if not images and table is None:
+        typer.echo(
+            f"Its images will be those that come over the network, in {settings.paths.received}, and its labels in "
+            f"{settings.labels}: add a block listener or pacs to site.yaml (docs/images_in.md)."
+        )
     if warning := exposure_of(settings.hub_url):
         typer.echo(warning, err=True)
     typer.echo(f"Next: read {settings.policy}, then wardround site index {folder}")
@@ -122,14 +128,15 @@ def index(
         bool,
         typer.Option("--decode", help="Also decode every frame of images not decoded yet, and list those that fail."),
     ] = False,
+    every: Annotated[bool, typer.Option("--list", help="Name every file that is left out, not the first 10.")] = False,
     as_json: Json = False,
 ) -> None:
     """Index DICOM headers: of a site's images, or, to see what is there, of any folder without enrolment.
 
     A site's table is read too, and its rows counted; no value of it is printed.
 
-    Files that cannot be used are listed with the reason; they stop nothing. Links are followed, also out of the folder;
-    no folder is entered twice. Run it again after new images came.
+    Files that cannot be used are counted by reason, and stop nothing; --json names them all, as --list does. Links are
+    followed, also out of the folder; no folder is entered twice. Run it again after new images came.
     """
     from site_node.cohort.index import index_folder
     from site_node.cohort.index_report import index_of_any_folder, progress_shown, report_as_json, report_as_text
@@ -141,7 +148,9 @@ def index(
         folders = list(settings.images)
         table = examine_table(settings.table) if settings.table else None
         with progress_shown(disable=as_json) as progress:
-            report = index_folder(folders, settings.paths.index, decode=decode, progress=progress)
+            report = index_folder(
+                folders, settings.paths.index, labels=settings.labels, decode=decode, progress=progress
+            )
     elif folder.is_dir():
         with progress_shown(disable=as_json) as progress:
             report = index_of_any_folder(folder, decode=decode, progress=progress)
@@ -151,7 +160,7 @@ def index(
         print_json(report_as_json(report, folders) | ({"table": table_as_json(table)} if table else {}))
         return
     if folders:
-        typer.echo(report_as_text(report, folders))
+        typer.echo(report_as_text(report, folders, every=every))
     if table is not None:
         typer.echo(table_as_text(table))
 

@@ -42,8 +42,19 @@ def told(command: Callable[P, None]) -> Callable[P, None]:
                 f"{error.filename} is not this user's: {error.strerror}. Run the command as its owner.", err=True
             )
             raise typer.Exit(1) from None
+        except OSError as error:
+            if error.filename is None:  # no path that was named: a pipe that closed, a fault of ours
+                raise
+            typer.echo(_unusable(error), err=True)
+            raise typer.Exit(1) from None
 
     return wrapped
+
+
+def _unusable(error: OSError) -> str:
+    path = Path(os.fsdecode(error.filename))
+    named = path.parent if path.name.startswith(".") else path  # what is written first has a hidden name of ours
+    return f"{named} cannot be used: {(error.strerror or 'input error').lower()}. Name another place."
 
 
 @contextmanager

@@ -55,6 +55,7 @@ def create_site(
 ) -> SiteSettings:
     """Make a site's directory with folders, keys, site.yaml and policy.yaml.
 
+    Without a folder of images and without a table, its images are those that will come over the network.
     Raises: SettingsError if there is a site already, or a value is not usable.
     """
     paths = SitePaths(root.resolve())
@@ -62,14 +63,15 @@ def create_site(
         raise SettingsError(f"{paths.configuration} is there already.", "Choose another folder, or edit that file.")
     _check_data(images, table)
     _make_folders_and_keys(paths)
+    only_received = not images and table is None
     keys = {
         "name": name,
         "hub": hub_url,
-        "images": [str(folder.resolve()) for folder in images] or None,
+        "images": [paths.received.name] if only_received else [str(folder.resolve()) for folder in images] or None,
         "table": None if table is None else str(table.resolve()),
         "redis": redis_url,
         "policy": "policy.yaml",
-        "labels": None if labels is None else str(labels.resolve()),
+        "labels": str(labels.resolve()) if labels is not None else "labels.csv" if only_received else None,
         "threads": threads,
     }
     stated = {key: value for key, value in keys.items() if value is not None}
@@ -103,10 +105,8 @@ def _make_folders_and_keys(paths: SitePaths) -> None:
 
 def _check_data(images: Sequence[Path], table: Path | None) -> None:
     missing = [str(folder) for folder in images if not folder.is_dir()]
-    if missing or not (images or table):
-        raise SettingsError(
-            f"There is no folder of images at {', '.join(missing) or '(none given)'}.", "Check --images, or --table."
-        )
+    if missing:
+        raise SettingsError(f"There is no folder of images at {', '.join(missing)}.", "Check --images, or --table.")
     if table is not None and not table.is_file():
         raise SettingsError(f"There is no file at {table}.", "Check --table.")
 

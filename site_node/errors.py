@@ -7,6 +7,7 @@
     │   ├── PixelsError             its pixels cannot be decoded
     │   ├── SeriesError             a series' slices make no volume; the message says why
     │   ├── MaskError               a mask cannot be read, or does not fit its picture
+    │   │   └── UnknownValueError   it holds values that stand for no class
     │   └── DeidentificationError   no safe copy of it can be made
     ├── CohortError
     │   ├── LabelsError             labels.csv or table is missing, unreadable, lacks a column  labels-unusable
@@ -84,6 +85,14 @@ class SeriesError(UnreadableError):
 
 class MaskError(UnreadableError):
     """A mask cannot be read, or does not fit its picture; the message says why, in words of `site_node/labels`."""
+
+
+class UnknownValueError(MaskError):
+    """A mask file holds values that stand for no class; `marks` are all its values that are not background."""
+
+    def __init__(self, message: str, remedy: str, marks: frozenset[int]) -> None:
+        super().__init__(message, remedy)
+        self.marks = marks
 
 
 class DeidentificationError(UnreadableError):

@@ -1,7 +1,10 @@
 """`wardround site listen` and `received`: images that modalities and the PACS send, and what became of them."""
 
 from collections import Counter
+from contextlib import closing
 from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -34,12 +37,17 @@ def listen(folder: Folder) -> None:
 
 @told
 def received(folder: Folder, as_json: Json = False) -> None:
-    """Show what the listener received: counts since it first ran, and each quarantined object with its reason."""
+    """Show what came: what the listener received and `retrieve` fetched, and each quarantined object with its reason.
+
+    The listener writes its counts now and then: they are as of the time that is said.
+    """
     found = received_so_far(load_settings(folder))
     if as_json:
         print_json(found)
         return
-    counts = found["counts"]
+    counts, as_of = found["counts"], found["as_of"]
+    typer.echo(f"{found['fetched']} objects fetched from the PACS and stored")
+    typer.echo(f"Sent to the listener, {f'as of {as_of}' if as_of else 'which has not run'}:")
     typer.echo(
         f"{counts['stored']} objects stored, {counts['repeated']} sent again, {counts['quarantined']} quarantined, "
         f"{counts['refused_no_space']} refused for want of space"
@@ -67,6 +75,27 @@ def received_so_far(settings: SiteSettings) -> dict[str, Any]:
         "folder": str(paths.images),
         "quarantine_folder": str(paths.quarantine),
         "counts": read_counts(paths.counts),
+        "as_of": _written_at(paths.counts),
+        "fetched": _fetched_so_far(settings),
         "reasons": dict(reasons.most_common()),
         "quarantine": [asdict(entry) for entry in entries],
     }
+
+
+def _written_at(counts: Path) -> str | None:
+    try:
+        written = counts.stat().st_mtime
+    except FileNotFoundError:
+        return None
+    return datetime.fromtimestamp(written).astimezone().isoformat(sep=" ", timespec="seconds")
+
+
+def _fetched_so_far(settings: SiteSettings) -> int:
+    from site_node.ingest.retrieval_journal import RetrievalJournal
+    from site_node.ingest.retrieval_run import journal_path
+
+    path = journal_path(settings.paths)
+    if not path.exists():
+        return 0
+    with closing(RetrievalJournal(path)) as journal:
+        return journal.stored_so_far()

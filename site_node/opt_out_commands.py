@@ -1,6 +1,7 @@
 """`wardround site opt-out` and `opt-outs`: patients who object, and what they had been used for before."""
 
 import sys
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -22,23 +23,33 @@ def opt_out(
     ] = None,
     file: Annotated[Path | None, typer.Option(help="A CSV with the column patient_id, instead.")] = None,
     undo: Annotated[bool, typer.Option("--undo", help="The id was typed by mistake: take it out again.")] = False,
+    any_case: Annotated[
+        bool, typer.Option("--any-case", help="Take the ids here that differ from the named ones only in capitals.")
+    ] = False,
 ) -> None:
     """Record that patients have opted out: from now on they take part in nothing, under any of their ids.
 
     A study that is counted later does not see them; a running one leaves them out from its next task on, and what they
-    were charged stays charged. The prepared images of running studies are deleted and made again without theirs.
+    were charged stays charged. The prepared images of running studies are deleted and made again without theirs. How
+    many of the ids are no patient's here is told; these too are recorded, and hold for images that come later.
     """
     from site_node.durable import remove
-    from site_node.opt_outs import record_opt_outs, undo_opt_outs
+    from site_node.opt_outs import as_written_here, known_patients, record_opt_outs, recorded_opt_outs, undo_opt_outs
 
-    paths = load_settings(folder).paths
+    settings = load_settings(folder)
+    record = settings.paths.opt_outs
     patients = _named(patient, file)
-    change = undo_opt_outs if undo else record_opt_outs
-    new = change(paths.opt_outs, patients)
-    if not undo:
-        for prepared in sorted(paths.cache.glob("[!.]*")):  # what is still being made keeps its hidden name
-            remove(prepared)
-    typer.echo(f"{'Taken out' if undo else 'Recorded'}: {new} of {len(patients)}; the others were known so before.")
+    if any_case:
+        patients = as_written_here(patients, recorded_opt_outs(record) if undo else known_patients(settings))
+    if undo:
+        typer.echo(_changed("Taken out", undo_opt_outs(record, patients), len(patients), "not in the record"))
+        return
+    new = record_opt_outs(record, patients)
+    for prepared in sorted(settings.paths.cache.glob("[!.]*")):  # what is still being made keeps its hidden name
+        remove(prepared)
+    typer.echo(_changed("Recorded", new, len(patients), "had opted out before"))
+    for line in _strangers(patients, known_patients(settings)):
+        typer.echo(line)
 
 
 @told
@@ -84,3 +95,22 @@ def _named(patient: str | None, file: Path | None) -> list[str]:
     if not named:
         raise SettingsError("No patient is named there.", IF_NO_FILE)
     return named
+
+
+def _changed(done: str, new: int, named: int, rest: str) -> str:
+    others = named - new
+    return f"{done}: {new} of {named}{f'; {others} {rest}' if others else ''}."
+
+
+def _strangers(patients: Sequence[str], known: Collection[str]) -> Iterator[str]:
+    """Yield how many of the ids are nobody's here, and for how many it may be a matter of spelling; never an id."""
+    unknown = [one for one in patients if one not in known]
+    if unknown:
+        yield (
+            f"{len(unknown)} of {len(patients)} {'is' if len(unknown) == 1 else 'are'} no patient here: check the "
+            "spelling. They are recorded all the same, and hold if images of these patients come."
+        )
+    capitals = {one.casefold() for one in known}
+    alike = sum(one.casefold() in capitals for one in unknown)
+    if alike:
+        yield f"{alike} of them differs from a patient's id here only in capitals: give --any-case to take that id."

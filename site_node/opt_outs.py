@@ -10,7 +10,11 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+from site_node.cohort.csv_file import PATIENT_COLUMN, read_records
 from site_node.cohort.identities import Identities, read_identities
+from site_node.cohort.index_database import open_index
+from site_node.cohort.labels import IF_UNREADABLE as IF_NO_LABELS
+from site_node.cohort.table import IF_UNREADABLE as IF_NO_TABLE
 from site_node.settings import SiteSettings
 from site_node.sqlite import connect, transaction
 
@@ -36,6 +40,29 @@ def load_identities(settings: SiteSettings) -> Identities:
     """
     found = read_identities(settings.merged_patients, settings.excluded_patients)
     return found.without(recorded_opt_outs(settings.paths.opt_outs))
+
+
+def known_patients(settings: SiteSettings) -> frozenset[str]:
+    """Return every id by which this site knows a patient: of the index, labels.csv, the table and the merge table.
+
+    Raises: LabelsError if one of these files cannot be read.
+    """
+    found = set(load_identities(settings).one_id)
+    if settings.paths.index.exists():
+        with open_index(settings.paths.index) as database:
+            found |= database.patient_ids()
+    for file, remedy in ((settings.labels, IF_NO_LABELS), (settings.table, IF_NO_TABLE)):
+        if file is not None and file.exists():
+            found |= {record[PATIENT_COLUMN] for record in read_records(file, (PATIENT_COLUMN,), remedy)}
+    return frozenset(found)
+
+
+def as_written_here(patients: Iterable[str], known: Iterable[str]) -> list[str]:
+    """Return these ids as they are known, whatever their capitals; an id that nobody has stays as it is. Pure."""
+    spellings: dict[str, list[str]] = {}
+    for one in sorted(known):
+        spellings.setdefault(one.casefold(), []).append(one)
+    return list(dict.fromkeys(one for named in patients for one in spellings.get(named.casefold(), [named])))
 
 
 def all_opt_outs(settings: SiteSettings) -> list[OptOut]:

@@ -59,7 +59,9 @@ def _line(receipt: dict[str, Any]) -> str:
     if receipt["failed"]:
         return f"{where} FAILED: {receipt['reason']}; nothing was used"
     numbers = ""
-    if receipt["patients"] is not None and receipt["matched"]:
-        numbers = f", {receipt['patients']} of {receipt['matched']} patients, {receipt['images']} images"
-    cohort = f"{receipt['share']} of the approved cohort" if receipt["share"] else "no patients"
+    if receipt["matched"] is not None:
+        numbers = f", {receipt['matched']} or more patients"
+    if receipt["patients"] is not None:
+        numbers += f", of whom {receipt['patients']} or more with {receipt['images']} or more images were used"
+    cohort = f"{receipt['share']} of the approved cohort" if receipt["share"] else "no patients, or few"
     return f"{where} {cohort}{numbers}, {receipt['seconds']:.0f} s"

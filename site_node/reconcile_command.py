@@ -1,7 +1,7 @@
 """`wardround site reconcile`: after a backup was restored, make up for what the gate's database has forgotten."""
 
 import sqlite3
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -29,6 +29,11 @@ UNPROVEN = (
     "hub's operator for the charges. If the hub cannot show them, dismiss them: the ledger notes it, and a signed "
     "charge that comes later counts all the same."
 )
+AWAITS_HUB = (
+    "SITE/mark was lost, so only the hub can say what was charged since the backup, and it was not heard yet. Before, "
+    "nothing is answered and no study approved. Let gate and agent run: the hub says it when it next asks something, "
+    "and the gate goes on by itself. If it names charges that the ledger lacks, call this again."
+)
 OF_A_WHOLE_SITE = (
     "Was the whole folder of the site restored? Then the mark of what has left went back with it, and nothing here can "
     "tell. Give up the studies that were answered, with `wardround site reconcile DIR --whole-site`:"
@@ -43,6 +48,7 @@ class _Found:
     is_behind: bool
     answered: list[str]
     mark_is_lost: bool = False
+    awaits_hub: bool = False
 
     @property
     def missing(self) -> list[dict[str, Any]]:
@@ -72,6 +78,8 @@ def reconcile(
     Nobody knows any more which patients a lost charge touched: every patient of this hospital is charged. Nor which
     rounds of a study were answered: no such study goes on here.
     """
+    from site_node.governance.high_water import awaits_hub
+
     with open_site(folder) as (settings, database):
         found = _look(settings, database, whole_site)
         if dismiss_unproven and found.gap.unexplained:
@@ -88,6 +96,7 @@ def reconcile(
             _confirm(found, gives_up)
         lost = _give_up(settings, database, whole_site) if does and gives_up else []
         charged = _charge(settings, database) if does and found.gap else False
+        found = replace(found, awaits_hub=awaits_hub(database))
     if as_json:
         print_json(
             {
@@ -97,6 +106,7 @@ def reconcile(
                 "behind_mark": found.is_behind,
                 "answered_studies": found.answered,
                 "given_up": lost,
+                "awaits_hub": found.awaits_hub,
             }
         )
         return
@@ -112,9 +122,9 @@ def _look(settings: SiteSettings, database: sqlite3.Connection, whole_site: bool
     high_water.take_in_charges(settings.paths, database, key, settings.name)
     return _Found(
         gap_of(database, key, settings.name),
-        high_water.is_behind(settings.paths, database),
+        not high_water.fits(settings.paths, database),
         high_water.answered_studies(settings.paths, database, mark_is_old=whole_site),
-        high_water.is_lost(settings.paths),
+        high_water.is_lost(settings.paths, database),
     )
 
 
@@ -159,14 +169,16 @@ def _give_up(settings: SiteSettings, database: sqlite3.Connection, whole_site: b
 
     with transaction(database):
         studies = give_up(settings.paths, database, mark_is_old=whole_site)
-    begin_again(settings.paths, database)
+    begin_again(settings.paths, database, mark_is_old=whole_site)
     return studies
 
 
 def _say(found: _Found, charged: bool, gives_up: bool) -> None:
     if charged:
         typer.echo("Charged to every patient. The gate goes on within a second.")
-    else:
+    if found.awaits_hub:
+        typer.echo(AWAITS_HUB)
+    elif not charged:
         typer.echo("The ledger holds everything that the hub has countersigned.")
     if gives_up:
         typer.echo("The studies are given up here; the gate tells the hub within a second.")

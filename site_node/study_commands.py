@@ -71,22 +71,18 @@ def approve(
     and tells the hub. The statement is signed with the site's own key: it proves that somebody who may use this key
     decided so. The name of the person is what --person says; the operating system's account is signed beside it.
     """
-    from protocol.signing import SigningKey
     from site_node.deciding import decide_on
     from site_node.governance.approval import DecisionWord
-    from site_node.governance.policy import load_policy
 
     if refuse and withdraw:
         raise SettingsError("--refuse and --withdraw exclude each other.", "Choose one.")
     with open_site(folder) as (settings, database):
         study = study_beginning(database, digest)
         word: DecisionWord = "withdrawn" if withdraw else "refused" if refuse else "approved"
-        if word == "approved":
-            _let_read(settings, database, study, asks=not yes)
+        shown = _let_read(settings, database, study, asks=not yes) if word == "approved" else None
         account = _account()
         decider = person or account
-        key = SigningKey.load_or_create(settings.paths.identity_key)
-        decide_on(database, study, word, decider, account, time.time(), days, load_policy(settings.policy), key)
+        decide_on(settings, database, study, word, decider, account, time.time(), days=days, shown=shown)
     typer.echo(f"{word}: {study}, by {decider}. The gate acts on it within a second.")
 
 
@@ -149,15 +145,16 @@ def _named(database: sqlite3.Connection, wanted: str) -> str:
     return found[0] if found else study_beginning(database, wanted)
 
 
-def _let_read(settings: SiteSettings, database: sqlite3.Connection, digest: str, *, asks: bool) -> None:
-    """Show what would be signed, and ask; nobody signs before the figures that leave are known."""
-    from site_node.deciding import check_may_approve
+def _let_read(settings: SiteSettings, database: sqlite3.Connection, digest: str, *, asks: bool) -> str:
+    """Show what would be signed, ask, and return the digest of what was shown; not before the figures are known."""
+    from site_node.deciding import check_may_approve, shown_digest
     from site_node.governance.policy import load_policy
     from site_node.governance.records import study_record
     from site_node.study_summary import lines_of, summary_of
 
     record = check_may_approve(study_record(database, digest), settings.paths.root)
-    for line in lines_of(summary_of(database, record, load_policy(settings.policy))):
+    summary = summary_of(database, record, load_policy(settings.policy))
+    for line in lines_of(summary):
         typer.echo(line)
     if record.state == "awaiting" and record.detail:
         typer.echo(f"Mind: {record.detail}")
@@ -165,6 +162,7 @@ def _let_read(settings: SiteSettings, database: sqlite3.Connection, digest: str,
     if asks and not typer.confirm("Approve this study?"):
         typer.echo("Nothing was decided.")
         raise typer.Exit(1)
+    return shown_digest(summary, record.detail)
 
 
 def _terms(study: dict[str, Any]) -> str:

@@ -20,11 +20,13 @@ from protocol.digest import Digest, canonical_json, parse_json
 from protocol.errors import DigestError, ProtocolError
 from protocol.signing import SigningKey, open_envelope, sign
 from site_node.durable import finished_files, unfinished_beside
+from site_node.rounded_counts import TEN, in_tens
 from site_node.settings import SitePaths
 
 SCHEMA = "wardround.work-receipt/1"
 SUFFIX = ".json"
-SHARES = ((1.0, "whole"), (0.9, "nine tenths or more"), (0.5, "half or more"), (0.0, "LESS THAN HALF"))
+SHARES = ((0.9, "nine tenths or more"), (0.5, "half or more"), (0.0, "LESS THAN HALF"))
+"""No word for the whole: the first patient who is left out would change it."""
 
 
 class WorkReceipt(BaseModel):
@@ -87,17 +89,25 @@ def kept_receipts(paths: SitePaths, noise_key: bytes) -> Iterator[KeptReceipt]:
 
 
 def receipt_as_json(kept: KeptReceipt, least: int) -> dict[str, Any]:
-    """Return a receipt as plain data; numbers are null where fewer patients than the least were used or left out."""
+    """Return a receipt as plain data, its numbers in tens, null where hidden.
+
+    All are hidden, and the word with them, where fewer patients than the least were used; what was used also where
+    fewer were left out, and where nobody was: two rounds would tell who is the first.
+    """
     receipt = kept.receipt
     if receipt is None:
         return {"task_id": kept.task_id, "signed": False}
-    left_out = receipt.matched - receipt.patients
-    told = receipt.patients >= least and (left_out == 0 or left_out >= least)
-    numbers = {name: getattr(receipt, name) if told else None for name in ("matched", "patients", "images")}
+    is_many = receipt.patients >= max(least, TEN)
+    tells_used = is_many and receipt.matched - receipt.patients >= max(least, TEN)
+    numbers = {
+        "matched": in_tens(receipt.matched, least) if is_many else None,
+        "patients": in_tens(receipt.patients, least) if tells_used else None,
+        "images": in_tens(receipt.images, least) if tells_used else None,
+    }
     return {
         **{"task_id": receipt.task_id, "signed": True, "study_digest": receipt.study_digest, "study": receipt.study},
         **{"round": receipt.round, "kind": receipt.kind, "at": receipt.at, "seconds": receipt.seconds},
-        **{"failed": receipt.failed, "reason": receipt.reason, "share": receipt.share, **numbers},
+        **{"failed": receipt.failed, "reason": receipt.reason, "share": receipt.share if is_many else "", **numbers},
     }
 
 

@@ -132,9 +132,12 @@ def check_charged(session: Session, approval: Approval, spec: StudySpec) -> None
 
 
 def post_record(session: Session, services: Services, site: str) -> None:
-    """Send a site all charges that it ever signed, so that its administrator can make up for a gap."""
+    """Send a site all charges that it ever signed, so that its administrator can make up for a gap.
+
+    The last message is never full, if need be empty: so the site knows that it has heard all.
+    """
     envelopes = [row.envelope.decode() for row in ledger_stores.charges_of_site(session, site)]
-    for start in range(0, len(envelopes), MAX_RECORD_CHARGES):
+    for start in range(0, len(envelopes) + 1, MAX_RECORD_CHARGES):
         post(session, services, site, LedgerRecord(site=site, charges=envelopes[start : start + MAX_RECORD_CHARGES]))
 
 

@@ -11,15 +11,16 @@ from contextlib import closing
 from typing import Annotated, Any, Literal
 
 from fastapi import Depends, FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from protocol.digest import Digest
-from protocol.signing import SigningKey
+from site_node.api.readers import entry_for_readers, page_for_readers
 from site_node.api.roles import Page, may_call
 from site_node.api.tokens import Caller, caller_of, open_tokens
 from site_node.budget_report import budget_overview
-from site_node.deciding import check_may_approve, decide_on, shown_digest
+from site_node.deciding import decide_on, shown_digest
 from site_node.doctor.examination import examine
 from site_node.doctor.finding import PARTS, Finding
 from site_node.errors import GateError, SettingsError, SiteError
@@ -32,6 +33,10 @@ from site_node.study_summary import document_of
 
 MAX_BODY_BYTES = 4096
 MAX_ENTRIES = 1000
+HOW_TO_DECIDE = (
+    'Send JSON, with Content-Type: application/json: {"decision": "approved", "refused" or "withdrawn"}; an approval '
+    "also with shown_digest, as the study's page says it, and, if it should end, days (1 to 3660)."
+)
 ELSEWHERE = "Run `wardround site doctor DIR` as root: it looks at each part as its own user."
 CLOSED = {
     "Cache-Control": "no-store",
@@ -65,6 +70,7 @@ def make_app(settings: SiteSettings, clock: Callable[[], float] = time.time) -> 
     app.middleware("http")(_bounded)
     app.add_exception_handler(RefusedCallError, _refused)
     app.add_exception_handler(SiteError, _refused)
+    app.add_exception_handler(RequestValidationError, _misunderstood)
     for path, page, handler in (
         ("/v1/status", "status", _status),
         ("/v1/studies", "studies", _studies),
@@ -102,6 +108,7 @@ def _allowed(page: Page) -> Callable[[Request], Caller]:
             raise RefusedCallError(401, "No token that counts.", "Ask for one: `wardround site tokens add DIR NAME`.")
         if not may_call(caller.role, page):
             raise RefusedCallError(403, f"This page is not for the role {caller.role}.")
+        request.state.caller = caller
         return caller
 
     return allowed
@@ -112,13 +119,18 @@ def _status(settings: Settings, database: Records) -> dict[str, Any]:
 
 
 def _studies(settings: Settings, database: Records, request: Request) -> list[dict[str, Any]]:
-    return studies_of(database, load_policy(settings.policy), request.app.state.clock())
-
-
-def _study(digest: str, settings: Settings, database: Records) -> dict[str, Any]:
-    record = _named(database, digest)
     policy = load_policy(settings.policy)
-    return {**document_of(database, record, policy), "shown_digest": shown_digest(database, record, policy)}
+    studies = studies_of(database, policy, request.app.state.clock())
+    if may_call(request.state.caller.role, "decide"):
+        return studies
+    return [entry_for_readers(entry, policy.minimum_patients) for entry in studies]
+
+
+def _study(digest: str, settings: Settings, database: Records, request: Request) -> dict[str, Any]:
+    record = _named(database, digest)
+    found = document_of(database, record, load_policy(settings.policy))
+    page = {**found, "shown_digest": shown_digest(found["summary"], record.detail)}
+    return page if may_call(request.state.caller.role, "decide") else page_for_readers(page)
 
 
 def _tasks(database: Records) -> list[dict[str, Any]]:
@@ -153,15 +165,10 @@ def _decide(
     database: Records,
     request: Request,
 ) -> dict[str, Any]:
-    record, policy = _named(database, digest), load_policy(settings.policy)
-    if body.decision == "approved":
-        check_may_approve(record, settings.paths.root)
-        if body.shown_digest != shown_digest(database, record, policy):
-            raise RefusedCallError(409, "This is not what was read: the study's page has changed.", "Read it again.")
-    key = SigningKey.load_or_create(settings.paths.identity_key)
+    study, word = _named(database, digest).digest, body.decision
     account, now = f"api:{caller.name}", request.app.state.clock()
-    decide_on(database, record.digest, body.decision, caller.name, account, now, body.days, policy, key)
-    return {"study": record.digest, "decision": body.decision, "person": caller.name}
+    decide_on(settings, database, study, word, caller.name, account, now, days=body.days, shown=body.shown_digest)
+    return {"study": study, "decision": word, "person": caller.name}
 
 
 def _named(database: sqlite3.Connection, digest: str) -> StudyRecord:
@@ -181,6 +188,16 @@ async def _bounded(request: Request, call_next: Callable[[Request], Awaitable[Re
         response = await call_next(request)
     response.headers.update(CLOSED)
     return response
+
+
+async def _misunderstood(request: Request, error: Exception) -> JSONResponse:
+    """Say which keys are wrong and how it is done, without repeating what was sent."""
+    where = [entry["loc"] for entry in error.errors()] if isinstance(error, RequestValidationError) else []
+    named = ("decision", "shown_digest", "days", "after")
+    keys = list(dict.fromkeys(str(place[1]) for place in where if len(place) > 1 and place[1] in named))
+    message = f"Not usable: {', '.join(keys)}." if keys else "The call's body is not of the form that is asked for."
+    remedy = HOW_TO_DECIDE if request.method == "POST" else "A number is asked for."
+    return JSONResponse({"message": message, "remedy": remedy}, 422)
 
 
 async def _refused(_: Request, error: Exception) -> JSONResponse:

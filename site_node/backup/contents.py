@@ -7,7 +7,8 @@
 4. the frozen cohorts, last: each that the database names was frozen before it was named, and never changes.
 
 Left out: images (the archive keeps them), leases, caches, weights, whatever the gate writes again from its database
-(orders, verdicts, outbox), and SITE/mark, which must not go back (`governance/high_water.py`).
+(orders, verdicts, outbox), and SITE/mark, which must not go back (`governance/high_water.py`). The secrets of masked
+rounds are erased in the copy, and the rounds have ended there: whoever opens the file later can take off no mask.
 """
 
 import sqlite3
@@ -23,7 +24,8 @@ from site_node.settings import SitePaths
 OPT_OUTS = "worker/opt_outs.sqlite"
 LEASES = "worker/jobs.sqlite"
 DATABASE = "gate/gate.sqlite"
-ALLOWED_TOPS = ("site.yaml", "policy.yaml", "peers.yaml", "gate", "agent", "inbox", "worker", "ingest")
+SETTINGS = ("site.yaml", "policy.yaml", "peers.yaml")
+ALLOWED_TOPS = (*SETTINGS, "gate", "agent", "inbox", "worker", "ingest")
 BUSY_SECONDS = 30.0
 
 
@@ -37,7 +39,7 @@ class Item:
 
 def items(paths: SitePaths, *, local_state: bool) -> Iterator[Item]:
     """Yield what belongs into a backup, in order. What comes into being meanwhile is seen when its turn comes."""
-    for name in ("site.yaml", "policy.yaml", "peers.yaml"):
+    for name in SETTINGS:
         yield from _if_there(paths, paths.root / name)
     yield from _if_there(paths, paths.transport_key, paths.agent_state)
     yield from _plain(paths, paths.inbox, ".json")

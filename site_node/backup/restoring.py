@@ -4,6 +4,9 @@ A restored gate knows less than what has left since. `SITE/mark` is not part of 
 behind it; where it was lost too, the restored database says that there was one (`marked`), and a missing mark counts as
 one that is ahead. Either way nothing is answered until `wardround site reconcile`. A backup after which nothing left
 fits its mark, and the site goes on. What the hub has countersigned is compared besides (`ledger_heads.py`).
+
+Nor is a decision undone unseen: what the state that is there has recorded besides is compared table by table
+(`later_records.py`), and settings, policy and opt-outs that are there stay.
 """
 
 import os
@@ -15,13 +18,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from site_node.backup.contents import DATABASE, OPT_OUTS
+from site_node.backup.contents import DATABASE, OPT_OUTS, SETTINGS
 from site_node.backup.inventory import Head, Inventory, chain_at, heads_of
+from site_node.backup.later_records import later_records
 from site_node.backup.reading import PIECE_BYTES, read_backup
 from site_node.backup.sealed_file import Secret
 from site_node.durable import remove, sync_folder
 from site_node.enrolment import SHARED, make_folders
 from site_node.errors import BackupError
+from site_node.governance.high_water import HEARD
 from site_node.settings import SitePaths
 
 STAGING = ".restore"
@@ -39,15 +44,22 @@ class Standing:
     ledger_then: str | None
     egress_then: str | None
     """The chains of the state that is there, after as many entries as the backup has; None: it has fewer."""
+    later: tuple[str, ...] = ()
+    """What it has recorded since besides, in words."""
 
 
 @dataclass(frozen=True)
 class Restored:
-    """What was brought back; `kept` are files that were left as they were."""
+    """What was brought back; `kept` are files that were left as they were, `rewritten` settings that were others.
+
+    `undone` says what the state that was replaced had beyond the backup.
+    """
 
     inventory: Inventory
     kept: tuple[str, ...]
     replaced: bool
+    rewritten: tuple[str, ...] = ()
+    undone: str | None = None
 
 
 def objection_to(inventory: Inventory, standing: Standing | None) -> str | None:
@@ -60,6 +72,8 @@ def objection_to(inventory: Inventory, standing: Standing | None) -> str | None:
     newer = standing.egress.number - inventory.egress.number, standing.ledger.number - inventory.ledger.number
     if any(newer):
         return f"What is there is newer: {newer[0]} more messages left and {newer[1]} more ledger entries."
+    if standing.later:
+        return f"What is there is newer: it has recorded since: {', '.join(standing.later)}."
     return None
 
 
@@ -70,7 +84,8 @@ def restore(
 
     Guarantee: everything is unpacked beside, and compared with its inventory, before a file of the site is touched; the
         gate's database is replaced first, so that a crash leaves a gate that is behind, never one that is ahead. An
-        opt-out that was recorded since is not forgotten: that file is replaced only if it is missing.
+        opt-out that was recorded since is not forgotten: that file is replaced only if it is missing, and settings,
+        policy and peers only if they are missing or `force` is said.
     Raises: BackupError if the backup is damaged, of another site, or older than what is there and `force` is not said.
     """
     paths = SitePaths(root.resolve())
@@ -83,14 +98,15 @@ def restore(
     try:
         with backup.open("rb") as file:
             inventory = _unpack(file, secret, staging, told)
-        _check(paths, staging, inventory, force=force)
+        undone = _check(paths, staging, inventory, force=force)
         _mark_as_restored(staging / DATABASE)
         told("putting it into its place")
         replaced = paths.gate_database.exists()
-        kept = _put_in_place(paths, staging, inventory)
+        others = tuple(name for name in SETTINGS if _is_another(staging / name, paths.root / name))
+        kept = _put_in_place(paths, staging, inventory, others=() if force else others)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-    return Restored(inventory, kept, replaced)
+    return Restored(inventory, kept, replaced, others if force else (), undone)
 
 
 def _unpack(file: BinaryIO, secret: Secret, staging: Path, told: Callable[[str], object]) -> Inventory:
@@ -108,45 +124,58 @@ def _unpack(file: BinaryIO, secret: Secret, staging: Path, told: Callable[[str],
     return read_backup(file, secret, keep)
 
 
-def _check(paths: SitePaths, staging: Path, inventory: Inventory, *, force: bool) -> None:
+def _is_another(backed_up: Path, there: Path) -> bool:
+    return backed_up.exists() and there.exists() and backed_up.read_bytes() != there.read_bytes()
+
+
+def _check(paths: SitePaths, staging: Path, inventory: Inventory, *, force: bool) -> str | None:
+    """Check that the backup may replace what is there, and return what that undoes."""
     if (staging / DATABASE).exists() and heads_of(staging / DATABASE) != (inventory.ledger, inventory.egress):
         raise BackupError("The ledgers in the backup are not those that its inventory names.", "Take another copy.")
     ours, theirs = paths.identity_key, staging / "gate" / paths.identity_key.name
     if ours.exists() and (not theirs.exists() or ours.read_bytes() != theirs.read_bytes()):
         remedy = "Name a new folder. A site is the one whose key it holds; --force does not change that."
         raise BackupError("The folder is another site's: its key is not the one in the backup.", remedy)
-    if not paths.gate_database.exists() or force:
-        return
-    objection = objection_to(inventory, _standing(paths.gate_database, inventory))
-    if objection is not None:
-        remedy = "With --force it is replaced all the same, and `wardround site reconcile` makes up for what is lost."
-        raise BackupError(objection, remedy)
+    if not paths.gate_database.exists():
+        return None
+    try:
+        objection = objection_to(inventory, _standing(paths.gate_database, staging / DATABASE, inventory))
+    except BackupError:
+        if not force:
+            raise
+        return "What is there cannot be read; nobody knows what it had recorded."
+    if objection is not None and not force:
+        remedy = "With --force it is replaced all the same. Then decide again what was decided since, and "
+        raise BackupError(objection, f"{remedy}`wardround site reconcile` makes up for charges and rounds.")
+    return objection
 
 
-def _standing(database: Path, inventory: Inventory) -> Standing:
+def _standing(database: Path, backup: Path, inventory: Inventory) -> Standing:
     ledger, egress = heads_of(database)
     return Standing(
         ledger,
         egress,
         chain_at(database, "ledger", inventory.ledger.number),
         chain_at(database, "egress", inventory.egress.number),
+        later_records(database, backup) if backup.exists() else (),
     )
 
 
 def _mark_as_restored(database: Path) -> None:
-    """Note that there was a mark, so that a missing one counts as one that is ahead."""
+    """Note that there was a mark, so that a missing one counts as one that is ahead; the hub was not heard since."""
     if database.exists():
         with closing(sqlite3.connect(database, isolation_level=None)) as opened:
             opened.execute("INSERT OR REPLACE INTO switches (name, value) VALUES ('marked', 1)")
+            opened.execute("DELETE FROM switches WHERE name = ?", (HEARD,))
 
 
-def _put_in_place(paths: SitePaths, staging: Path, inventory: Inventory) -> tuple[str, ...]:
+def _put_in_place(paths: SitePaths, staging: Path, inventory: Inventory, *, others: tuple[str, ...]) -> tuple[str, ...]:
     make_folders(paths)
     for name in MADE_AGAIN:
         for path in (paths.root / name).iterdir():
             remove(path)
     names = sorted((entry.name for entry in inventory.files), key=lambda name: name != DATABASE)
-    kept = tuple(name for name in names if name == OPT_OUTS and (paths.root / name).exists())
+    kept = tuple(name for name in names if name in others or (name == OPT_OUTS and (paths.root / name).exists()))
     for name in names:
         if name not in kept:
             _replace(staging / name, paths.root / name)

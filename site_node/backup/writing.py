@@ -18,6 +18,7 @@ from site_node.backup.reading import read_backup
 from site_node.backup.sealed_file import SealedWriter, Secret
 from site_node.durable import sync_folder, unfinished_beside
 from site_node.errors import BackupError
+from site_node.governance.masking_records import end_masked_rounds
 from site_node.settings import SitePaths, SiteSettings
 
 PRIVATE = 0o600
@@ -106,6 +107,8 @@ def _opened(paths: SitePaths, item: Item) -> Iterator[Path]:
     if not path.exists():
         raise FileNotFoundError(path)
     with as_of_now(path) as copy:
+        if item.name == DATABASE:
+            end_masked_rounds(copy)
         yield copy
 
 

@@ -257,7 +257,7 @@ class InUnits:
 
 
 class MasksWriter(ScoresWriter):
-    """Write each image's mask of class numbers as .npy, on the prepared image's grid, and a list of them as CSV."""
+    """Write each image's mask of class numbers as .npy, on the prepared image's grid; a CSV beside names them."""
 
     def __init__(self, path: str) -> None:
         super().__init__(path, ["mask"])
@@ -267,7 +267,7 @@ class MasksWriter(ScoresWriter):
         for read, found in zip(engine.state.batch, engine.state.output, strict=True):
             mask = self.path.parent / f"mask-{len(self.rows):06d}.npy"
             np.save(mask, torch.as_tensor(found["pred"]).detach().cpu().numpy().astype(np.uint8)[0])
-            self.rows.append([str(read["file"]), str(mask)])
+            self.rows.append([str(read["file"]), mask.name])
 
 
 def run(evaluator: Any) -> None:

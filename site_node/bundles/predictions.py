@@ -19,7 +19,7 @@ def outputs_of(study: StudySpec) -> int:
 
 
 def columns_of(study: StudySpec) -> list[str]:
-    """Return what the values of an image's line in eval/scores.csv are; of a segmentation, the path of its mask."""
+    """Return what the values of an image's line in eval/scores.csv are; of a segmentation, the mask's file."""
     columns = {
         "binary": study.label.classes[1:],
         "multi-class": study.label.classes,

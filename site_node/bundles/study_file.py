@@ -28,7 +28,7 @@ def read_terms(path: Path) -> dict[str, Any]:
 
 
 def write_study(taken: TakenIn, out: Path) -> Path:
-    """Write the study and its weights; return where the weights lie.
+    """Write the study and its weights, making their folder; return where the weights lie.
 
     Raises: BundleError if one of the files exists.
     """
@@ -36,6 +36,7 @@ def write_study(taken: TakenIn, out: Path) -> Path:
     for path in (out, weights):
         if path.exists():
             raise BundleError(f"{path} exists already.", "Name another file with --out.")
+    out.parent.mkdir(parents=True, exist_ok=True)
     document = taken.study.model_dump(mode="json", by_alias=True, exclude_defaults=True)
     document["privacy"] = taken.study.model_dump(mode="json", exclude_defaults=False)["privacy"]
     header = f"# From the MONAI Bundle {taken.bundle_digest}; its weights: {weights.name}\n"

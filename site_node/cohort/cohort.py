@@ -25,7 +25,7 @@ from site_node.cohort.index_database import open_index
 from site_node.cohort.indexed_masks import masks_of_index
 from site_node.cohort.label_records import LabelRecords
 from site_node.cohort.labels import Labels, Records, read_labels
-from site_node.cohort.masks import with_masks
+from site_node.cohort.masks import Masked, with_masks
 from site_node.cohort.matching import Match, matches_of
 from site_node.cohort.quality import Noticed, quality_counts
 from site_node.cohort.splits import instance_digest, pseudonym, split_of
@@ -35,6 +35,7 @@ from site_node.errors import IndexingError, TooFewPatientsError
 from site_node.label_settings import LabelSettings
 from site_node.labels.masks import MaskRef
 from site_node.labels.naming import class_numbers
+from site_node.rounded_counts import in_tens
 
 NO_OWN_WORDS = LabelSettings()
 MANIFEST_SCHEMA = "wardround.cohort/1"
@@ -95,7 +96,7 @@ class Cohort:
     `told` is the number of training patients as it leaves with noise; None where it leaves exact.
     `values` are the rows of a tabular study, scaled, in the order of the patients and of their rows.
     `mask_names` says which class each name or number in a mask stood for when the masks were read.
-    `noticed` is there when a cohort is built and is not kept with it.
+    `noticed` is there when a cohort is built and is not kept with it, and so are `remedies`, of reasons in `dropped`.
     Shapes: values (row, feature) float32.
     Guarantee: equal `manifest_digest` means the same patients, images or rows (to the byte), labels and splits.
     """
@@ -108,6 +109,7 @@ class Cohort:
     noticed: Noticed = field(default_factory=Noticed, compare=False, repr=False)
     told: int | None = None
     mask_names: Mapping[str, int] = field(default_factory=dict)
+    remedies: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
 
     def of(self, split: Split) -> tuple[Patient, ...]:
         """Return the patients of one split, sorted by key."""
@@ -164,13 +166,16 @@ def build_cohort(
         find = volume_matches_of if takes_volumes(study) else matches_of
         matches = find(database, labels, study, dropped, noticed)
         drawn = masks_of_index(database.annotations()) if study.kind == "segmentation" else None
-    mask_names: dict[str, int] = {}
+    masked = Masked(list(matches), {}, {})
     if study.kind == "segmentation":
-        mask_names = class_numbers(study.label.classes, labelling.names)
-        matches = with_masks(matches, labels_path, mask_names, dropped, drawn)
-    found = _patients(matches, study, split_key, dropped, identities)
-    cohort = chosen_cohort(found, study, split_key, may_take_part, dropped)
-    return replace(cohort, noticed=noticed, mask_names=mask_names)
+        numbers = class_numbers(study.label.classes, labelling.names)
+        masked = with_masks(matches, labels_path, numbers, dropped, drawn)
+    found = _patients(masked.matches, study, split_key, dropped, identities)
+    try:
+        cohort = chosen_cohort(found, study, split_key, may_take_part, dropped)
+    except TooFewPatientsError as error:
+        raise TooFewPatientsError(error.message, " ".join([*masked.remedies.values(), error.remedy])) from None
+    return replace(cohort, noticed=noticed, mask_names=masked.names, remedies=masked.remedies)
 
 
 def _labels(path: Path, study: StudySpec, records: Records) -> Labels:
@@ -265,7 +270,8 @@ def _is_single_class(study: StudySpec, training: Sequence[Patient]) -> bool:
 def _said(reason: str, number: int, least: int) -> str:
     if reason.startswith("patient: "):
         return reason
-    return f"{number} x {reason}" if number >= least else f"fewer than {least} x {reason}"
+    tens = in_tens(number, least)
+    return f"fewer than {least} x {reason}" if tens is None else f"{tens} or more x {reason}"
 
 
 def _said_of(image: ImageRef) -> list[object]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from site_node.cohort import label_records, masks, table, table_cohort, value_labels
 from site_node.cohort.cohort import BELOW_MINIMUM, ONE_CLASS, SEVERAL_SPLITS, SMALLEST_SAID
@@ -9,6 +10,7 @@ from site_node.cohort.contents import UNDECODABLE, VANISHED
 from site_node.cohort.labels import CONTRADICTION, FOREIGN_SPLIT, FOREIGN_VALUE, NO_INSTANCE, NO_VALUE
 from site_node.cohort.matching import ORPHAN, OTHER_PATIENT, SEVERAL_FRAMES, UNLABELLED
 from site_node.cohort.volumes import NO_SERIES, NO_VOLUME, REPEATED_SERIES, ROWS_DISAGREE
+from site_node.rounded_counts import in_tens
 
 KINDS = {
     **{"image: ": "images", "label: ": "rows of labels.csv", "row: ": "rows of the table"},
@@ -31,7 +33,7 @@ REMEDIES = {
     NO_VALUE: "Fill in the label column if these images belong to this study.",
     FOREIGN_VALUE: "Write a class's name as the study spells it, or its number.",
     FOREIGN_SPLIT: "Use one of the three words, or leave the column empty.",
-    CONTRADICTION: "Keep one row of each instance.",
+    CONTRADICTION: "Keep one row for each image.",
     SEVERAL_SPLITS: "Put all rows of a patient into one split.",
     value_labels.NO_NUMBER: "Write numbers with a point, without a unit.",
     value_labels.OUT_OF_RANGE: "Check the number and its unit; the study says the range.",
@@ -85,10 +87,13 @@ class FallenOut:
         return f"{self.says}. {self.remedy}"
 
 
-def fallen_out(dropped: Mapping[str, int], minimum: int) -> Iterator[FallenOut]:
+def fallen_out(
+    dropped: Mapping[str, int], minimum: int, remedies: Mapping[str, str] = MappingProxyType({})
+) -> Iterator[FallenOut]:
     """Say each reason of a cohort's `dropped` but those that the whole site has for not training.
 
-    Files and rows are counted, patients are not; a number below the minimum is hidden.
+    Files and rows are counted, in tens, and patients are not; a number below the minimum is hidden.
+    `remedies` are those of this cohort's own reasons, and go first.
     """
     least = max(minimum, SMALLEST_SAID)
     for reason, number in sorted(dropped.items()):
@@ -97,8 +102,11 @@ def fallen_out(dropped: Mapping[str, int], minimum: int) -> Iterator[FallenOut]:
         said = reason
         for kind, words in KINDS.items():
             if reason.startswith(kind):
-                said = f"{number if number >= least else f'fewer than {least}'} {words}: {reason.removeprefix(kind)}"
-        remedy = next((text for start, text in BEGINNINGS.items() if reason.startswith(start)), REMEDIES.get(reason))
+                tens = in_tens(number, least)
+                many = f"fewer than {least}" if tens is None else f"{tens} or more"
+                said = f"{many} {words}: {reason.removeprefix(kind)}"
+        usual = next((text for start, text in BEGINNINGS.items() if reason.startswith(start)), REMEDIES.get(reason))
+        remedy = remedies.get(reason) or usual
         yield FallenOut(said, remedy or OF_THE_STUDY, _concern(reason, is_fault=remedy is not None), remedy is not None)
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from site_node.cohort.contents import contents_of
 from site_node.cohort.index_changes import IndexChanges
 from site_node.cohort.index_database import IndexDatabase, Quarantined, open_index
+from site_node.cohort.mask_files import mask_files
 from site_node.dicom.folder import FoundFile, Outcome, examine, walk
 from site_node.dicom.parallel import reading_files
 from site_node.errors import IndexingError
@@ -36,7 +37,7 @@ class Lost:
 class IndexReport:
     """What the index holds now, and what this run did.
 
-    `instances` counts distinct SOP instances, `indexed` their files, `companions` text files beside the images.
+    `instances` counts distinct SOP instances, `indexed` their files, `companions` text files and masks beside them.
     `patients` counts distinct patient ids; images whose header has none belong to whom labels.csv says.
     """
 
@@ -54,12 +55,14 @@ def index_folder(
     folders: Sequence[Path],
     index_path: Path,
     *,
+    labels: Path | None = None,
     progress: Progress | None = None,
     processes: int | None = None,
     decode: bool = False,
 ) -> IndexReport:
     """Bring the index up to date with what lies in the folders.
 
+    What the masks.csv beside `labels` (by default labels.csv in the first folder) names accompanies the images.
     `progress` is told (files opened, files to open). With `processes` unset, many files are read in parallel. With
     `decode` every image that never was is read whole and decoded, all frames, and quarantined if that fails.
     Raises: IndexingError if a folder is not there, or is empty though files of it are indexed, or a share that was
@@ -70,8 +73,11 @@ def index_folder(
         lost = _look(changes, [folder.resolve() for folder in folders])
         opened = _read(database, changes, progress, processes)
         vanished = changes.forget_gone()
+        if labels is None and folders:
+            labels = folders[0].resolve() / "labels.csv"
+        database.take_as_companions(mask_files(labels) if labels is not None else ())
         if lost:
-            raise _loss(lost)
+            raise _loss(lost, index_path)
         if decode:
             _decode(database)
         counts = database.counts()
@@ -108,11 +114,12 @@ def _noticed(files: Iterable[FoundFile], closed: list[Path]) -> Iterator[FoundFi
         yield file
 
 
-def _loss(lost: Sequence[Lost]) -> IndexingError:
+def _loss(lost: Sequence[Lost], index_path: Path) -> IndexingError:
     said = "; ".join(f"{one.folder} is {one.why}" for one in lost)
     return IndexingError(
         f"The folder of images {said}. What was indexed of it stays; everything else is up to date.",
-        "Mount it again, and check its path. If its images were really removed, delete the index file and index anew.",
+        "Mount it again, and check its path. If its images were really removed, delete the index file "
+        f"({index_path}) and index anew.",
     )
 
 

@@ -7,7 +7,7 @@ not UTF-8.
 
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from operator import attrgetter
@@ -22,8 +22,8 @@ from site_node.cohort.annotation_table import (
 from site_node.cohort.identities import AS_THEY_ARE, Identities
 from site_node.cohort.index_changes import IndexChanges
 from site_node.dicom.annotations import SEGMENTATION_CLASSES
-from site_node.dicom.folder import FoundFile, Outcome
-from site_node.dicom.headers import InstanceHeader
+from site_node.dicom.folder import FoundFile, Outcome, is_companion
+from site_node.dicom.headers import NOT_DICOM, InstanceHeader
 from site_node.file_names import stored
 from site_node.sqlite import connection, transaction
 
@@ -44,6 +44,7 @@ PRAGMA user_version = {READER_VERSION};
 COLUMNS = ("path", "size", "mtime_ns", "state", "problem", *HEADER_COLUMNS)
 # only constants of this file are put together here; values are always bound
 STORE = f"INSERT OR REPLACE INTO files ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"  # noqa: S608
+SET_STATE = "UPDATE files SET state = ?, problem = ? WHERE path = ? AND state = ? AND problem IS ?"
 REMEMBER = "UPDATE files SET content_digest = ?, content_problem = ? WHERE path = ? AND size = ? AND mtime_ns = ?"
 
 
@@ -102,6 +103,15 @@ class IndexDatabase:
             database.executemany(STORE, [_row(found, outcome) for found, outcome in read])
             store_annotations(database, ((found.path, outcome.annotation) for found, outcome in read))
 
+    def take_as_companions(self, named: Collection[Path]) -> None:
+        """Let these files, where they are no DICOM, accompany the images; who did before and is not named does not."""
+        now = [stored(str(path)) for path in named]
+        before = [row[0] for row in self._database.execute("SELECT path FROM files WHERE state = 'companion'")]
+        left = [path for path in before if not is_companion(Path(os.fsdecode(path)))]
+        with transaction(self._database) as database:
+            database.executemany(SET_STATE, [("quarantined", NOT_DICOM, path, "companion", None) for path in left])
+            database.executemany(SET_STATE, [("companion", None, path, "quarantined", NOT_DICOM) for path in now])
+
     def remember(self, contents: Iterable[tuple[IndexedImage, Content]]) -> None:
         """Write what reading these files whole gave, in one transaction; a file that changed meanwhile is left."""
         rows = [(c.digest, c.problem, stored(str(i.path)), i.size, i.mtime_ns) for i, c in contents]
@@ -131,6 +141,11 @@ class IndexDatabase:
             if patient is None or self._identities.takes_part(patient):
                 one = patient and self._identities.one(patient)
                 yield replace(annotation, header=replace(annotation.header, patient_id=one))
+
+    def patient_ids(self) -> frozenset[str]:
+        """Return the ids of patients as the files write them, whoever is merged and whoever has opted out."""
+        rows = self._database.execute("SELECT DISTINCT patient_id FROM files WHERE patient_id IS NOT NULL")
+        return frozenset(row[0] for row in rows)
 
     def quarantined(self) -> tuple[Quarantined, ...]:
         """Return the files that are left out, ordered by path; also images whose pixels turned out not to decode."""

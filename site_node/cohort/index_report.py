@@ -10,6 +10,8 @@ from typing import Any
 from site_node.cohort.index import IndexReport, Progress, index_folder
 from site_node.file_names import shown
 
+FEW = 10
+
 
 def index_of_any_folder(folder: Path, *, progress: Progress | None = None, decode: bool = False) -> IndexReport:
     """Index a folder into an index that is thrown away: no site, no enrolment, nothing kept.
@@ -35,8 +37,8 @@ def progress_shown(*, disable: bool) -> Iterator[Progress]:
 
 
 def report_as_json(report: IndexReport, folders: Sequence[Path]) -> dict[str, Any]:
-    """Return the report as plain data; files are named relative to the folder if there is only one."""
-    root = _root(folders)
+    """Return the report as plain data; every file that is left out is named, below its folder."""
+    roots = [folder.resolve() for folder in folders]
     return {
         "files": report.files,
         "instances": report.instances,
@@ -44,19 +46,26 @@ def report_as_json(report: IndexReport, folders: Sequence[Path]) -> dict[str, An
         "indexed": report.indexed,
         "companions": report.companions,
         "reasons": dict(_reasons(report)),
-        "quarantined": [{"file": _name(entry.file, root), "reason": entry.reason} for entry in report.quarantined],
+        "quarantined": [{"file": _name(entry.file, roots), "reason": entry.reason} for entry in report.quarantined],
     }
 
 
-def report_as_text(report: IndexReport, folders: Sequence[Path]) -> str:
-    """Return the report in lines: what is usable, each reason of quarantine with its number, and each such file."""
+def report_as_text(report: IndexReport, folders: Sequence[Path], *, every: bool = False) -> str:
+    """Return the report in lines: what is usable, each reason of quarantine with its number, and the first such files.
+
+    Names of files may tell of patients, and under a timer these lines are kept in a journal: hence few, below their
+    folder, unless `every` one is asked for.
+    """
     lines = [
         f"{report.files} files: {report.indexed} images ({report.instances} instances of {report.patients} patients), "
-        f"{report.companions} text files beside them, {len(report.quarantined)} quarantined"
+        f"{report.companions} texts and masks beside them, {len(report.quarantined)} quarantined"
     ]
     lines += [f"  {number:6d}  {reason}" for reason, number in _reasons(report)]
-    root = _root(folders)
-    lines += [f"  left out: {_name(entry.file, root)}: {entry.reason}" for entry in report.quarantined]
+    roots = [folder.resolve() for folder in folders]
+    said = report.quarantined if every else report.quarantined[:FEW]
+    lines += [f"  left out: {_name(entry.file, roots)}: {entry.reason}" for entry in said]
+    if len(said) < len(report.quarantined):
+        lines.append(f"  and {len(report.quarantined) - len(said)} more: --list names all of them")
     return "\n".join(lines)
 
 
@@ -64,9 +73,9 @@ def _reasons(report: IndexReport) -> list[tuple[str, int]]:
     return Counter(entry.reason for entry in report.quarantined).most_common()
 
 
-def _root(folders: Sequence[Path]) -> Path | None:
-    return folders[0].resolve() if len(folders) == 1 else None
-
-
-def _name(file: Path, root: Path | None) -> str:
-    return shown(file.relative_to(root) if root and file.is_relative_to(root) else file)
+def _name(file: Path, roots: Sequence[Path]) -> str:
+    """Return a file's name below its folder, which is named too where there are several."""
+    root = next((folder for folder in roots if file.is_relative_to(folder)), None)
+    if root is None:
+        return shown(file)
+    return shown(file.relative_to(root if len(roots) == 1 else root.parent))

@@ -6,7 +6,8 @@ it names; where the file has no patient id, the image's header says whose it is.
 
 A study's label column that site.yaml finds in reports (`reports: {column: concept}`) is read from them, and labels.csv
 is not opened: a report labels the images that it names as its evidence, or all of its imaging study if it names none.
-Words of the label columns are the study's or the site's own (`label_names`).
+Words of the label columns are the study's or the site's own (`label_names`). A number that the site names as something
+which the study does not learn is not read as a class's number.
 """
 
 from collections import Counter, defaultdict
@@ -17,7 +18,7 @@ from pathlib import Path
 
 from protocol.study import StudySpec
 from site_node.cohort.annotation_table import IndexedAnnotation
-from site_node.cohort.csv_file import PATIENT_COLUMN, columns_in, read_records
+from site_node.cohort.csv_file import PATIENT_COLUMN, class_number, columns_in, numbered, read_records
 from site_node.cohort.index_database import IndexDatabase, IndexedImage
 from site_node.cohort.labels import IF_UNREADABLE, INSTANCE_COLUMN
 from site_node.label_settings import LabelSettings
@@ -49,6 +50,7 @@ class LabelRecords:
     classes: Sequence[str] = ()
     separator: str | None = None
     one_id: Callable[[str], str] = str
+    takes_numbers: bool = False
     dropped: Counter[str] = field(default_factory=Counter)
 
     @classmethod
@@ -62,7 +64,8 @@ class LabelRecords:
     ) -> "LabelRecords":
         """Return the records of a study; the site's words count where they mean a class of it, or nothing."""
         classes = () if study.kind == "regression" else study.label.classes
-        return cls(database, path, settings, classes, study.label.separator, one_id)
+        takes_numbers = bool(classes) and not study.label.several
+        return cls(database, path, settings, classes, study.label.separator, one_id, takes_numbers)
 
     def of(self, columns: Sequence[str]) -> Iterator[Record]:
         """Yield a record for each image that is labelled, with these columns beside patient and instance.
@@ -139,7 +142,13 @@ class LabelRecords:
     @cached_property
     def _names(self) -> Mapping[str, str]:
         own = {"", *map(folded, self.classes)}
-        return {folded(local): meant for local, meant in self.settings.names.items() if folded(meant) in own}
+        given = {folded(local): meant for local, meant in self.settings.names.items()}
+        meant = {local: word for local, word in given.items() if folded(word) in own}
+        if not self.takes_numbers:
+            return meant
+        classes = numbered(self.classes)
+        elsewhere = (local for local in given if local not in own and class_number(local, classes) is not None)
+        return {local: f"{local}: {given[local]}" for local in elsewhere} | meant
 
     def _images_by(self, level: str) -> Images:
         images: defaultdict[str, list[tuple[str, str | None]]] = defaultdict(list)

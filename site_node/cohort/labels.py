@@ -24,7 +24,7 @@ NO_INSTANCE = "label: the row lacks a patient id or a SOP instance UID"
 NO_VALUE = "label: the row has no value in the study's label column"
 FOREIGN_VALUE = "label: the value is none of the study's classes"
 FOREIGN_SPLIT = "label: the split is none of train, validation, test"
-CONTRADICTION = "label: several rows of one instance contradict each other"
+CONTRADICTION = "image: its labels contradict each other"
 
 
 Records = Callable[[Sequence[str]], Iterable[dict[str, str]]]

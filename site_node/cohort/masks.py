@@ -3,7 +3,8 @@
 masks.csv names the files: `file` (from its own folder), and in `sop_instance_uid` or `series_instance_uid` the image or
 series that it was drawn on. A file is NIfTI, a picture (PNG, TIFF, BMP), or DICOM SEG or RTSTRUCT.
 A mask that cannot be read, or does not fit its image, drops the image, with the reason, before training; what was read
-is part of the cohort's manifest by its digest, and is compared with when it is read again.
+is part of the cohort's manifest by its digest, and is compared with when it is read again. Files of bare numbers are
+looked at together before one of them may go without names (`labels/voxel_values.py`).
 """
 
 from collections import Counter
@@ -18,16 +19,25 @@ from numpy.typing import NDArray
 
 from protocol.digest import digest_of, digest_of_bytes
 from site_node.cohort.csv_file import read_records
+from site_node.cohort.mask_files import FILE_COLUMN, IF_UNREADABLE, MASKS
 from site_node.dicom.quiet import quiet
-from site_node.errors import LabelsError, MaskError, UnreadableError
-from site_node.labels.masks import Kind, MaskRef, geometry_of_picture, geometry_of_volume, read_mask
+from site_node.errors import LabelsError, MaskError, UnknownValueError, UnreadableError
+from site_node.labels.masks import (
+    KINDS_OF_VALUES,
+    Kind,
+    MaskRef,
+    check_is_there,
+    geometry_of_picture,
+    geometry_of_volume,
+    read_mask,
+)
+from site_node.labels.naming import BACKGROUND
+from site_node.labels.voxel_values import only_value_named
 
 if TYPE_CHECKING:
     from site_node.cohort.matching import Match
 
-MASKS = "masks.csv"
-FILE_COLUMN, INSTANCE_COLUMN, SERIES_COLUMN = "file", "sop_instance_uid", "series_instance_uid"
-IF_UNREADABLE = "Put a masks.csv beside labels.csv: file, and sop_instance_uid or series_instance_uid."
+INSTANCE_COLUMN, SERIES_COLUMN = "sop_instance_uid", "series_instance_uid"
 
 NO_MASK = "image: it has no mask: no row in masks.csv, and no segmentation or structure set that names it"
 SEVERAL_MASKS = "image: it has several masks, and masks.csv does not say which one counts"
@@ -48,10 +58,30 @@ DICOM_KINDS: Mapping[str, Kind] = {
 
 @dataclass(frozen=True)
 class ReadMask:
-    """A mask that was read and fits its image; the digest is over its shape and its class numbers, not its file."""
+    """A mask that was read and fits its image; the digest is over its shape and its class numbers, not its file.
+
+    `marks` are the classes in it beside the background, of a file of bare numbers alone.
+    """
 
     ref: MaskRef
     digest: str
+    marks: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True)
+class Masked:
+    """The matches that have a mask, with it, and the names that the masks were read with.
+
+    `remedies` say what to do about those that cannot be used, by the reason that they are counted under.
+    """
+
+    matches: list["Match"]
+    names: Mapping[str, int]
+    remedies: Mapping[str, str]
+
+
+Outcome = ReadMask | UnreadableError | str
+"""A mask, why it cannot be used, or why there is none."""
 
 
 @dataclass(frozen=True)
@@ -74,8 +104,8 @@ def with_masks(
     numbers: Mapping[str, int],
     dropped: Counter[str],
     indexed: MaskList | None = None,
-) -> list["Match"]:
-    """Return the matches that have a mask, with it; each other is counted in `dropped` by its reason.
+) -> Masked:
+    """Give the matches their masks; each that has none is counted in `dropped` by its reason.
 
     `numbers` are the classes' numbers by the names that masks use (`labels/naming.py`). `indexed` are the masks that
     name their images themselves (`indexed_masks.py`); where there are some, masks.csv need not be.
@@ -87,14 +117,17 @@ def with_masks(
     if indexed and masks is not indexed:
         masks = indexed.under(masks)
     dropped.update(masks.dropped)
-    found = []
-    for match in matches:
-        outcome = _mask_of(match, masks, numbers)
+    every, found, remedies = list(matches), list["Match"](), dict[str, str]()
+    outcomes, names = _read_together(every, masks, numbers)
+    for match, outcome in zip(every, outcomes, strict=True):
         if isinstance(outcome, ReadMask):
             found.append(replace(match, mask=outcome))
-        else:
-            dropped[outcome] += 1
-    return found
+            continue
+        reason = outcome if isinstance(outcome, str) else UNUSABLE + outcome.message
+        dropped[reason] += 1
+        if isinstance(outcome, UnreadableError):
+            remedies.setdefault(reason, outcome.remedy)
+    return Masked(found, names, remedies)
 
 
 def read_mask_list(path: Path) -> MaskList:
@@ -139,7 +172,34 @@ def digest_of_mask(values: NDArray[np.uint8]) -> str:
     return digest_of([list(values.shape), digest_of_bytes(np.ascontiguousarray(values).tobytes())])
 
 
-def _mask_of(match: "Match", masks: MaskList, numbers: Mapping[str, int]) -> ReadMask | str:
+def _read_together(
+    matches: Iterable["Match"], masks: MaskList, numbers: Mapping[str, int]
+) -> tuple[list[Outcome], Mapping[str, int]]:
+    """Read each match's mask, those with an unknown value again if it is the only one in all of them.
+
+    Where the marks of no file are known, its empty ones are refused with them: a cohort of these alone would teach that
+    there is nothing to find.
+    """
+    outcomes = [(match, _mask_of(match, masks, numbers)) for match in matches]
+    marked = [outcome.marks for _, outcome in outcomes if isinstance(outcome, (ReadMask, UnknownValueError))]
+    if not any(isinstance(outcome, UnknownValueError) for _, outcome in outcomes):
+        return [outcome for _, outcome in outcomes], numbers
+    names = only_value_named(numbers, frozenset().union(*marked))
+    again = [
+        _mask_of(match, masks, names) if isinstance(outcome, UnknownValueError) else outcome
+        for match, outcome in outcomes
+    ]
+    refused = next((outcome for outcome in again if isinstance(outcome, UnknownValueError)), None)
+    if refused is None or any(isinstance(outcome, ReadMask) and outcome.marks for outcome in again):
+        return again, names
+    return [refused if _is_of_values(outcome) else outcome for outcome in again], names
+
+
+def _is_of_values(outcome: Outcome) -> bool:
+    return isinstance(outcome, ReadMask) and outcome.ref.kind in KINDS_OF_VALUES
+
+
+def _mask_of(match: "Match", masks: MaskList, numbers: Mapping[str, int]) -> Outcome:
     header = match.image.header
     uids = [match.row.sop_instance_uid, header.sop_instance_uid, header.series_instance_uid]
     uid = next((one for one in uids if one in masks.files), None)
@@ -151,8 +211,9 @@ def _mask_of(match: "Match", masks: MaskList, numbers: Mapping[str, int]) -> Rea
         mask = _with_its_kind(masks.files[uid])
         values = mask_values(mask, match.image.path, None, match.slices, numbers)
     except UnreadableError as error:
-        return UNUSABLE + error.message
-    return ReadMask(mask, digest_of_mask(values))
+        return error.with_traceback(None)  # which would keep the mask's voxels
+    marks = frozenset(np.unique(values).tolist()) - {BACKGROUND} if mask.kind in KINDS_OF_VALUES else frozenset()
+    return ReadMask(mask, digest_of_mask(values), marks)
 
 
 def _with_its_kind(mask: MaskRef) -> MaskRef:
@@ -164,6 +225,7 @@ def _kind_by_name(path: Path) -> Kind:
 
 
 def _kind_of_dicom(path: Path) -> Kind:
+    check_is_there(path)
     try:
         with quiet():
             header = pydicom.dcmread(path, stop_before_pixels=True, force=True, specific_tags=["SOPClassUID"])

@@ -1,7 +1,8 @@
 """Whom criteria would find in the index, before any study asks: counts, why the others fell out, and doubtful patients.
 
 For the hospital's administrator. A number below the minimum is hidden, and with the patients everything that counts
-the same images; nothing here leaves. Patients are counted under their one id, and who opted out is not there.
+the same images; what depends on the criteria is in tens, so that two surveys that differ by a year of age do not
+subtract to one patient. Nothing here leaves. Patients are counted under their one id, and who opted out is not there.
 """
 
 from collections import Counter
@@ -19,6 +20,7 @@ from site_node.cohort.index_database import IndexDatabase, IndexedImage
 from site_node.cohort.labels import IF_UNREADABLE, INSTANCE_COLUMN
 from site_node.cohort.matching import UNLABELLED
 from site_node.cohort.query import facts_of, unmet_criterion
+from site_node.rounded_counts import TEN, in_tens
 
 NAMELESS = "image: its header names no patient, so labels.csv must"
 
@@ -36,14 +38,14 @@ class Survey:
     doubtful: set[tuple[str, str]] = field(default_factory=set)
 
     def figures(self, least: int) -> dict[str, int | None]:
-        """Return the numbers; all are None where fewer patients than the least are found."""
+        """Return the numbers, in tens; all are None where fewer patients than the least are found."""
         found = {
             "patients": len(self.patients),
             "imaging_studies": len(self.imaging_studies),
             "series": len(self.series),
             "images": self.images,
         }
-        return {name: number if len(self.patients) >= least else None for name, number in found.items()}
+        return {name: in_tens(number, 1) if len(self.patients) >= least else None for name, number in found.items()}
 
 
 def survey(database: IndexDatabase, criteria: Criteria, labelled: Collection[str] | None = None) -> Survey:
@@ -93,8 +95,8 @@ def lines_of(report: Mapping[str, Any], doubts: int) -> Iterator[str]:
     if figures["patients"] is None:
         yield f"Fewer than {least} patients meet the criteria; nothing more is counted of them."
     else:
-        counted = ", ".join(f"{number} {name.replace('_', ' ')}" for name, number in figures.items())
-        yield f"The criteria meet: {counted}."
+        counted = ", ".join(f"{_said(number, TEN)} {name.replace('_', ' ')}" for name, number in figures.items())
+        yield f"The criteria meet, in tens: {counted}."
     yield from (f"  fell out: {why}" for why in report["fallen_out"])
     for reason, number in report["unusable"].items():
         yield f"  unusable: {_said(number, least)} files: {reason}"

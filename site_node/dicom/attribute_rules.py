@@ -10,7 +10,7 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.tag import BaseTag, Tag
 
-from site_node.dicom.attribute_values import DUMMIES, TIME, TIMEZONE, capped_age, moved_date, safe_words
+from site_node.dicom.attribute_values import DUMMIES, TIME, TIMEZONE, capped_age, is_of_terms, moved_date, safe_words
 from site_node.dicom.deidentification_policy import DeidentificationPolicy
 from site_node.dicom.deidentification_report import Fate, Report
 from site_node.dicom.element_value import first_value
@@ -20,7 +20,10 @@ from site_node.dicom.repeated_names import is_long_number, repeats
 
 MAX_DEPTH = 32
 SHORT_TEXT = frozenset({"LO", "SH", "UC"})
-NUMBERS = frozenset({"IS", "DS", "CS"})
+NUMBERS = frozenset({"IS", "DS"})
+CODED = "CS"
+OWN_VALUES = 2
+"""Values of ImageType that the standard defines for all images; the others are the machine's or a program's own."""
 TEXT = SHORT_TEXT | {"LT", "ST", "UT"}
 TELLING = frozenset({"PN", "DA", "DT", "TM", "LT", "ST", "UT", "UR", "AE", "AS", "UN"})
 """Forms that an attribute goes by if the standard does not list it: persons, dates, prose and addresses."""
@@ -180,6 +183,8 @@ class AttributeRules:
         if forms & TELLING or keyword in BEYOND:
             self._gone(element, Fate.REMOVED_BEYOND)
             return None
+        if CODED in forms:
+            return self._coded(element, Fate.KEPT)
         if not forms & SHORT_TEXT:
             is_number = bool(forms & NUMBERS) and any(is_long_number(t, self._names) for t in _texts_of(element))
             return self._told(element, Fate.REPEATED if is_number else Fate.KEPT, "" if is_number else element.value)
@@ -227,9 +232,20 @@ class AttributeRules:
                 self._gone(element, Fate.UNREADABLE)
                 return None
             return self._told(element, Fate.CAPPED, age)
+        if dictionary_VR(element.tag) == CODED:
+            return self._coded(element, Fate.OPTION)
         if dictionary_VR(element.tag) in TEXT and self._repeats(element):
             return self._told(element, Fate.REPEATED, "")
         return self._told(element, Fate.OPTION, element.value)
+
+    def _coded(self, element: DataElement, fate: Fate) -> DataElement:
+        """Keep coded values without those that repeat a name: programs write what they like, ImageType above all."""
+        texts = _texts_of(element)
+        kept = ["" if repeats(text, self._names) and not is_of_terms(text) else text for text in texts]
+        if kept != texts:
+            return self._told(element, Fate.REPEATED, kept)
+        is_own = element.keyword == "ImageType" and not all(map(is_of_terms, texts[OWN_VALUES:]))
+        return self._told(element, Fate.FREE_TEXT if is_own else fate, element.value)
 
     def _cleaned(self, element: DataElement, place: Place) -> DataElement | None:
         form = dictionary_VR(element.tag)

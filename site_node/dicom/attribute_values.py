@@ -44,6 +44,13 @@ _VOCABULARY = """
 """
 WORDS = frozenset(_VOCABULARY.split())
 """What a description may say: sequences, planes, regions, phases."""
+_TERMS = """
+    ORIGINAL PRIMARY SECONDARY REFORMATTED RESAMPLED FILTERED OTHER NONE MIXED YES MONOCHROME1 MONOCHROME2 RGB YBR 422
+    PALETTE ICT RCT SEG RTSTRUCT RTDOSE RTPLAN MG DR CR XA RF PT OT SC IVUS BMD PX IO LATERALITY UNPAIRED HFS HFP FFS
+    FFP HFDL HFDR FFDL FFDR LIN LOG LOGARITHMIC LINEAR IDENTITY INVERSE PROJECTION SINGLE MULTIPLE BLOCK CAPTURE VALUE
+    """
+TERMS = WORDS | frozenset(_TERMS.split())
+"""What a coded value may also say: the standard's own terms. A patient who is called like one of them is not named."""
 
 
 def moved_date(text: str, days_back: int) -> str | None:
@@ -78,3 +85,12 @@ def safe_words(text: str, also: Collection[str] = ()) -> str:
     parts = re.split(r"[^0-9A-Za-z.]+", text)
     kept = [part for part in parts if part.upper() in allowed or MEASURE.fullmatch(part.upper())]
     return " ".join(kept)
+
+
+def is_of_terms(text: str) -> bool:
+    """Tell whether a coded value (CS) is made of the standard's own terms.
+
+    >>> is_of_terms("BREAST"), is_of_terms("YBR_FULL_422"), is_of_terms("MUSTERMANN")
+    (True, True, False)
+    """
+    return safe_words(text, TERMS) == " ".join(part for part in re.split(r"[^0-9A-Za-z.]+", text) if part)

@@ -1,4 +1,4 @@
-"""Room on the disks that the site writes to, and whether its databases lie on a local one.
+"""Room on the disks that the site writes to, whether its databases lie on a local one, and where the cache's key lies.
 
 Source: SQLite, "Write-Ahead Logging", section "Overview": WAL does not work over a network's file system.
 """
@@ -48,7 +48,19 @@ def examine(settings: SiteSettings) -> list[Finding]:
         if key not in seen:
             findings.append(verdict_on_room(name, room, must_write=folder == paths.worker))
         seen.add(key)
-    return findings + _images(settings)
+    key_file = settings.cache_key or paths.cache_key
+    return [*findings, verdict_on_cache_key(_device_of(paths.cache) == _device_of(key_file)), *_images(settings)]
+
+
+def verdict_on_cache_key(is_beside: bool) -> Finding:
+    """Say whether one disk holds the prepared images and the key that they are sealed with. Pure."""
+    if is_beside:
+        says = "Prepared images and the key that seals them lie on one file system: who takes the disk has both."
+        remedy = (
+            "Set cache_key in site.yaml to a place on a disk that forgets (/run/wardround/cache.key) or on another."
+        )
+        return warning("cache key", says, remedy)
+    return fine("cache key", "The key that seals prepared images lies on another file system than they do.")
 
 
 def verdict_on_room(name: str, room: Room, *, must_write: bool) -> Finding:
@@ -93,6 +105,12 @@ def kinds_of_mounts(text: str) -> dict[str, str]:
 def kind_of(folder: Path, mounts: Mapping[str, str]) -> str:
     """Return the kind of file system that a folder lies on: that of the nearest mount point above it. Pure."""
     return next((mounts[str(place)] for place in (folder, *folder.parents) if str(place) in mounts), "unknown")
+
+
+def _device_of(place: Path) -> int:
+    """Return the number of the file system that holds a place, or would."""
+    there = next(one for one in (place, *place.absolute().parents) if one.exists())
+    return there.stat().st_dev
 
 
 def _images(settings: SiteSettings) -> list[Finding]:

@@ -30,6 +30,7 @@ CHECKS = (
     Check("gate", "enrolment, ledger, approvals", "site_node.doctor.registration"),
     Check("gate", "what is under way", "site_node.doctor.standing", "examine_gate"),
     Check("worker", "index and jobs", "site_node.doctor.standing", "examine_worker"),
+    Check("worker", "tables named in site.yaml", "site_node.doctor.named_files"),
     Check("worker", "disk", "site_node.doctor.disk"),
     Check("worker", "memory", "site_node.doctor.memory"),
     Check("worker", "redis", "site_node.doctor.queue"),

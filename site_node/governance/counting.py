@@ -13,7 +13,7 @@ from protocol.messages import Reason
 from protocol.noised_counts import is_possible_count
 from protocol.study import StudySpec
 from site_node.candidate import CohortFigures, cohort_path, read_cohort_figures
-from site_node.cohort_members import CohortMembers, group_digest, members_path, read_members
+from site_node.cohort_members import CohortMembers, members_path, read_members
 from site_node.durable import remove
 from site_node.errors import GateError
 from site_node.governance.approval import set_decisions_aside
@@ -60,8 +60,8 @@ class Counted:
             training_images=figures.training_images if training else 0,
             held_out_patients=figures.held_out_patients,
             cohort_digest=figures.manifest_digest,
-            training_cohort=_kept(database, members.training) if training else None,
-            held_out_cohort=_kept(database, members.held_out) if figures.held_out_patients else None,
+            training_cohort=keep_group(database, members.training) if training else None,
+            held_out_cohort=keep_group(database, members.held_out) if figures.held_out_patients else None,
             state="awaiting",
             reason=None if self.objection is None else self.objection.reason,
             detail="" if self.objection is None else CANNOT_BE_APPROVED.format(self.objection.sentence),
@@ -132,12 +132,6 @@ def _objection(
     if problem is not None:
         return Objection(problem, sentence_of(problem))
     return quality_objection(record.study, figures, training)
-
-
-def _kept(database: sqlite3.Connection, pseudonyms: list[str]) -> str:
-    cohort = group_digest(pseudonyms)
-    keep_group(database, cohort, pseudonyms)
-    return cohort
 
 
 def _are_of(members: CohortMembers, figures: CohortFigures, study: StudySpec) -> bool:

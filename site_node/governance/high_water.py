@@ -8,8 +8,13 @@ that folder, so it stays. A database whose egress ledger does not hold the mark'
 approves no study and ends its masked rounds, until the administrator gives up the studies that the mark names
 (`wardround site reconcile`). Which of their rounds were answered nobody knows any more: they never go on at this site.
 
-Table: `given_up` those studies. `begin_again` then writes a fresh mark: nothing in the database, which travels in
-backups, says that a missing or damaged mark was dealt with.
+`begin_again` then begins a *life*: a nonce in the database that a fresh mark names. The same backup restored once more,
+or an older one, has not that nonce, and is behind again though its entries fit the mark.
+
+Where the mark was lost, the hub alone knows what was charged since: the gate stays behind until the hub has sent the
+site's charges back (`LedgerRecord`), and what was approved since is given up too.
+
+Tables: `given_up` those studies; `lives` each beginning after a restored backup.
 """
 
 import sqlite3
@@ -20,12 +25,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from protocol.digest import Digest, canonical_json, digest_of_bytes, hex_of, parse_json
 from protocol.errors import DigestError
-from protocol.messages import Reason
+from protocol.messages import MAX_RECORD_CHARGES, LedgerRecord, Reason
 from protocol.signing import PublicKey
 from site_node.durable import finished_files, read_up_to, write_durably
 from site_node.errors import GateError
 from site_node.governance import hash_chain, ledger_heads
-from site_node.governance.context import GateContext
+from site_node.governance.context import GateContext, fresh_nonce
 from site_node.governance.policy import Objection
 from site_node.governance.reasons import sentence_of
 from site_node.settings import SitePaths
@@ -33,16 +38,24 @@ from site_node.sqlite import transaction
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS given_up (study TEXT PRIMARY KEY);
+CREATE TABLE IF NOT EXISTS lives (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, nonce TEXT NOT NULL, mark_was_lost INTEGER NOT NULL,
+    hub_was_heard INTEGER NOT NULL);
 """
 MAX_MARK_BYTES = 64 << 20
 CHARGE_SUFFIX = ".dsse.json"
 PRIVATE = 0o600
+HEARD = "hub heard"
+"""The switch that notes, before a lost mark is dealt with, that the hub has sent the site's charges already."""
 GIVEN_UP = "A restored backup has forgotten which of its rounds were answered here, so it cannot go on at this site."
 _log = structlog.get_logger()
 
 
 class Mark(BaseModel):
-    """How far the egress ledger had come when something last left, and the studies that were given tasks by then."""
+    """How far the egress ledger had come when something last left, and the studies that were given tasks by then.
+
+    `life` is the nonce of the last beginning. `has_gaps`: in an earlier life a mark was lost, so `studies` lacks some.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
@@ -50,6 +63,8 @@ class Mark(BaseModel):
     number: int = Field(ge=0)
     chain: str
     studies: list[Digest] = []
+    life: str | None = None
+    has_gaps: bool = False
 
 
 def advance(context: GateContext) -> None:
@@ -58,30 +73,65 @@ def advance(context: GateContext) -> None:
     Guarantee: the mark is on the disk when this returns. A gate that is behind its mark leaves the mark as it is.
     """
     paths, database = context.paths, context.database
-    if is_behind(paths, database):
+    if not fits(paths, database):
         return
     _keep_charges(paths, database)
     _write(paths, database)
-    if not _has_marked(database):
+    if not _is_switched(database, "marked"):
         with transaction(database):
-            database.execute("INSERT OR REPLACE INTO switches (name, value) VALUES ('marked', 1)")
+            _switch(database, "marked")
 
 
 def is_behind(paths: SitePaths, database: sqlite3.Connection) -> bool:
-    """Tell whether more has left this site than its database knows of.
+    """Tell whether more has left this site than its database knows of, or may have and the hub was not heard yet."""
+    return not fits(paths, database) or awaits_hub(database)
 
-    A mark that is gone or damaged, where there was one, could have said so: then the answer is yes.
+
+def fits(paths: SitePaths, database: sqlite3.Connection) -> bool:
+    """Tell whether the database holds what the mark says.
+
+    A mark that is gone or damaged, where there was one, could have said more: then it does not.
     """
     data = read_up_to(paths.mark_of_egress, MAX_MARK_BYTES)
-    if data is None and not _has_marked(database):
-        return False
+    if data is None and not _is_switched(database, "marked"):
+        return True
     known = _parsed(data)
-    return known is None or _chain_at(database, known.number) != known.chain
+    return known is not None and known.life == _life(database) and _chain_at(database, known.number) == known.chain
 
 
-def is_lost(paths: SitePaths) -> bool:
-    """Tell whether there is no mark that can be read: then nobody knows whether the database is older or whole."""
-    return _parsed(read_up_to(paths.mark_of_egress, MAX_MARK_BYTES)) is None
+def is_lost(paths: SitePaths, database: sqlite3.Connection) -> bool:
+    """Tell whether no mark says what this database lacks: none that can be read, or that of a life after a lost one."""
+    known = _parsed(read_up_to(paths.mark_of_egress, MAX_MARK_BYTES))
+    return known is None or (known.has_gaps and known.life != _life(database))
+
+
+def awaits_hub(database: sqlite3.Connection) -> bool:
+    """Tell whether a lost mark was dealt with, but the hub has not sent this site's charges since."""
+    row = _last_life(database)
+    return row is not None and bool(row["mark_was_lost"]) and not row["hub_was_heard"]
+
+
+def hear(context: GateContext, record: LedgerRecord) -> str:
+    """Keep the charges that the hub has sent. After a lost mark they say what was approved since, and is given up.
+
+    Call within a transaction. The hub ends its record with a message that could have held more.
+    """
+    paths, database = context.paths, context.database
+    if record.site != context.settings.name:
+        return "refused"
+    outcome = ledger_heads.keep_record(context, record)
+    begun, life = fits(paths, database), _last_life(database)
+    was_lost = (life is not None and bool(life["mark_was_lost"])) if begun else is_lost(paths, database)
+    if outcome == "refused" or not was_lost:
+        return outcome
+    missing = ledger_heads.gap_of(database, context.key.public, context.settings.name).charges
+    database.executemany("INSERT OR IGNORE INTO given_up VALUES (?)", [(charge.study_digest,) for charge in missing])
+    if len(record.charges) < MAX_RECORD_CHARGES:
+        if begun:
+            database.execute("UPDATE lives SET hub_was_heard = 1 WHERE number = (SELECT MAX(number) FROM lives)")
+        else:
+            _switch(database, HEARD)
+    return outcome
 
 
 def objection_to(context: GateContext, study: str) -> Objection | None:
@@ -102,11 +152,11 @@ def answered_studies(paths: SitePaths, database: sqlite3.Connection, *, mark_is_
     """Return the studies of which a task was ever accepted, as mark and database tell, and that could still go on.
 
     Where the mark is lost, or went back with the database, a study that was approved by then may have been answered
-    since: it counts as answered. One that was approved later is in no record here, and is charged anew if it comes.
+    since: it counts as answered. One that was approved later is given up once the hub has named its charge (`hear`).
     """
     ended = {row["digest"] for row in database.execute("SELECT digest FROM studies WHERE state = 'closed'")}
     found = _answered(paths, database)
-    if mark_is_old or is_lost(paths):
+    if mark_is_old or is_lost(paths, database):
         approved = database.execute("SELECT digest FROM studies WHERE state IN ('approved', 'withdrawn')")
         found |= {row["digest"] for row in approved}
     return sorted(found - ended - given_up(database))
@@ -122,15 +172,21 @@ def give_up(paths: SitePaths, database: sqlite3.Connection, *, mark_is_old: bool
     return studies
 
 
-def begin_again(paths: SitePaths, database: sqlite3.Connection) -> None:
-    """Write a fresh mark where the database stands, once what was answered is given up and that is committed.
+def begin_again(paths: SitePaths, database: sqlite3.Connection, *, mark_is_old: bool = False) -> None:
+    """Begin a new life, with a fresh mark where the database stands, once what was answered is given up and committed.
 
-    Guarantee: a crash before it leaves the gate behind its mark, and `reconcile` is called again.
+    Guarantee: a crash before its end leaves the gate behind its mark, and `reconcile` is called again.
     """
     with transaction(database):
-        if is_behind(paths, database):
+        if mark_is_old or not fits(paths, database):
+            lost, heard = mark_is_old or is_lost(paths, database), _is_switched(database, HEARD)
+            database.execute(
+                "INSERT INTO lives (nonce, mark_was_lost, hub_was_heard) VALUES (?, ?, ?)", (fresh_nonce(), lost, heard)
+            )
+            database.execute("DELETE FROM switches WHERE name = ?", (HEARD,))
+            _switch(database, "marked")
+            _keep_charges(paths, database)
             _write(paths, database)
-            database.execute("INSERT OR REPLACE INTO switches (name, value) VALUES ('marked', 1)")
 
 
 def take_in_charges(paths: SitePaths, database: sqlite3.Connection, key: PublicKey, site: str) -> None:
@@ -147,13 +203,22 @@ def take_in_charges(paths: SitePaths, database: sqlite3.Connection, key: PublicK
 
 def _write(paths: SitePaths, database: sqlite3.Connection) -> None:
     number, chain = hash_chain.head(database, "egress")
-    mark = Mark(number=number, chain=chain, studies=sorted(_answered(paths, database) | given_up(database)))
+    mark = Mark(
+        number=number,
+        chain=chain,
+        studies=sorted(_answered(paths, database) | given_up(database)),
+        life=_life(database),
+        has_gaps=database.execute("SELECT 1 FROM lives WHERE mark_was_lost").fetchone() is not None,
+    )
     write_durably(paths.mark_of_egress, canonical_json(mark.model_dump(mode="json", by_alias=True)), PRIVATE)
 
 
 def _keep_charges(paths: SitePaths, database: sqlite3.Connection) -> None:
     paths.mark_of_charges.mkdir(parents=True, exist_ok=True)
-    rows = database.execute("SELECT envelope FROM told_heads JOIN envelopes ON envelopes.number = told_heads.egress")
+    rows = database.execute(  # our own, and what the hub has sent back of a life that was forgotten
+        "SELECT envelope FROM told_heads JOIN envelopes ON envelopes.number = told_heads.egress "
+        "UNION SELECT envelope FROM hub_charges"
+    )
     for row in rows.fetchall():
         path = paths.mark_of_charges / (hex_of(digest_of_bytes(row["envelope"])) + CHARGE_SUFFIX)
         if not path.exists():
@@ -179,5 +244,19 @@ def _chain_at(database: sqlite3.Connection, number: int) -> str:
     return hash_chain.EMPTY_HEAD if row is None and number == 0 else "" if row is None else str(row["chain"])
 
 
-def _has_marked(database: sqlite3.Connection) -> bool:
-    return database.execute("SELECT 1 FROM switches WHERE name = 'marked'").fetchone() is not None
+def _last_life(database: sqlite3.Connection) -> sqlite3.Row | None:
+    row: sqlite3.Row | None = database.execute("SELECT * FROM lives ORDER BY number DESC LIMIT 1").fetchone()
+    return row
+
+
+def _life(database: sqlite3.Connection) -> str | None:
+    row = _last_life(database)
+    return None if row is None else str(row["nonce"])
+
+
+def _switch(database: sqlite3.Connection, name: str) -> None:
+    database.execute("INSERT OR REPLACE INTO switches (name, value) VALUES (?, 1)", (name,))
+
+
+def _is_switched(database: sqlite3.Connection, name: str) -> bool:
+    return database.execute("SELECT 1 FROM switches WHERE name = ?", (name,)).fetchone() is not None

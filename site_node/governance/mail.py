@@ -12,9 +12,9 @@ from protocol.errors import ProtocolError
 from protocol.message import Message
 from protocol.messages import LedgerRecord, RoundTask, StudyClosed, StudyProposal, TaskCancelled, parse_message
 from protocol.signing import MAX_ENVELOPE_BYTES, open_envelope
-from site_node.governance import proposals, spool
+from site_node.governance import high_water, proposals, spool
 from site_node.governance.context import GateContext
-from site_node.governance.ledger_heads import keep_record, note_head
+from site_node.governance.ledger_heads import note_head
 from site_node.governance.masking_records import keep_masking_mail
 from site_node.governance.records import add_task, set_study, set_task, study_record, task_record
 from site_node.sqlite import transaction
@@ -62,7 +62,7 @@ def _keep(context: GateContext, message: Message, body: bytes) -> str:
     if isinstance(message, StudyClosed):
         return _close(context, message.study_digest)
     if isinstance(message, LedgerRecord):
-        return keep_record(context, message)
+        return high_water.hear(context, message)
     return keep_masking_mail(context.database, message, body)
 
 

@@ -7,7 +7,9 @@ survivors are set once; secrets are erased, never exchanged; what has revealed o
 import json
 import sqlite3
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from protocol.errors import MaskingError
@@ -184,6 +186,25 @@ def erase_secrets(database: sqlite3.Connection, known: MaskedRound) -> None:
         "DELETE FROM masking_mail WHERE study = ? AND round = ? AND task_kind = ?",
         (known.study, known.round, known.task_kind),
     )
+
+
+def end_masked_rounds(copy: Path) -> None:
+    """End every round that could go on in a copy of the gate's database, and erase its secrets there.
+
+    Guarantee: they are written over in the file, and no journal of what was erased lies beside it.
+    """
+    with closing(sqlite3.connect(copy, isolation_level=None)) as opened:
+        if opened.execute("SELECT 1 FROM sqlite_master WHERE name = 'masking'").fetchone() is None:
+            return
+        opened.execute("PRAGMA secure_delete = ON")
+        opened.execute("PRAGMA journal_mode = MEMORY")
+        marks = ", ".join("?" * len(OPEN_PHASES))
+        opened.execute(
+            f"UPDATE masking SET phase = '{SitePhase.ENDED}' WHERE phase IN ({marks})",  # noqa: S608
+            OPEN_PHASES,
+        )
+        opened.execute("UPDATE masking SET channel_key = NULL, mask_key = NULL, seed = NULL, own_shares = NULL")
+        opened.execute("DELETE FROM masking_mail")
 
 
 def sweep_erased(database: sqlite3.Connection) -> None:

@@ -4,12 +4,13 @@ A patient is charged for the studies whose groups they are in, and for every gap
 What one study costs a patient is composed within the study; over studies the lifetime's filter adds it up.
 
 A patient who has several pseudonyms bears what each of them was charged (`same_patients.py`). Two of them in one group
-are two patients' data in each of its mechanisms, which costs more than twice (`PrivacyEvent.of_group`).
+are two patients' data in each of its mechanisms, which costs more than twice (`PrivacyEvent.of_group`). Of a gap they
+bear the dearest way in which all of them may have stood in the lost study's groups.
 """
 
 import functools
+import itertools
 import json
-import math
 import sqlite3
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -19,9 +20,9 @@ from protocol.privacy_events import PrivacyEvent
 from protocol.privacy_filter import FREE, Cost, LifetimeBudget
 from site_node.cohort_members import group_digest
 from site_node.errors import GateError
-from site_node.governance.ledger_entries import BudgetEntry, Entry, GapEntry, LedgerEntry
+from site_node.governance.ledger_entries import BudgetEntry, Entry, GapEntry, Group, LedgerEntry
 from site_node.governance.same_patients import SCHEMA as SAME_PATIENTS_SCHEMA
-from site_node.governance.same_patients import same_patients
+from site_node.governance.same_patients import first_pseudonyms, same_patients
 
 SCHEMA = (
     SAME_PATIENTS_SCHEMA
@@ -40,13 +41,14 @@ CREATE TRIGGER IF NOT EXISTS group_members_stay BEFORE DELETE ON group_members
 class Accounts:
     """What every charged group costs its members, and what every patient bears; under one lifetime budget.
 
-    `events` are each group's, with their delta, one list for each study.
+    `events` are each group's, with their delta, one list for each study. `gaps` are what `everybody` is the sum of.
     """
 
     budget: LifetimeBudget
     groups: dict[str, Cost]
     everybody: Cost
     events: Mapping[str, Sequence[tuple[float, Sequence[PrivacyEvent]]]] = field(default_factory=dict)
+    gaps: Sequence[GapEntry] = ()
 
     def cost_of(self, cohort: str, people: int) -> Cost:
         """Return what a group's charges cost a patient who is so many of its members."""
@@ -55,27 +57,31 @@ class Accounts:
             cost = plus(cost, self.budget.cost([event.of_group(people) for event in events], delta))
         return cost
 
+    def gaps_beside(self, people: int) -> Cost:
+        """Return what the gaps cost a patient of so many pseudonyms more than everybody."""
+        borne = functools.reduce(plus, (_gap_cost(gap, self.budget, people) for gap in self.gaps), FREE)
+        return (borne[0] - self.everybody[0], borne[1] - self.everybody[1])
+
     def affords(self, own: Cost, cost: Cost) -> bool:
-        """Tell whether a patient who was charged so much for groups may be charged so much more."""
+        """Tell whether a patient who was charged so much beside everybody may be charged so much more."""
         return self.budget.fits(plus(self.everybody, own), cost)
 
 
 def accounts_of(entries: Sequence[Entry], budget: LifetimeBudget) -> Accounts:
     """Return the accounts that the ledger's entries make under a budget. Pure but for the accountant's cache."""
     events: defaultdict[tuple[str, str, float], list[PrivacyEvent]] = defaultdict(list)
-    everybody = FREE
     for entry in entries:
         if isinstance(entry, LedgerEntry) and entry.event is not None:
             events[entry.cohort_digest, entry.study_digest, entry.delta].append(entry.event)
-        if isinstance(entry, GapEntry):
-            everybody = plus(everybody, _gap_cost(entry, budget))
+    gaps = [entry for entry in entries if isinstance(entry, GapEntry)]
+    everybody = functools.reduce(plus, (_gap_cost(gap, budget, 1) for gap in gaps), FREE)
     groups: dict[str, Cost] = {}
     for (cohort, _, delta), own in events.items():
         groups[cohort] = plus(groups.get(cohort, FREE), budget.cost(own, delta))
     by_cohort: defaultdict[str, list[tuple[float, list[PrivacyEvent]]]] = defaultdict(list)
     for (cohort, _, delta), own in events.items():
         by_cohort[cohort].append((delta, own))
-    return Accounts(budget, groups, everybody, dict(by_cohort))
+    return Accounts(budget, groups, everybody, dict(by_cohort), gaps)
 
 
 def recorded_budget(entries: Sequence[Entry]) -> LifetimeBudget | None:
@@ -83,10 +89,17 @@ def recorded_budget(entries: Sequence[Entry]) -> LifetimeBudget | None:
     return next((entry.budget for entry in reversed(entries) if isinstance(entry, BudgetEntry)), None)
 
 
-def keep_group(database: sqlite3.Connection, cohort: str, pseudonyms: Sequence[str]) -> None:
-    """Keep a group's members under the digest that the ledger names. Call within a transaction."""
+def keep_group(database: sqlite3.Connection, pseudonyms: Sequence[str]) -> str:
+    """Keep a group's members and return the digest by which the ledger names it. Call within a transaction."""
+    cohort = group_digest(list(pseudonyms))
     rows = ((cohort, pseudonym) for pseudonym in pseudonyms)
     database.executemany("INSERT OR IGNORE INTO group_members VALUES (?, ?)", rows)
+    return cohort
+
+
+def members_of(database: sqlite3.Connection, cohort: str) -> set[str]:
+    """Return a kept group's members."""
+    return {row[0] for row in database.execute("SELECT pseudonym FROM group_members WHERE cohort = ?", (cohort,))}
 
 
 def verify_groups(database: sqlite3.Connection, entries: Sequence[Entry]) -> int:
@@ -96,8 +109,7 @@ def verify_groups(database: sqlite3.Connection, entries: Sequence[Entry]) -> int
     """
     cohorts = {entry.cohort_digest for entry in entries if isinstance(entry, LedgerEntry)}
     for cohort in cohorts:
-        rows = database.execute("SELECT pseudonym FROM group_members WHERE cohort = ?", (cohort,))
-        if group_digest([row[0] for row in rows]) != cohort:
+        if group_digest(list(members_of(database, cohort))) != cohort:
             raise GateError(
                 "The members of a charged group are not those that the ledger names.",
                 "Stop the gate, keep a copy of the database and restore the last backup; tell the hub's operator.",
@@ -106,9 +118,10 @@ def verify_groups(database: sqlite3.Connection, entries: Sequence[Entry]) -> int
 
 
 def charged_patients(database: sqlite3.Connection, accounts: Accounts) -> Iterator[tuple[str, Cost]]:
-    """Yield every pseudonym that was ever charged for a group, with what it cost, gaps aside.
+    """Yield every pseudonym that was ever charged for a group, with what it cost beside what everybody bears.
 
-    Each pseudonym of a patient who has several comes with what all of them were charged.
+    Each pseudonym of a patient who has several comes with what all of them were charged, and with what a gap may have
+    cost that patient more than others.
     """
     several = same_patients(database)
     yield from _charged_under_several(database, accounts, set(several.values()))
@@ -126,6 +139,7 @@ def charged_patients(database: sqlite3.Connection, accounts: Accounts) -> Iterat
 def _charged_under_several(
     database: sqlite3.Connection, accounts: Accounts, patients: Collection[tuple[str, ...]]
 ) -> Iterator[tuple[str, Cost]]:
+    beside = {people: accounts.gaps_beside(people) for people in set(map(len, patients))}
     for own in sorted(patients):
         rows = database.execute(
             "SELECT cohort, COUNT(*) FROM group_members WHERE pseudonym IN (SELECT value FROM json_each(?)) "
@@ -133,8 +147,8 @@ def _charged_under_several(
             (json.dumps(list(own)),),
         ).fetchall()
         charged = [accounts.cost_of(cohort, people) for cohort, people in rows if cohort in accounts.groups]
-        if charged:
-            cost = functools.reduce(plus, charged)
+        cost = functools.reduce(plus, charged, beside[len(own)])
+        if charged or cost != FREE:
             yield from ((pseudonym, cost) for pseudonym in own)
 
 
@@ -146,20 +160,26 @@ def unaffording(database: sqlite3.Connection, accounts: Accounts, cost: Cost) ->
 
 
 def some_cannot_afford(
-    database: sqlite3.Connection, accounts: Accounts, cohort: str, cost_of: Callable[[int], Cost]
+    database: sqlite3.Connection, accounts: Accounts, asked: Sequence[tuple[str, Callable[[int], Cost]]]
 ) -> bool:
-    """Tell whether any member of a group, charged before or not, cannot afford what it costs so many of its members."""
-    if not accounts.affords(FREE, cost_of(1)):
-        return True
-    members = {row[0] for row in database.execute("SELECT pseudonym FROM group_members WHERE cohort = ?", (cohort,))}
-    if not members.isdisjoint(unaffording(database, accounts, cost_of(1))):
-        return True
-    patients = Counter(own for who, own in same_patients(database).items() if who in members)
-    several = {own[0]: people for own, people in patients.items() if people > 1}
-    if not several:
-        return False
-    spent = dict.fromkeys(several, FREE) | {who: c for who, c in charged_patients(database, accounts) if who in several}
-    return any(not accounts.affords(spent[who], cost_of(people)) for who, people in several.items())
+    """Tell whether any patient, charged before or not, cannot afford all the groups that they are in together.
+
+    `asked` are groups, each with what it costs a patient who is so many of its members.
+    """
+    first = first_pseudonyms(database)
+    placed: dict[str, Counter[int]] = {}  # of each patient: how many of each group's members they are
+    for number, (cohort, _) in enumerate(asked):
+        for who in members_of(database, cohort):
+            placed.setdefault(first.get(who, who), Counter())[number] += 1
+    spent = {who: own for who, own in charged_patients(database, accounts) if who in placed}
+
+    @functools.cache
+    def cost_of(places: frozenset[tuple[int, int]]) -> Cost:
+        return functools.reduce(plus, (asked[number][1](people) for number, people in sorted(places)), FREE)
+
+    return any(
+        not accounts.affords(spent.get(who, FREE), cost_of(frozenset(places.items()))) for who, places in placed.items()
+    )
 
 
 def plus(one: Cost, other: Cost) -> Cost:
@@ -167,7 +187,16 @@ def plus(one: Cost, other: Cost) -> Cost:
     return (one[0] + other[0], one[1] + other[1])
 
 
-def _gap_cost(entry: GapEntry, budget: LifetimeBudget) -> Cost:
-    # In one study a patient is trained on or held out, never both: the dearer of the two covers everybody.
-    costs = [budget.cost(events, entry.delta) for events in entry.charged.values() if events]
-    return max(costs, default=FREE, key=lambda cost: (math.fsum(cost), cost))
+def placings(people: int) -> list[dict[Group, int]]:
+    """Return how a patient of so many pseudonyms may be divided among a study's groups. Pure."""
+    return [{"training": trained, "held-out": people - trained} for trained in range(people + 1)]
+
+
+def _gap_cost(entry: GapEntry, budget: LifetimeBudget, people: int) -> Cost:
+    # A pseudonym is trained on or held out, never both. Which it was is lost: the dearest placing covers everybody.
+    def cost_of(group: Group, members: int) -> Cost:
+        events = entry.charged.get(group, []) if members else []
+        return budget.cost([event.of_group(members) for event in events], entry.delta)
+
+    costs = [functools.reduce(plus, itertools.starmap(cost_of, one.items())) for one in placings(people)]
+    return max(first for first, _ in costs), max(second for _, second in costs)

@@ -47,7 +47,8 @@ maximum_honest_fraction: 0.9  # shared-noise: refuse studies that count on more 
 maximum_epsilon: 8          # the most that one study may spend
 maximum_delta: 1.0e-4
 maximum_count_epsilon: null  # a number: refuse studies in which the number of training patients leaves exact, or with
-                            # less noise than this epsilon gives (privacy.count_epsilon; 0.5 moves it by two or so)
+                            # less noise than this epsilon gives (privacy.count_epsilon; 0.5 moves it by two or so).
+                            # A study with noise waits for a person, also under automatic approval
 lifetime_epsilon: 24        # the most that all studies together may spend of one patient; the ledger never forgets
 lifetime_delta: 1.0e-3
 composition: renyi          # how studies add up: renyi (many small ones fit) | sum (a few as large as the lifetime)

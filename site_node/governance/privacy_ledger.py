@@ -8,6 +8,7 @@ Within a study epsilon is composed from the events (PLD). Across studies, which 
 each patient has a filter against the lifetime's preset budget (`protocol/privacy_filter.py`).
 """
 
+import functools
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ from site_node.governance.patient_accounts import (
     Accounts,
     accounts_of,
     charged_patients,
+    placings,
     plus,
     recorded_budget,
     some_cannot_afford,
@@ -51,7 +53,7 @@ Planned = Sequence[tuple[str, PrivacyEvent | None]]
 
 @dataclass(frozen=True)
 class StudyCharge:
-    """What one study was charged: an upper bound for each of its patients.
+    """What one study was charged: an upper bound for each of its patients who is in it under one pseudonym.
 
     `epsilon` None: trained without differential privacy. `held_out_unprotected`: judged on held-out patients un-noised,
     whom epsilon says nothing about.
@@ -172,28 +174,37 @@ def has_become_spent(
     noise_multiplier: float | None,
     cohorts: Mapping[str, str | None],
 ) -> bool:
-    """Tell whether another study has spent, since the cohort was counted, what one of its patients would need."""
+    """Tell whether one of its patients does not afford a study: since the cohort was counted, others have spent."""
+
+    def asked(group: Group) -> Callable[[int], Cost]:
+        return lambda people: study_costs(study, noise_multiplier, held.budget, people)[group]
+
     charged = [group for group, cost in study_costs(study, noise_multiplier, held.budget).items() if cost != FREE]
-
-    def cannot_afford(group: Group) -> bool:
-        cohort = cohorts[group]
-        return cohort is not None and some_cannot_afford(
-            database, held, cohort, lambda people: study_costs(study, noise_multiplier, held.budget, people)[group]
-        )
-
-    return any(map(cannot_afford, charged))
+    counted = [(cohort, asked(group)) for group in charged if (cohort := cohorts[group]) is not None]
+    return some_cannot_afford(database, held, counted)
 
 
 def _unaffording_apart(
     database: sqlite3.Connection, held: Accounts, study: StudySpec, noise_multiplier: float | None
 ) -> dict[Group, set[str]]:
+    """Return who must not train, or not be judged: whoever would not afford it under each of their pseudonyms.
+
+    Who may train may be in both groups, in whatever numbers; who may only be judged is held out under all of them.
+    """
+
+    @functools.cache
+    def costs(people: int) -> dict[Group, Cost]:
+        return study_costs(study, noise_multiplier, held.budget, people) if people else {}
+
     patients = set(same_patients(database).values())
     spent = dict(charged_patients(database, held)) if patients else {}
     found: dict[Group, set[str]] = {"training": set(), "held-out": set()}
     for own in patients:
-        for group, cost in study_costs(study, noise_multiplier, held.budget, len(own)).items():
-            if not held.affords(spent.get(own[0], FREE), cost):
-                found[group] |= set(own)
+        before = spent.get(own[0], FREE)
+        for placing in placings(len(own)):
+            cost = functools.reduce(plus, (costs(people).get(group, FREE) for group, people in placing.items()))
+            if not held.affords(before, cost):
+                found["training" if placing["training"] else "held-out"] |= set(own)
     return found
 
 
@@ -256,7 +267,7 @@ def _events(planned: Planned, group: Group) -> list[PrivacyEvent]:
 def _charge_of(study_digest: str, entries: Sequence[LedgerEntry]) -> StudyCharge:
     own = [entry for entry in entries if entry.study_digest == study_digest]
     groups: tuple[Group, ...] = ("training", "held-out")
-    # A patient is trained on or held out, never both: the larger of the two bounds every patient of the study.
+    # A pseudonym is trained on or held out, never both: the larger of the two bounds every one of the study.
     epsilons = [
         epsilon_of([e.event for e in own if e.event is not None and e.patients == group], own[0].delta)
         for group in groups

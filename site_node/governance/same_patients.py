@@ -31,3 +31,8 @@ def same_patients(database: sqlite3.Connection) -> dict[str, tuple[str, ...]]:
     pairs = database.execute("SELECT pseudonym, other FROM same_patients").fetchall()
     groups = [tuple(sorted(group)) for group in connected((row[0], row[1]) for row in pairs)]
     return {who: group for group in groups for who in group}
+
+
+def first_pseudonyms(database: sqlite3.Connection) -> dict[str, str]:
+    """Return, for every pseudonym of a patient who has several, the one that stands for that patient."""
+    return {who: own[0] for who, own in same_patients(database).items()}

@@ -9,6 +9,8 @@ told so far, with the new ones, still tell no group of fewer patients than the p
 
 Any sum or difference of the figures is made of the sizes of the *groups* into which the counted sets divide the
 patients. A group that is small already was made known by figures that a person approved, and holds nothing up again.
+Patients are told apart twice: as the merge table joins them now, because figures count people, whatever they are called
+today; and by the pseudonyms that were counted, because a merge known later makes small groups that no figure told.
 Source: the minimum cell size and the tracker attack on counts, Denning et al. 1979, doi:10.1145/320064.320069.
 
     >>> smallest_new_group([{"a", "b", "c"}], {"a", "b"})
@@ -17,11 +19,13 @@ Source: the minimum cell size and the tracker attack on counts, Denning et al. 1
 
 import sqlite3
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, fields
 
 from protocol.study import StudySpec
-from site_node.cohort_members import CohortMembers, group_digest
-from site_node.governance.patient_accounts import keep_group
+from site_node.cohort_members import CohortMembers
+from site_node.governance.patient_accounts import keep_group, members_of
+from site_node.governance.same_patients import first_pseudonyms
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS figures (study TEXT PRIMARY KEY, cohort TEXT NOT NULL, told INTEGER NOT NULL DEFAULT 0);
@@ -40,7 +44,7 @@ def keep_counted(database: sqlite3.Connection, study: StudySpec, members: Cohort
     """
     database.execute("DELETE FROM figures WHERE study = ?", (study.digest,))
     database.execute("DELETE FROM other_figures WHERE study = ?", (study.digest,))
-    matching = _kept(database, members.matching)
+    matching = keep_group(database, members.matching)
     if not training:
         _keep_other(database, study.digest, NOBODY_TRAINS, matching)
     elif study.privacy.count_epsilon is None:  # else noised and charged: it tells no exact number
@@ -50,7 +54,7 @@ def keep_counted(database: sqlite3.Connection, study: StudySpec, members: Cohort
     for split in sorted(set(study.evaluation.splits)):
         judged = members.held_out_in(split)
         if judged:
-            _keep_other(database, study.digest, split, _kept(database, judged))
+            _keep_other(database, study.digest, split, keep_group(database, judged))
 
 
 def note_told(database: sqlite3.Connection, study_digest: str) -> None:
@@ -61,7 +65,8 @@ def note_told(database: sqlite3.Connection, study_digest: str) -> None:
 
 def fewest_judged(database: sqlite3.Connection, study_digest: str) -> int | None:
     """Return how many patients the smaller split has of those judged un-noised; None if nobody is."""
-    return min(map(len, _others(database, study_digest).values()), default=None)
+    judged = _under(first_pseudonyms(database), list(_others(database, study_digest).values()))
+    return min(map(len, judged), default=None)
 
 
 def tells_a_small_group(database: sqlite3.Connection, study_digest: str, minimum: int, held_out_minimum: int) -> bool:
@@ -69,21 +74,18 @@ def tells_a_small_group(database: sqlite3.Connection, study_digest: str, minimum
 
     Groups that the held-out figures help to tell apart may be as small as the smaller of the two minima.
     """
-    own = _training(database, "study = ?", study_digest)
-    told = _training(database, "told = 1 AND study != ?", study_digest)
-    silent = _nobody_trains(database, "told = 1 AND study != ?", study_digest)
-    if _is_small([told, [*told, *silent]], own, minimum):
-        return True
-    judged = list(_others(database, study_digest).values())
-    told_judged = [
-        members for of in _told_studies(database, study_digest) for members in _others(database, of).values()
-    ]
-    if _is_small([[*told, *told_judged]], [*own, *judged], min(minimum, held_out_minimum)):
-        return True
-    matching = _nobody_trains(database, "study = ?", study_digest)
-    if any(not members for members in matching):
-        return minimum > 1  # that nobody at all matches tells as much as that one does
-    return _is_small([[*told, *silent]], matching, minimum)
+    counted = _Figures(
+        own=_training(database, "study = ?", study_digest),
+        judged=list(_others(database, study_digest).values()),
+        matching=_nobody_trains(database, "study = ?", study_digest),
+        told=_training(database, "told = 1 AND study != ?", study_digest),
+        told_judged=[
+            members for of in _told_studies(database, study_digest) for members in _others(database, of).values()
+        ],
+        silent=_nobody_trains(database, "told = 1 AND study != ?", study_digest),
+    )
+    views = (counted, counted.under(first_pseudonyms(database)))
+    return any(figures.tell_a_small_group(minimum, held_out_minimum) for figures in views)
 
 
 def smallest_new_group(told: Sequence[Collection[str]], *counted: Collection[str]) -> int | None:
@@ -95,9 +97,35 @@ def smallest_new_group(told: Sequence[Collection[str]], *counted: Collection[str
     return min((len(group) for group in after - before), default=None)
 
 
-def members_of(database: sqlite3.Connection, cohort: str) -> set[str]:
-    """Return a kept group's members."""
-    return {row[0] for row in database.execute("SELECT pseudonym FROM group_members WHERE cohort = ?", (cohort,))}
+@dataclass(frozen=True)
+class _Figures:
+    """Whom a study's figures count (`own`, `judged`, `matching` if nobody trains), and whom those told before did."""
+
+    own: Sets
+    judged: Sets
+    matching: Sets
+    told: Sets
+    told_judged: Sets
+    silent: Sets
+
+    def under(self, names: Mapping[str, str]) -> "_Figures":
+        """Return the same figures with some patients under other names."""
+        return _Figures(**{part.name: _under(names, getattr(self, part.name)) for part in fields(self)})
+
+    def tell_a_small_group(self, minimum: int, held_out_minimum: int) -> bool:
+        """Tell whether these figures tell a new group of fewer patients apart. Pure."""
+        if _is_small([self.told, [*self.told, *self.silent]], self.own, minimum):
+            return True
+        least = min(minimum, held_out_minimum)
+        if _is_small([[*self.told, *self.told_judged]], [*self.own, *self.judged], least):
+            return True
+        if any(not members for members in self.matching):
+            return minimum > 1  # that nobody at all matches tells as much as that one does
+        return _is_small([[*self.told, *self.silent]], self.matching, minimum)
+
+
+def _under(names: Mapping[str, str], sets: Sets) -> Sets:
+    return [{names.get(who, who) for who in members} for members in sets]
 
 
 def _is_small(told_in_turn: Sequence[Sequence[set[str]]], counted: Sequence[set[str]], least: int) -> bool:
@@ -117,12 +145,6 @@ def _groups(sets: Sequence[Collection[str]]) -> set[frozenset[str]]:
     for who, numbers in within.items():
         groups[tuple(numbers)].append(who)
     return {frozenset(group) for group in groups.values()}
-
-
-def _kept(database: sqlite3.Connection, pseudonyms: list[str]) -> str:
-    cohort = group_digest(pseudonyms)
-    keep_group(database, cohort, pseudonyms)
-    return cohort
 
 
 def _keep_other(database: sqlite3.Connection, study_digest: str, part: str, cohort: str) -> None:

@@ -7,9 +7,11 @@ import sqlite3
 
 from protocol.noised_counts import is_clear_of
 from site_node.governance.ledger_entries import GapEntry, LedgerEntry, all_entries
+from site_node.governance.patient_accounts import members_of
 from site_node.governance.policy import Policy
 from site_node.governance.records import StudyRecord
-from site_node.governance.told_figures import fewest_judged, members_of, tells_a_small_group
+from site_node.governance.same_patients import first_pseudonyms
+from site_node.governance.told_figures import fewest_judged, tells_a_small_group
 
 _DECIDE = "A person has to decide: approve it with `wardround site approve`, or refuse it with `--refuse`."
 OWN_MINIMUM = (
@@ -24,6 +26,10 @@ NEAR_MINIMUM = (
     "Its number of training patients, noised, is not far enough above this hospital's {} (`minimum_patients`): whether "
     "they are as many would be told by the answer itself. With a larger privacy.count_epsilon less is enough. "
     f"{_DECIDE}"
+)
+NOISED_COUNT = (
+    "Its number of training patients leaves noised, and is charged when it leaves (privacy.count_epsilon). Whether the "
+    f"policy answers would follow from that number, also where nothing leaves and nothing is charged. {_DECIDE}"
 )
 FEW_HELD_OUT = (
     "Its un-noised evaluation judges fewer than {} patients of a split (`minimum_held_out_patients`): the figures "
@@ -49,14 +55,15 @@ def why_a_person(database: sqlite3.Connection, record: StudyRecord, policy: Poli
         return SMALL_GROUP.format(least)
     if fewest is not None and policy.hold_out_trained == "person" and _holds_out_trained(database, record):
         return TRAINED_BEFORE
-    return None
+    is_noised = study.privacy.count_epsilon is not None
+    return NOISED_COUNT if is_noised and policy.approval == "automatic" else None  # whatever was counted
 
 
 def is_said(detail: str, policy: Policy) -> bool:
     """Tell whether a note is one of these, under the policy as it stands. Pure."""
     least, least_judged = policy.minimum_patients, policy.minimum_held_out_patients
     said = {words.format(least) for words in (OWN_MINIMUM, SMALL_GROUP, NEAR_MINIMUM)}
-    said.add(FEW_HELD_OUT.format(least_judged))
+    said |= {FEW_HELD_OUT.format(least_judged), NOISED_COUNT}
     return detail in (said | {TRAINED_BEFORE} if policy.hold_out_trained == "person" else said)
 
 
@@ -70,7 +77,10 @@ def _is_near(record: StudyRecord, policy: Policy) -> bool:
 
 
 def _holds_out_trained(database: sqlite3.Connection, record: StudyRecord) -> bool:
-    """Tell whether another study was charged for training on a held-out patient; of a lost charge: on anybody."""
+    """Tell whether another study was charged for training on a held-out patient, under any of their pseudonyms.
+
+    Of a lost charge: on anybody.
+    """
     if record.held_out_cohort is None:
         return False
     cohorts = set()
@@ -79,5 +89,8 @@ def _holds_out_trained(database: sqlite3.Connection, record: StudyRecord) -> boo
             return True
         if isinstance(entry, LedgerEntry) and entry.patients == "training" and entry.event is not None:
             cohorts |= {entry.cohort_digest} if entry.study_digest != record.digest else set()
-    held_out = members_of(database, record.held_out_cohort)
-    return any(not held_out.isdisjoint(members_of(database, cohort)) for cohort in cohorts)
+    first = first_pseudonyms(database)
+    held_out, *trained = (
+        {first.get(who, who) for who in members_of(database, cohort)} for cohort in (record.held_out_cohort, *cohorts)
+    )
+    return any(not held_out.isdisjoint(members) for members in trained)

@@ -1,7 +1,7 @@
 """One attempt to fetch one imaging study: what the PACS lists of it, less what is here, fetched and counted."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from site_node.errors import PacsError
 from site_node.ingest.answers import FoundInstance, instance_of, series_of
@@ -17,7 +17,11 @@ NONE_WANTED = "none of its series fits the study's criteria"
 
 @dataclass(frozen=True)
 class ImagingStudyFetch:
-    """What an attempt works with; `came` is told of each instance that is put away."""
+    """What a run's attempts work with; `came` is told of each instance that is put away.
+
+    `looked` are the imaging studies that the run has compared with what is here: only the first look tells what was
+    here before.
+    """
 
     pacs: Pacs
     journal: RetrievalJournal
@@ -25,6 +29,8 @@ class ImagingStudyFetch:
     pace: Pace
     wanted: Wanted
     came: Callable[[], None]
+    run: int
+    looked: set[int] = field(default_factory=set)
 
     def attempt(self, entry: Entry) -> str | None:
         """Fetch what is missing of an imaging study; return a remark for the receipt, if there is one to make.
@@ -34,7 +40,11 @@ class ImagingStudyFetch:
         self.shelf.check_room()
         listed = self._listed(entry)
         every = [instance for instances in listed.values() for instance in instances]
-        self.journal.listed(entry.number, len(every), len(every) - len(self._missing(entry, every)))
+        missing = self._missing(entry, every)
+        self.journal.listed(entry.number, len(every), len(every) - len(missing))
+        if every and not missing and entry.number not in self.looked:
+            self.journal.were_here(self.run, entry.number)
+        self.looked.add(entry.number)
         said = None
         for series, instances in listed.items():
             missing = self._missing(entry, instances)
@@ -66,8 +76,10 @@ class ImagingStudyFetch:
 
     def _fetch(self, entry: Entry, series: str, missing: Sequence[FoundInstance], *, whole: bool) -> str | None:
         expected = {instance.uid for instance in missing}
+        stored = 0
 
         def receive(arrived: Arrived) -> None:
+            nonlocal stored
             uid = arrived.announced.instance_uid
             if uid not in expected:
                 return  # nobody asked for it: it may be outside the criteria
@@ -75,9 +87,14 @@ class ImagingStudyFetch:
             self.pace.instance()
             if self.shelf.put(arrived) is not None:
                 self.journal.quarantine(entry.number, uid)
+            else:
+                stored += 1
             self.came()
 
-        said = self.pacs.fetch(entry.subject, series, missing, whole=whole, receive=receive)
+        try:
+            said = self.pacs.fetch(entry.subject, series, missing, whole=whole, receive=receive)
+        finally:
+            self.journal.stored(stored)
         for _ in range(len(expected) - len(self.shelf.missing(FoundInstance(uid, None) for uid in expected))):
             self.came()  # the PACS sent it to the listener (C-MOVE)
             self.pace.instance()

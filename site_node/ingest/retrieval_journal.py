@@ -43,9 +43,13 @@ CREATE TABLE IF NOT EXISTS wanted (
     run INTEGER NOT NULL REFERENCES runs (run),
     number INTEGER NOT NULL REFERENCES imaging_studies (number),
     line INTEGER,               -- of the list of accession numbers
-    already INTEGER NOT NULL,   -- it was fetched before this run
+    already INTEGER NOT NULL,   -- all of it was here before this run
     PRIMARY KEY (run, number)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS stored (
+    only_row INTEGER PRIMARY KEY CHECK (only_row = 1),
+    instances INTEGER NOT NULL  -- how many all runs put away, series by series
+);
 CREATE TABLE IF NOT EXISTS quarantined_instances (
     number INTEGER NOT NULL REFERENCES imaging_studies (number),
     sop_instance_uid TEXT NOT NULL,
@@ -56,7 +60,7 @@ CREATE TABLE IF NOT EXISTS quarantined_instances (
 
 @dataclass(frozen=True)
 class Entry:
-    """One imaging study in one run."""
+    """One imaging study in one run; `already`: all of it was here before the run."""
 
     number: int
     subject: str
@@ -137,6 +141,26 @@ class RetrievalJournal:
     def listed(self, number: int, listed: int, here: int) -> None:
         """Note how many instances the PACS lists, and how many of them are here."""
         self._set(number, "listed = ?, here = ?", listed, here)
+
+    def were_here(self, run: int, number: int) -> None:
+        """Note that all of an imaging study was here before this run, whatever brought it."""
+        with transaction(self._database) as database:
+            database.execute("UPDATE wanted SET already = 1 WHERE run = ? AND number = ?", (run, number))
+
+    def stored(self, instances: int) -> None:
+        """Count instances that came and were put away."""
+        if instances:
+            with transaction(self._database) as database:
+                database.execute(
+                    "INSERT INTO stored VALUES (1, ?) "
+                    "ON CONFLICT (only_row) DO UPDATE SET instances = instances + excluded.instances",
+                    (instances,),
+                )
+
+    def stored_so_far(self) -> int:
+        """Return how many instances all runs put away."""
+        row = self._database.execute("SELECT instances FROM stored").fetchone()
+        return 0 if row is None else int(row[0])
 
     def tried(self, number: int) -> None:
         """Count an attempt."""

@@ -117,7 +117,7 @@ class Retrieval:
     def _fetch_all(self, run: int, wanted: Wanted) -> bool:
         """Fetch all planned imaging studies; return False if the hours of the day ended it."""
         pace = Pace(self.settings, self.clock.rest, monotonic=self.clock.monotonic, now=self.clock.now)
-        fetch = ImagingStudyFetch(self.pacs, self.journal, self.shelf, pace, wanted, self.progress.instance)
+        fetch = ImagingStudyFetch(self.pacs, self.journal, self.shelf, pace, wanted, self.progress.instance, run)
         waiting = [(float("-inf"), entry.number, 0, entry) for entry in self.journal.entries(run, "planned")]
         total = len(waiting)  # a heap: what may be tried first is taken first
         while waiting:

@@ -33,10 +33,15 @@ def read_image_mask(path: Path, geometry: PictureGeometry, classes: Mapping[str,
     """
     if len(geometry.shape) != 2:
         raise MaskError(VOLUME, "Give DICOM SEG, RTSTRUCT or NIfTI.")
-    return as_classes(_values(path, geometry.shape), classes)
+    return as_classes(picture_values(path, geometry.shape), classes)
 
 
-def _values(path: Path, shape: tuple[int, ...]) -> NDArray[np.int64]:
+def picture_values(path: Path, shape: tuple[int, ...] | None = None) -> NDArray[np.int64]:
+    """Return the numbers in a picture file, which has to be of this shape where one is given.
+
+    Shapes: result (row, column).
+    Raises: MaskError.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -48,9 +53,9 @@ def _values(path: Path, shape: tuple[int, ...]) -> NDArray[np.int64]:
         raise MaskError(UNREADABLE, "Open it in a viewer; save it as PNG, in grey.") from None
 
 
-def _decoded(picture: Image.Image, shape: tuple[int, ...]) -> NDArray[np.int64]:
+def _decoded(picture: Image.Image, shape: tuple[int, ...] | None) -> NDArray[np.int64]:
     columns, rows = picture.size
-    if (rows, columns) != shape:
+    if shape is not None and (rows, columns) != shape:
         raise MaskError(OTHER_SIZE, "Draw the mask on the image as it is stored; it is not scaled here.")
     if picture.mode in GREY_MODES:
         return np.asarray(picture).astype(np.int64)

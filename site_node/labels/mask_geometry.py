@@ -6,6 +6,7 @@ picture has the shape (row, column), and its affine is that of a volume of this 
 A mask drawn on other voxels is brought over by asking, for the centre of each voxel of the picture, which voxel of the
 mask it lies in. Two things are refused instead of guessed: a mask that covers only a part of the picture (what it does
 not cover is unknown, and not background), and a mask with marks outside the picture (it is probably another one's).
+Beside a single picture's slice a series' mask has those of the other slices.
 """
 
 from collections.abc import Collection, Sequence
@@ -116,7 +117,8 @@ def onto_picture(mask: NDArray[Any], affine: Affine, geometry: PictureGeometry) 
         picture's `shape`.
     Guarantee: each voxel of the result has the value of the mask's voxel in which its centre lies; a mask on the same
         voxels, in whatever order and direction its axes run, keeps every value.
-    Raises: MaskError if the picture has no place, or the mask covers it in part, or marks what lies outside it.
+    Raises: MaskError if the picture has no place, or the mask covers it in part, or marks what lies outside it (of a
+        single picture: in its own plane).
     """
     picture_to_mask = _inverse(affine) @ geometry.placed()
     if mask.shape == geometry.slices_shape and np.allclose(picture_to_mask, np.eye(4), atol=SAME_VOXELS):
@@ -173,7 +175,10 @@ def _check_marks_inside(mask: NDArray[Any], mask_to_picture: Affine, geometry: P
     beyond = np.array(geometry.slices_shape) - 1 + OUTSIDE_VOXELS
     # a coarser mask's voxel sticks out by half of its own size
     reach = np.maximum(0.5 * np.abs(mask_to_picture[:3, :3]).sum(axis=1) - 0.5, 0)
-    if (places < -OUTSIDE_VOXELS - reach).any() or (places > beyond + reach).any():
+    outside = (places < -OUTSIDE_VOXELS - reach) | (places > beyond + reach)
+    if len(geometry.shape) == 2:  # the marks of a series' other slices lie before and behind this one
+        outside[:, 0] = False
+    if outside.any():
         raise MaskError(OUTSIDE, "Check to which series the mask belongs.")
 
 

@@ -12,16 +12,21 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from site_node.labels.image_file import read_image_mask
+from site_node.errors import MaskError
+from site_node.labels.image_file import picture_values, read_image_mask
 from site_node.labels.mask_geometry import PictureGeometry, geometry_of_picture, geometry_of_volume
 from site_node.labels.naming import folded
-from site_node.labels.nifti import read_nifti_mask
+from site_node.labels.nifti import nifti_values, read_nifti_mask
 from site_node.labels.rtstruct import read_rtstruct
 from site_node.labels.seg import read_seg
+from site_node.labels.voxel_values import whole_values
 
 __all__ = ["MaskRef", "PictureGeometry", "geometry_of_picture", "geometry_of_volume", "read_mask"]
 
 Kind = Literal["seg", "rtstruct", "nifti", "image"]
+KINDS_OF_VALUES: tuple[Kind, ...] = ("nifti", "image")
+"""Those whose files hold bare numbers."""
+MISSING = "the mask file is missing"
 Reader = Callable[[Path, PictureGeometry, Mapping[str, int]], NDArray[np.uint8]]
 
 
@@ -52,4 +57,25 @@ def read_mask(mask: MaskRef, geometry: PictureGeometry, classes: Mapping[str, in
     Guarantee: nothing is interpolated, and a mask that does not fit the picture is refused.
     Raises: MaskError with the reason and a remedy, without a word of the file's or a path.
     """
+    check_is_there(mask.path)
     return READERS[mask.kind](mask.path, geometry, {folded(name): number for name, number in classes.items()})
+
+
+def values_in(mask: MaskRef) -> list[int]:
+    """Return the values that a file of bare numbers holds; none of another kind of file.
+
+    Raises: MaskError if it cannot be read.
+    """
+    if mask.kind not in KINDS_OF_VALUES:
+        return []
+    check_is_there(mask.path)
+    return whole_values(picture_values(mask.path) if mask.kind == "image" else nifti_values(mask.path)[0])
+
+
+def check_is_there(path: Path) -> None:
+    """Refuse a mask of which there is no file.
+
+    Raises: MaskError.
+    """
+    if not path.exists():
+        raise MaskError(MISSING, "Put it where masks.csv says, or correct the row; or run `wardround site index`.")

@@ -38,14 +38,22 @@ def read_nifti_mask(path: Path, geometry: PictureGeometry, classes: Mapping[str,
     Raises: MaskError.
     """
     geometry.placed()
+    values, affine = nifti_values(path)
+    return onto_picture(as_classes(values, classes), affine, geometry)
+
+
+def nifti_values(path: Path) -> tuple[NDArray[Any], NDArray[np.float64]]:
+    """Return the numbers in a NIfTI file, and its affine to RAS mm.
+
+    Raises: MaskError.
+    """
     try:
         with _silent():
-            values, affine = _opened(_loaded(path))
+            return _opened(_loaded(path))
     except MaskError:
         raise
     except Exception:  # nibabel raises whatever a damaged file leads it to
         raise MaskError(UNREADABLE, "Open it in a viewer; export it anew.") from None
-    return onto_picture(as_classes(values, classes), affine, geometry)
 
 
 def _loaded(path: Path) -> Any:

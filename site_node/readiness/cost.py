@@ -73,11 +73,16 @@ def _what_is_left(settings: SiteSettings, policy: Policy, epsilon: float | None)
         yield Finding("budget", "unseen", says, "As the gate's user: wardround site budget DIR")
         return
     try:
-        left = float(budget_overview(database, policy)["fits_epsilon"])
+        found = budget_overview(database, policy)
     finally:
         database.close()
+    left = float(found["fits_epsilon"])
+    room = (
+        f"a study of up to epsilon {left:.3g} still fits that of every patient "
+        f"(lifetime {found['lifetime_epsilon']:.3g}, used at most {found['epsilon']:.3g})"
+    )
     if epsilon <= left:
-        yield fine("budget", f"It fits every patient's lifetime budget, of which epsilon {left:.3g} is left.")
+        yield fine("budget", f"It fits the lifetime budget: {room}.")
     else:
-        says = f"Some patients' lifetime budgets have less left than it needs (epsilon {left:.3g}): they are left out."
+        says = f"Some patients' lifetime budgets have less left than it needs: {room}; they are left out."
         yield warning("budget", says, "See `wardround site budget DIR`.")

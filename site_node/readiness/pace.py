@@ -10,12 +10,15 @@ import contextlib
 import multiprocessing
 import resource
 import secrets
+import signal
 import statistics
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 import numpy as np
@@ -78,7 +81,7 @@ def measured_apart(study: StudySpec, cohort: Cohort, threads: int, report: Repor
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe(duplex=False)
     child = context.Process(target=_measure_and_send, args=(study, cohort, threads, there, time.monotonic()))
-    child.start()
+    start_unheeding(child)
     there.close()
     result: Pace | str = "Measuring ended by itself: memory may not suffice."
     try:
@@ -91,10 +94,26 @@ def measured_apart(study: StudySpec, cohort: Cohort, threads: int, report: Repor
                 break
     except EOFError:
         pass
+    except BaseException:  # Ctrl-C, or whatever ends the command: nobody listens to the child any more
+        child.terminate()
+        raise
     finally:
         here.close()
         child.join()
     return result
+
+
+def start_unheeding(child: BaseProcess) -> None:
+    """Start a process to which Ctrl-C at the terminal does nothing, from its first instruction on: its parent ends it.
+
+    A signal that is blocked here stays blocked in what is begun here; one that comes meanwhile is heeded afterwards.
+    """
+    resource_tracker.ensure_running()  # its first start, within the child's, would lift the block
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        child.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def measure(study: StudySpec, cohort: Cohort, threads: int, report: Report, began: float | None = None) -> Pace:

@@ -1,6 +1,7 @@
 """Whom a study would find here: matched, labelled, readable, conflicts and orphans, by split and by class.
 
-Small counts are hidden, and so much beside them that no hidden one follows from a sum that is shown.
+Small counts are hidden, and so much beside them that no hidden one follows from a sum that is shown, nor the few whom a
+count leaves of a whole; the others are in tens.
 """
 
 from collections import Counter
@@ -20,6 +21,7 @@ from site_node.cohort.table_cohort import build_table_cohort
 from site_node.doctor.finding import Finding, fine, problem, warning
 from site_node.errors import CohortError, IndexingError, TooFewPatientsError
 from site_node.opt_outs import load_identities
+from site_node.rounded_counts import in_tens
 from site_node.settings import SiteSettings
 from site_node.site_secrets import read_noise_key, split_key
 
@@ -28,7 +30,10 @@ MOST_MASKS = 200
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 NOT_TRAINING = {
     BELOW_MINIMUM: "Label more patients of this study, or let the site evaluate only.",
-    ONE_CLASS: "Check the label column; add patients of the other class, or let the site evaluate only.",
+    ONE_CLASS: (
+        "Check the label column, and the study's label.patient_label (any: one positive image is enough for the "
+        "patient); add patients of the other class, or let the site evaluate only."
+    ),
 }
 ANSWER = "Mend what fell out, or refuse the study."
 
@@ -60,15 +65,20 @@ def find_patients(settings: SiteSettings, study: StudySpec, least: int) -> Found
 
 
 def figures_of(cohort: Cohort, study: StudySpec, least: int) -> dict[str, Any]:
-    """Return patients and classes by split, None for a number that is hidden. Pure."""
-    patients = shown({split: len(cohort.of(split)) for split in SPLITS}, least)
+    """Return patients and classes by split, in tens, None for a number that is hidden. Pure."""
+    of_split: dict[str, int] = {split: len(cohort.of(split)) for split in SPLITS}
+    patients = shown(of_split, least)
     images = sum(len(patient.images) for patient in cohort.patients)
     return {
         "hidden_below": least,
-        "patients": shown_sum([len(cohort.of(split)) for split in SPLITS], least),
-        "images": images if images >= least else None,
+        "patients": in_tens(sum(of_split.values()), least),
+        "images": in_tens(images, least),
         "by_split": {split: patients[split] for split in SPLITS},
-        "classes": {split: shown(classes_of(study, cohort.of(split)), least) for split in SPLITS if patients[split]},
+        "classes": {
+            split: shown(classes_of(study, cohort.of(split)), least, of_split[split])
+            for split in SPLITS
+            if patients[split]
+        },
     }
 
 
@@ -83,28 +93,30 @@ def classes_of(study: StudySpec, patients: tuple[Patient, ...]) -> dict[str, int
     return {name: present[number] for number, name in enumerate(study.label.classes)}
 
 
-def shown(counts: Mapping[str, int], least: int) -> dict[str, int | None]:
-    """Return the counts, None for those hidden: each below `least`, and more until the hidden ones' sum is not. Pure.
+def shown(counts: Mapping[str, int], least: int, total: int | None = None) -> dict[str, int | None]:
+    """Return the counts in tens, None for those hidden. Pure.
 
-    >>> shown({"train": 40, "validation": 12, "test": 3}, 10)
+    Hidden is each below `least`, more until the hidden ones' sum is not, and each that leaves fewer than `least` of the
+    `total`: so many lack what is counted, or are not known to have it.
+
+    >>> shown({"train": 47, "validation": 12, "test": 3}, 10)
     {'train': 40, 'validation': None, 'test': None}
+    >>> shown({"edema": 195, "mass": 60}, 10, total=200)
+    {'edema': None, 'mass': 60}
     """
-    result: dict[str, int | None] = dict(counts)
+    result = {name: in_tens(count, least) for name, count in counts.items()}
     hidden = 0
     for name, count in sorted(counts.items(), key=lambda one: one[1]):
-        if count >= least and not 0 < hidden < least:
+        if result[name] is not None and not 0 < hidden < least:
             break
         result[name], hidden = None, hidden + count
+    if total is not None:
+        result |= {name: None for name, count in counts.items() if total - count < least}
     return result
 
 
-def shown_sum(counts: list[int], least: int) -> int | None:
-    """Return a sum unless it is small. Pure."""
-    return sum(counts) if sum(counts) >= least else None
-
-
 def drawn_in(cohort: Cohort, study: StudySpec, least: int) -> dict[str, Any]:
-    """Return how many of some masks hold each class, None for a number that is hidden; nothing without masks."""
+    """Return how many of some masks hold each class, in tens; None where hidden, nothing without masks."""
     images = [image for patient in cohort.patients for image in patient.images if image.mask is not None]
     if not images:
         return {}
@@ -113,8 +125,9 @@ def drawn_in(cohort: Cohort, study: StudySpec, least: int) -> dict[str, Any]:
     for image in some:
         held.update({int(number) for number in np.unique(_mask_values(image, cohort))})
     return {
-        "of": len(some) if len(some) >= least else None,
-        **shown({name: held[number] for number, name in enumerate(study.label.classes) if number}, least),
+        "of": in_tens(len(some), least),
+        "out_of": in_tens(len(images), least),
+        **shown({name: held[number] for number, name in enumerate(study.label.classes) if number}, least, len(some)),
     }
 
 
@@ -138,9 +151,10 @@ def lines_of(figures: Mapping[str, Any]) -> Iterator[str]:
         yield f"  {split}: {number}{f' ({parts})' if parts else ''}"
     drawn = dict(figures.get("masks") or {})
     if drawn:
-        of = say(drawn.pop("of"))
-        yield f"  of {of} masks, so many hold: {'; '.join(f'{name}: {say(number)}' for name, number in drawn.items())}"
-    yield f"  hidden: fewer than {figures['hidden_below']}, or what would tell such a number"
+        of, out_of = say(drawn.pop("of")), say(drawn.pop("out_of"))
+        held_in = "; ".join(f"{name}: {say(number)}" for name, number in drawn.items())
+        yield f"  of {of} masks that were looked into (there are {out_of}), so many hold: {held_in}"
+    yield f"  in tens; hidden: fewer than {figures['hidden_below']}, or what would tell such a number"
 
 
 def _cohort_of(settings: SiteSettings, study: StudySpec) -> Cohort:
@@ -152,7 +166,7 @@ def _cohort_of(settings: SiteSettings, study: StudySpec) -> Cohort:
 
 
 def _fallen(cohort: Cohort, least: int) -> Iterator[Finding]:
-    for found in fallen_out(cohort.dropped, least):
+    for found in fallen_out(cohort.dropped, least, cohort.remedies):
         if found.is_fault:
             yield warning(found.concern, f"{found.says}.", found.remedy)
         else:

@@ -33,9 +33,10 @@ def readiness_of(
     looking("patients and labels")
     found = find_patients(settings, study, least)
     looking("names")
-    unknown = find_unknown_names(settings, study, least, all_names=all_names)
-    looking("the price in privacy")
     cohort = found.cohort
+    known = cohort.mask_names if cohort is not None else None
+    unknown = find_unknown_names(settings, study, least, all_names=all_names, known=known)
+    looking("the price in privacy")
     trains = cohort is None or bool(cohort.of("train"))
     cost = find_cost(settings, study, trains=trains, holds_out=_holds_out(found))
     findings = [*found.findings, said_of(unknown), *cost.findings]

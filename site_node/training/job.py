@@ -60,7 +60,10 @@ WHERE_TO_LOOK = "wardround site receipts, wardround site budget"
 HELD_OUT: tuple[HeldOutSplit, ...] = ("validation", "test")
 NOT_TRAINING = {
     BELOW_MINIMUM: "Add patients, or let the site evaluate only.",
-    ONE_CLASS: "Check the label column in labels.csv; add patients of the other class, or let the site evaluate only.",
+    ONE_CLASS: (
+        "Check the label column in labels.csv, and the study's label.patient_label (any: one positive image is enough "
+        "for the patient); add patients of the other class, or let the site evaluate only."
+    ),
 }
 
 log = structlog.get_logger()
@@ -77,8 +80,12 @@ class Job:
 
     def cohort(self) -> Cohort:
         """Return the study's cohort, frozen when it was counted, without those who have opted out since."""
-        frozen = frozen_cohort(self.frozen_cohorts, self.order.study_digest)
-        return without_opted_out(frozen, self.identities, _split_key(_noise_key(self.settings.paths.noise_key)))
+        split_key = _split_key(_noise_key(self.settings.paths.noise_key))
+        return without_opted_out(self.frozen(), self.identities, split_key)
+
+    def frozen(self) -> Cohort:
+        """Return the study's cohort as it was approved, with those who have opted out since."""
+        return frozen_cohort(self.frozen_cohorts, self.order.study_digest)
 
     @property
     def frozen_cohorts(self) -> Path:
@@ -240,7 +247,7 @@ def _tell_who_does_not_train(job: Job, cohort: Cohort) -> None:
 
 
 def _tell_what_fell_out(job: Job, cohort: Cohort) -> None:
-    for found in fallen_out(cohort.dropped, job.study.cohort.minimum_patients):
+    for found in fallen_out(cohort.dropped, job.study.cohort.minimum_patients, cohort.remedies):
         say = log.warning if found.is_fault else log.info
         say("left out of the study", site=job.settings.name, study=job.study.name, why=found.why)
 
@@ -279,9 +286,12 @@ def help_with_round(together: Together, settings: SiteSettings, order: WorkOrder
 def _evaluate(job: Job) -> dict[str, int]:
     cohort, judged = job.cohort(), judged_weights(job.study, job.base(), job.state)
     report = _reporter(job, Activity.EVALUATING)
-    prepared = prepare_cohort(job.study, cohort, job.study.evaluation.splits, pixel_cache(job.settings))
-    held_out = {split: prepared[split] for split in HELD_OUT if split in prepared}
-    counts: dict[str, Any] = {counts_field(job.study): evaluate(job.study, judged, held_out, job.noise(cohort))}
+    approved = [split for split in HELD_OUT if split in job.study.evaluation.splits and job.frozen().of(split)]
+    splits = [split for split in approved if cohort.of(split)]
+    prepared = prepare_cohort(job.study, cohort, splits, pixel_cache(job.settings)) if splits else {}
+    held_out = {split: prepared[split] for split in splits}
+    counted = evaluate(job.study, judged, held_out, job.noise(cohort), approved)
+    counts: dict[str, Any] = {counts_field(job.study): counted}
     report(1.0)
     order = job.order
     candidate = Candidate(task_id=order.task_id, task_digest=order.task_digest, kind="evaluation", **counts)

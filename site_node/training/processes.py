@@ -115,8 +115,12 @@ def processes_for(study: StudySpec, wanted: int) -> int:
     with the statistics of whoever is in the same process. One also where the hub takes the steps (`shared-noise`) or
     the update is released as a whole (`site-level`).
     """
-    is_sum = not objective_of(study).compares_patients and study.network.normalisation != "batch"
-    return wanted if is_sum and study.privacy.mechanism == "dp-sgd" else 1
+    return wanted if is_sum_over_patients(study) and study.privacy.mechanism == "dp-sgd" else 1
+
+
+def is_sum_over_patients(study: StudySpec) -> bool:
+    """Tell whether a step's gradient is the sum of what each patient gives by itself."""
+    return not objective_of(study).compares_patients and study.network.normalisation != "batch"
 
 
 @contextmanager

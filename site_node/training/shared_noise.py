@@ -17,13 +17,11 @@ from protocol.shared_noise import SharedNoise, shared_noise_of
 from protocol.study import StudySpec
 from protocol.tensors import Weights
 from site_node.errors import OrderError, TooFewPatientsError
-from site_node.privacy.clipping import clipped_sum_of_batch
 from site_node.privacy.noise import Floats, NoiseSource
 from site_node.privacy.skellam import skellam_noise
-from site_node.training.networks import build_network, images_at_once, load_into
-from site_node.training.objectives.choice import loss_of
+from site_node.training.networks import build_network, load_into
 from site_node.training.patients import PreparedPatients, draw_batch
-from site_node.training.trainer import chosen_device
+from site_node.training.trainer import chosen_device, clipped_sum_in_parts, parts_of
 
 Whole = NDArray[np.int64]
 
@@ -62,7 +60,7 @@ def _clipped_sum(study: StudySpec, base: Weights, patients: PreparedPatients, no
     load_into(network, base)
     bound = _bound(shared_noise_of(study), sum(parameter.numel() for parameter in network.parameters()))
     batch = draw_batch(study, patients, noise, device)
-    total = clipped_sum_of_batch(network, loss_of(study), batch, bound, images_at_once=images_at_once(study))
+    total = clipped_sum_in_parts(study, network, batch, bound, parts_of(study, is_private=True))
     parts: dict[str, Floats] = {}
     start = 0
     for name, parameter in network.named_parameters():

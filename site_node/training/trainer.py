@@ -6,12 +6,14 @@ alone. What depends on patients is touched by the noised sum only; everything af
 Without DP the same draws make an ordinary minibatch step; the batch's mean gradient is bounded to `clip_norm`, the
 usual remedy against divergence, so that one learning rate serves a study with and without DP.
 What the algorithm adds to the gradient (FedProx, SCAFFOLD) holds no patient and comes after (`corrections.py`).
+Where a GPU's memory does not suffice, a step's sum over its patients is made in smaller parts (`parts.py`).
 The optimiser's state begins anew each round; the learning rate may change over the rounds (`protocol/schedule.py`).
 
 Source: Abadi et al. 2016, arXiv:1607.00133, Algorithm 1, with the patient as the unit; McMahan et al. 2017 (FedAvg).
 """
 
 import math
+import sys
 from collections.abc import Callable
 
 import numpy as np
@@ -27,8 +29,9 @@ from site_node.privacy.noise import NoiseSource, add_gaussian_noise, clipping_re
 from site_node.training.corrections import Correction, proximal
 from site_node.training.networks import build_network, images_at_once, load_into, weights_of
 from site_node.training.objectives.choice import loss_of, objective_of
+from site_node.training.parts import Parts
 from site_node.training.patients import PreparedPatients, draw_batch
-from site_node.training.processes import ALONE, Together
+from site_node.training.processes import ALONE, Together, is_sum_over_patients
 
 PLAIN_IMAGES_AT_ONCE = 256
 Report = Callable[[float], None]
@@ -55,7 +58,7 @@ def train(
     `together` is this process's place among those that train the round, all with the same arguments.
     Guarantee: with DP, each of exactly `local_steps` steps is a Poisson-sampled Gaussian mechanism with the study's
         sampling rate and this noise multiplier, whatever the drawn patients are. Deterministic for the noise source on
-        one machine with one number of threads and processes.
+        one machine with one number of threads and processes, and, to rounding, with less memory.
     Raises: OrderError if study and order disagree about noise; TooFewPatientsError without patients; NotFiniteError
         if training diverged; BaseUnavailableError if the base does not fit.
     """
@@ -67,12 +70,14 @@ def train(
     optimizer = _optimizer(study, network, rate)
     added = (proximal(study, base) if correction is None else correction).on(network)
     expected = study.training.sampling_rate * patients.public_figure
+    parts = parts_of(study, is_private=noise_multiplier is not None)
     for step in range(study.local_steps):
         batch = together.share_of(draw_batch(study, patients, noise, device))
         if noise_multiplier is None:
-            gradient = _plain_gradient(study, network, batch, expected, together)
+            gradient = _plain_gradient(study, network, batch, expected, parts, together)
         else:
-            gradient = _private_gradient(study, network, batch, noise, noise_multiplier, together).div_(expected)
+            total = together.summed(_clipped_sum(study, network, batch, noise_multiplier, parts))
+            gradient = _noised(study, total, noise, noise_multiplier, together).div_(expected)
         _follow(network, optimizer, added.added_to(gradient, network))
         report((step + 1) / study.local_steps)
     trained = weights_of(network)
@@ -106,21 +111,47 @@ def _optimizer(study: StudySpec, network: nn.Module, rate: float) -> torch.optim
     return torch.optim.SGD(network.parameters(), lr=rate, momentum=terms.momentum, weight_decay=terms.weight_decay)
 
 
-def _private_gradient(
-    study: StudySpec,
-    network: nn.Module,
-    batch: PatientBatch,
-    noise: NoiseSource,
-    noise_multiplier: float,
-    together: Together,
+def parts_of(study: StudySpec, *, is_private: bool) -> Parts:
+    """Return how many images of a step go through the network at once, to begin with."""
+    if is_private or study.kind == "segmentation":  # outputs for each pixel are as large as the images' maps
+        at_once = images_at_once(study)
+    else:
+        # A loss such as Cox's compares all patients of a step with each other, so that its batch stays whole.
+        at_once = sys.maxsize if objective_of(study).compares_patients else PLAIN_IMAGES_AT_ONCE
+    return Parts(at_once, may_be_smaller=is_sum_over_patients(study))
+
+
+def clipped_sum_in_parts(
+    study: StudySpec, network: nn.Module, batch: PatientBatch, bound: float, parts: Parts
 ) -> Tensor:
-    """Return the noised sum of clipped patient gradients: the only thing that training learns about patients."""
-    clip_norm, at_once = study.privacy.clip_norm, images_at_once(study)
-    deviation = noise_multiplier * clip_norm
+    """Return the sum of a batch's clipped patient gradients (`clipped_sum_of_batch`), in parts that memory allows.
+
+    Raises: torch.OutOfMemoryError if memory does not suffice for a single patient.
+    """
+    loss = loss_of(study)
+
+    def summed(at_once: int) -> Tensor:
+        return clipped_sum_of_batch(network, loss, batch, bound, images_at_once=at_once)
+
+    return parts.computed(summed, len(batch.images), _fewest_images(batch))
+
+
+def _fewest_images(batch: PatientBatch) -> int:
+    return int(batch.counts.min()) if batch.patients else 0
+
+
+def _clipped_sum(
+    study: StudySpec, network: nn.Module, batch: PatientBatch, noise_multiplier: float, parts: Parts
+) -> Tensor:
+    clip_norm = study.privacy.clip_norm
     parameters = sum(parameter.numel() for parameter in network.parameters())
-    bound = clip_norm - clipping_reserve(deviation, parameters)
-    part = clipped_sum_of_batch(network, loss_of(study), batch, bound, images_at_once=at_once)
-    total = together.summed(part)
+    bound = clip_norm - clipping_reserve(noise_multiplier * clip_norm, parameters)
+    return clipped_sum_in_parts(study, network, batch, bound, parts)
+
+
+def _noised(study: StudySpec, total: Tensor, noise: NoiseSource, noise_multiplier: float, together: Together) -> Tensor:
+    """Return the noised sum of clipped patient gradients: the only thing that training learns about patients."""
+    deviation = noise_multiplier * study.privacy.clip_norm
 
     def noised() -> Tensor:
         values = total.cpu().numpy()
@@ -131,20 +162,25 @@ def _private_gradient(
 
 
 def _plain_gradient(
-    study: StudySpec, network: nn.Module, batch: PatientBatch, expected: float, together: Together
+    study: StudySpec,
+    network: nn.Module,
+    batch: PatientBatch,
+    expected: float,
+    parts: Parts,
+    together: Together,
 ) -> Tensor:
     parameters = list(network.parameters())
-    total = torch.zeros(sum(p.numel() for p in parameters), device=parameters[0].device)
     loss = loss_of(study)
-    # A loss such as Cox's compares all patients of a step with each other, so that its batch stays whole.
-    at_once = max(1, len(batch.images)) if objective_of(study).compares_patients else PLAIN_IMAGES_AT_ONCE
-    if study.kind == "segmentation":  # outputs for each pixel are as large as the images' maps
-        at_once = images_at_once(study)
-    for chunk in batch.chunks(at_once):
-        weights = torch.repeat_interleave(1.0 / chunk.counts, chunk.counts)
-        objective = (loss(network(chunk.images), chunk.targets) * weights).sum()
-        total += torch.cat([g.flatten() for g in torch.autograd.grad(objective, parameters)])
-    mean = together.summed(total) / expected
+
+    def total(at_once: int) -> Tensor:
+        total = torch.zeros(sum(p.numel() for p in parameters), device=parameters[0].device)
+        for chunk in batch.chunks(at_once):
+            weights = torch.repeat_interleave(1.0 / chunk.counts, chunk.counts)
+            objective = (loss(network(chunk.images), chunk.targets) * weights).sum()
+            total += torch.cat([g.flatten() for g in torch.autograd.grad(objective, parameters)])
+        return total
+
+    mean = together.summed(parts.computed(total, len(batch.images), _fewest_images(batch))) / expected
 
     def bounded() -> Tensor:
         norm = float(torch.linalg.vector_norm(mean))

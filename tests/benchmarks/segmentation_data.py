@@ -19,7 +19,7 @@ from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
 
 Folders = dict[str, Path]
 PARTS = {"north": 0.4, "east": 0.3, "south": 0.2, "west": 0.1}
-HELD_OUT = 0.3
+TEST, VALIDATION = 0.25, 0.15
 LARGEST = 65535
 
 
@@ -38,7 +38,7 @@ def lgg_slices(data: Path, folder: Path) -> Folders:
     for hospital in folders.values():
         with (hospital / "labels.csv").open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
-        held_out = {row["sop_instance_uid"]: row for row in rows if row["split"] == "test"}
+        held_out = {row["sop_instance_uid"]: row for row in rows if row["split"] != "train"}
         for path in sorted((hospital / "images").rglob("*.dcm")):
             dataset = dcmread(path)
             row = held_out.get(str(dataset.SOPInstanceUID))
@@ -98,8 +98,6 @@ def _lgg_hospital(source: Path, folder: Path) -> Path:
     with (source / "labels.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     columns = ["patient_id", "sop_instance_uid", "split", "label"]
-    for row in rows:  # nothing is chosen by validation patients here: they are held out like the others
-        row["split"] = "train" if row["split"] == "train" else "test"
     _write(folder / "labels.csv", columns, [[row[column] for column in columns] for row in rows])
     drawn = [[row["sop_instance_uid"], str((source / row["mask"]).resolve())] for row in rows]
     _write(folder / "masks.csv", ["sop_instance_uid", "file"], drawn)
@@ -111,7 +109,8 @@ def _hippocampus_hospital(data: Path, patients: list[tuple[str, str, str]], fold
     for patient, image, mask in patients:
         series = _uid(patient, "series")
         _write_series(nibabel.load(data / image), patient, folder / "images" / patient)
-        split = "test" if int(_hash(patient + "split")[:8], 16) / 2**32 < HELD_OUT else "train"
+        part = int(_hash(patient + "split")[:8], 16) / 2**32
+        split = "test" if part < TEST else "validation" if part < TEST + VALIDATION else "train"
         labels.append([patient, series, split])
         drawn.append([series, str((data / mask).resolve())])
     _write(folder / "labels.csv", ["patient_id", "sop_instance_uid", "split"], labels)

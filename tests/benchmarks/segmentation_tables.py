@@ -27,8 +27,18 @@ def table_of(result: Mapping[str, Any]) -> str:
         own = f"{name.upper() if len(name) == 2 else name} alone"
         lines.append([said.get(name, own), *(_cell(scores.get(hospital)) for hospital in [*hospitals, "all"])])
     rows = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    seeds = f"mean of {result['seeds']} seeds" if result["seeds"] > 1 else "one seed"
-    return f"{result['metric']}, {result['steps']} steps, {seeds}:\n\n{rows}\n"
+    seeds = f"mean of {result['seeds']} seeds (alone: the first)" if result["seeds"] > 1 else "one seed"
+    return f"{result['metric']}, {result['steps']} steps, {seeds}:\n\n{rows}\n{_of_each_seed(result)}"
+
+
+def _of_each_seed(result: Mapping[str, Any]) -> str:
+    """Return a sentence that shows how far seeds lie apart; empty where there is one."""
+    if result["seeds"] < 2:
+        return ""
+    together, pooled = (
+        ", ".join(_cell(score) for score in result["of_each_seed"][model]) for model in ("together", "pooled")
+    )
+    return f"\nThe seeds one by one: together {together}; in one place {pooled}.\n"
 
 
 def _cell(score: float | None) -> str:

@@ -175,6 +175,21 @@ def test_a_hospital_s_name_is_checked_before_anything_is_written(tmp_path: Path,
     assert not (tmp_path / "out").exists()
 
 
+def test_a_study_that_cannot_be_proposed_leaves_nothing(tmp_path: Path, hospitals: list[str]) -> None:
+    status, output = run(
+        tmp_path, *hospitals[:2], study=STUDY | {"participants": STUDY["participants"] | {"minimum_sites": 2}}
+    )
+    assert status == 1
+    assert "needs at least 2 sites (participants.minimum_sites), and --site names 1" in output
+    assert not (tmp_path / "out").exists()
+    unknown = STUDY | {"start": {"weights": "sha256:" + "0" * 64}}
+    for _ in range(2):  # the second finds no earlier run
+        status, output = run(tmp_path, *hospitals, study=unknown)
+        assert status == 1
+        assert "earlier run" not in output
+        assert list((tmp_path / "out").iterdir()) == []
+
+
 def test_a_private_study_under_masks_completes_and_the_hub_holds_no_single_update(tmp_path: Path) -> None:
     names = ("anna", "bela", "clara", "dora")
     for number, name in enumerate(names):

@@ -205,6 +205,17 @@ def test_a_site_that_refuses_for_its_ledger_is_sent_its_record(bench: Bench, ann
     assert len(bench.mail(anna, LedgerRecord)) == 2
 
 
+def test_a_record_ends_with_a_message_that_could_hold_more_so_that_a_site_knows_it_has_heard_all(
+    bench: Bench, anna: Hospital, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger_heads, "MAX_RECORD_CHARGES", 1)
+    with bench.services.transaction() as session:
+        ledger_heads.post_record(session, bench.services, "anna")
+    assert [len(record.charges) for record in bench.mail(anna, LedgerRecord)] == [0]
+    bench.say(anna, conflict_of(bench, anna))
+    assert [len(record.charges) for record in bench.mail(anna, LedgerRecord)] == [0, 1, 0]
+
+
 def test_what_a_site_spent_is_held_against_what_it_charged(bench: Bench, anna: Hospital) -> None:
     """An update that states more epsilon than the site's own signed charge is refused."""
     bench.begin(study_of(**PRIVATE))

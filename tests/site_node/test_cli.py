@@ -16,9 +16,11 @@ from protocol.signing import SigningKey, open_envelope
 from site_node.budget_report import percent
 from site_node.cli import app
 from site_node.errors import SettingsError
+from site_node.governance.approval import decisions_on, set_decisions_aside
 from site_node.governance.egress import without_receipt
-from site_node.governance.records import open_records, study_records
+from site_node.governance.records import open_records, set_study, study_records
 from site_node.settings import SitePaths, load_settings
+from site_node.sqlite import transaction
 from tests.fakes.gated_site import GatedSite, study_of
 
 
@@ -190,6 +192,28 @@ def test_a_study_is_read_whole_before_it_is_signed_and_the_answer_no_decides_not
     [listed] = json.loads(run("studies", folder, "--json")[1])
     assert (listed["decided_by"], listed["mechanism"]) == ("Dr Grey", "dp-sgd")
     assert listed["decided_under_account"] not in (None, "Dr Grey")
+
+
+def test_a_study_that_was_counted_anew_while_it_was_read_is_not_approved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = GatedSite.make(tmp_path, PERSON)
+    study, folder = study_of(), str(site.paths.root)
+    site.join(study)
+
+    def counted_anew_meanwhile(_: str) -> bool:
+        with transaction(open_records(site.paths)) as database:
+            set_decisions_aside(database, study.digest)
+            set_study(database, study.digest, training_patients=39)
+        return True
+
+    monkeypatch.setattr("typer.confirm", counted_anew_meanwhile)
+    status, output = run("approve", folder, study.digest)
+    assert (status, "not what was read" in output) == (1, True)
+    assert decisions_on(open_records(site.paths), study.digest) == []
+    monkeypatch.undo()
+    status, output = run("approve", folder, study.digest, "--yes")
+    assert (status, "39 training patients" in output) == (0, True)
 
 
 def test_what_is_signed_can_be_had_byte_for_byte(tmp_path: Path) -> None:

@@ -4,16 +4,19 @@ import json
 import stat
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from site_node.cli import app
+from site_node.cohort.index import index_folder
 from site_node.cohort_members import ledger_pseudonym, pseudonym_key
 from site_node.governance.records import open_records
 from site_node.opt_out_report import uses_of
 from site_node.opt_outs import OptOut, all_opt_outs, load_identities, record_opt_outs, recorded_opt_outs, undo_opt_outs
 from site_node.settings import load_settings
 from site_node.site_secrets import read_noise_key
+from tests.fakes.dicom import make_dataset, save
 from tests.fakes.gated_site import GatedSite, study_of
 
 NAMES = [f"Jansen^{number}" for number in range(30)]
@@ -128,3 +131,40 @@ def test_one_of_two_ways_to_name_patients_is_needed(site: GatedSite) -> None:
         assert (status, "Name one patient, or a file" in output) == (1, True)
     status, output = run("opt-out", site.paths.root, "-", typed="\n")
     assert (status, "No patient is named" in output) == (1, True)
+
+
+@pytest.fixture
+def site_with_images(site: GatedSite, tmp_path: Path) -> GatedSite:
+    folder = tmp_path / "images"
+    save(make_dataset(np.zeros((4, 4), np.uint8), "Jansen-7475"), folder / "a.dcm")
+    configure(site, merged_patients="merges.csv", table="table.csv")
+    (site.paths.root / "merges.csv").write_text("old_id,new_id\nJansen-old,Jansen-new\n", encoding="utf-8")
+    (site.paths.root / "table.csv").write_text("patient_id,age\nJansen-table,70\n", encoding="utf-8")
+    index_folder([folder], site.paths.index)
+    return site
+
+
+def test_an_id_that_is_nobody_s_here_is_told_and_recorded_all_the_same(site_with_images: GatedSite) -> None:
+    paths = site_with_images.paths
+    for known in ("Jansen-7475", "Jansen-old", "Jansen-table"):
+        status, output = run("opt-out", paths.root, known)
+        assert (status, "no patient here" in output) == (0, False)
+    status, output = run("opt-out", paths.root, "-", typed="  jansen-7475 \nNOSUCHID\nJansen-new\n")
+    assert status == 0
+    assert "Recorded: 3 of 3.\n" in output
+    assert "2 of 3 are no patient here" in output
+    assert "1 of them differs from a patient's id here only in capitals: give --any-case" in output
+    assert "NOSUCHID" not in output
+    assert "jansen" not in output.casefold()
+    assert "NOSUCHID" in recorded_opt_outs(paths.opt_outs)
+    assert "1 had opted out before" in run("opt-out", paths.root, "NOSUCHID")[1]
+
+
+def test_with_any_case_the_ids_here_are_recorded_as_they_are_written_here(site_with_images: GatedSite) -> None:
+    paths = site_with_images.paths
+    status, output = run("opt-out", paths.root, " JANSEN-7475 ", "--any-case")
+    assert (status, "no patient here" in output) == (0, False)
+    assert list(recorded_opt_outs(paths.opt_outs)) == ["Jansen-7475"]
+    assert not load_identities(load_settings(paths.root)).takes_part("Jansen-7475")
+    assert "Taken out: 1 of 1." in run("opt-out", paths.root, "jansen-7475", "--any-case", "--undo")[1]
+    assert "Taken out: 0 of 1; 1 not in the record." in run("opt-out", paths.root, "x", "--undo")[1]

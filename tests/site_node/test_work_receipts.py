@@ -74,8 +74,8 @@ def test_another_site_s_receipt_is_not_signed_here(site: GatedSite) -> None:
 @pytest.mark.parametrize(
     ("matched", "patients", "share"),
     [
-        (100, 100, "whole"), (100, 99, "nine tenths or more"), (100, 89, "half or more"), (100, 49, "LESS THAN HALF"),
-        (0, 0, ""),
+        (100, 100, "nine tenths or more"), (100, 99, "nine tenths or more"), (100, 89, "half or more"),
+        (100, 49, "LESS THAN HALF"), (0, 0, ""),
     ],
 )  # fmt: skip
 def test_how_much_was_used_is_said_in_a_word(matched: int, patients: int, share: str) -> None:
@@ -83,12 +83,25 @@ def test_how_much_was_used_is_said_in_a_word(matched: int, patients: int, share:
 
 
 @pytest.mark.parametrize(
-    ("matched", "patients", "shown"), [(100, 100, True), (100, 95, False), (9, 9, False), (100, 80, True)]
-)
-def test_few_patients_used_or_left_out_are_not_told(matched: int, patients: int, shown: bool) -> None:
+    ("matched", "patients", "numbers", "share"),
+    [
+        (104, 104, (100, None, None), "nine tenths or more"), (104, 103, (100, None, None), "nine tenths or more"),
+        (100, 95, (100, None, None), "nine tenths or more"), (9, 9, (None, None, None), ""),
+        (30, 9, (None, None, None), ""), (100, 80, (100, 80, 180), "half or more"),
+        (100, 47, (100, 40, 180), "LESS THAN HALF"),
+    ],
+)  # fmt: skip
+def test_few_patients_used_or_left_out_are_not_told(
+    matched: int, patients: int, numbers: tuple[int | None, ...], share: str
+) -> None:
     found = receipt_as_json(KeptReceipt("task-1", receipt(matched=matched, patients=patients)), 10)
-    numbers = (matched, patients, 180) if shown else (None, None, None)
-    assert (found["matched"], found["patients"], found["images"]) == numbers
+    assert (found["matched"], found["patients"], found["images"], found["share"]) == (*numbers, share)
+
+
+def test_two_rounds_between_which_one_patient_opted_out_look_alike() -> None:
+    for patients in ((100, 99), (88, 87)):
+        one, other = (receipt_as_json(KeptReceipt("task", receipt(patients=number)), 10) for number in patients)
+        assert one == other
 
 
 def test_the_command_lists_rounds_and_failures(site: GatedSite) -> None:
@@ -97,8 +110,9 @@ def test_the_command_lists_rounds_and_failures(site: GatedSite) -> None:
     keep(site, receipt(3, patients=40, study="knee", study_digest="sha256:" + "2" * 64))
     status, output = run(site)
     assert status == 0
-    assert "round   1  train      whole of the approved cohort, 100 of 100 patients, 180 images, 2 s" in output
+    assert "round   1  train      nine tenths or more of the approved cohort, 100 or more patients, 2 s" in output
     assert "FAILED: disk-full; nothing was used" in output
-    assert "LESS THAN HALF of the approved cohort, 40 of 100 patients" in output
+    used = "100 or more patients, of whom 40 or more with 180 or more images were used"
+    assert f"LESS THAN HALF of the approved cohort, {used}" in output
     assert len(json.loads(run(site, "--study", "knee", "--json")[1])) == 1
     assert len(run(site, "--study", "1111")[1].splitlines()) == 2

@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 
 from protocol.messages import Approval
 from site_node.api.app import MAX_BODY_BYTES, make_app
+from site_node.api.readers import FOR_WHO_DECIDES
 from site_node.api.roles import PERMITTED, ROLES, Role, may_call
 from site_node.api.tokens import add_token, caller_of, open_tokens, revoke_token
 from site_node.api_commands import check_address
@@ -116,10 +117,30 @@ def test_nothing_but_the_pages_is_there(site: GatedSite) -> None:
 @pytest.mark.parametrize("role", ["clinician", "auditor"])
 def test_who_is_no_administrator_decides_nothing(site: GatedSite, role: Role) -> None:
     counted(site)
-    shown = client(site, token_of(site, role)).get(PATHS["study"]).json()["shown_digest"]
-    answer = decide(client(site, token_of(site, role, "another")), decision="approved", shown_digest=shown)
+    shown = client(site, token_of(site, "administrator")).get(PATHS["study"]).json()["shown_digest"]
+    answer = decide(client(site, token_of(site, role)), decision="approved", shown_digest=shown)
     assert answer.status_code == 403
     assert decisions_on(open_records(site.paths), study_of().digest) == []
+
+
+@pytest.mark.parametrize("role", ["clinician", "auditor"])
+def test_who_decides_nothing_reads_no_small_count_and_no_note_that_follows_from_one(tmp_path: Path, role: Role) -> None:
+    site = GatedSite.make(tmp_path, PERSON_DECIDES.replace("_patients: 1\n", "_patients: 10\n"))
+    site.propose(study_of())
+    site.sweep()
+    site.count_cohort(study_of(), training=47, held_out=1)
+    site.sweep()
+    reader, decider = client(site, token_of(site, role)), client(site, token_of(site, "administrator"))
+    [seen], [whole] = reader.get(PATHS["studies"]).json(), decider.get(PATHS["studies"]).json()
+    assert (whole["training_patients"], whole["held_out_patients"]) == (47, 1)
+    assert (seen["training_patients"], seen["held_out_patients"]) == (40, None)
+    assert (bool(whole["explanation"]), seen["explanation"], seen["reason"]) == (True, "", None)
+    page = decider.get(PATHS["study"]).json()
+    assert "47 training patients" in json.dumps(page["summary"])
+    seen = reader.get(PATHS["study"]).json()
+    assert set(seen) == set(page) - {"shown_digest"}
+    assert set(page["summary"]) - set(seen["summary"]) == {FOR_WHO_DECIDES}
+    assert "47" not in json.dumps(seen["summary"])
 
 
 def test_an_approval_names_what_was_read_and_is_signed_under_the_token_s_person(site: GatedSite) -> None:
@@ -167,6 +188,17 @@ def test_a_body_of_another_form_decides_nothing(site: GatedSite, body: dict[str,
     counted(site)
     assert decide(client(site, token_of(site, "administrator")), **body).status_code == 422
     assert decisions_on(open_records(site.paths), study_of().digest) == []
+
+
+def test_a_body_that_is_not_understood_is_answered_with_the_remedy_and_not_repeated(site: GatedSite) -> None:
+    caller = client(site, token_of(site, "administrator"))
+    path = f"/v1/studies/{study_of().digest}/decision"
+    answer = caller.post(path, content=b'{"decision":"approved"}')  # without a content type, as `curl -d` sends it
+    assert (answer.status_code, set(answer.json())) == (422, {"message", "remedy"})
+    assert "application/json" in answer.json()["remedy"]
+    answer = decide(caller, decision="secret word", another="secret key")
+    assert answer.json()["message"] == "Not usable: decision."
+    assert "secret" not in answer.text
 
 
 def test_a_digest_s_beginning_is_not_enough(site: GatedSite) -> None:
@@ -238,8 +270,13 @@ def test_the_commands_serve_over_tls_to_whom_a_token_was_given(site: GatedSite, 
     authority, port = Authority.make(tmp_path / "tls"), free_port()
     certificate, key = authority.sign("localhost")
     command = [sys.executable, "-m", "site_node.cli", "api", str(site.paths.root), "--port", str(port)]
-    process = subprocess.Popen([*command, "--certificate", str(certificate), "--key", str(key)])
+    process = subprocess.Popen(
+        [*command, "--certificate", str(certificate), "--key", str(key)], stderr=subprocess.PIPE, text=True
+    )
     try:
+        assert process.stderr is not None
+        lines = iter(process.stderr.readline, "")
+        assert any(f"Listening on https://127.0.0.1:{port}" in line for line in lines)
         url, until = f"https://localhost:{port}/v1/status", time.monotonic() + 60
         with httpx.Client(
             verify=ssl.create_default_context(cafile=authority.file),
@@ -260,5 +297,5 @@ def test_the_commands_serve_over_tls_to_whom_a_token_was_given(site: GatedSite, 
             assert http.get(url).status_code == 401
     finally:
         process.terminate()
-        process.wait(20)
+        process.communicate(timeout=20)
     assert run.invoke(app, ["tokens", "revoke", str(site.paths.root), "anna"]).exit_code == 1

@@ -274,7 +274,7 @@ def test_a_segmentation_writes_masks(tmp_path: Path) -> None:
         rounded = torch.from_numpy(np.asarray(picture, np.float16).astype(np.float32))
         with torch.inference_mode():
             expected = network.eval()(rounded[None]).argmax(1)[0].numpy()
-        np.testing.assert_array_equal(np.load(row["mask"]), expected)
+        np.testing.assert_array_equal(np.load(bundle / "eval" / row["mask"]), expected)
 
 
 def test_a_version_of_a_table_scores_rows_as_at_the_hospital(tmp_path: Path) -> None:

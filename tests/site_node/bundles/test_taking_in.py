@@ -18,6 +18,7 @@ from protocol.tensors import decode_weights
 from site_node.bundles import archive, export, given_weights, other_formats
 from site_node.bundles.archive import open_bundle
 from site_node.bundles.export import export_bundle
+from site_node.bundles.study_file import write_study
 from site_node.bundles.taking_in import take_in
 from site_node.errors import BundleError
 from site_node.training.networks import build_network, load_into
@@ -71,6 +72,13 @@ def test_a_bundle_becomes_a_study_that_starts_from_its_weights(bundle: Path, pac
     images = torch.randn(2, 1, 32, 32, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         torch.testing.assert_close(network.eval()(images), foreign_network()(images))
+
+
+def test_the_study_s_folder_is_made(bundle: Path, tmp_path: Path) -> None:
+    found = taken(bundle)
+    weights = write_study(found, tmp_path / "new" / "folder" / "study.yaml")
+    assert weights.read_bytes() == found.weights
+    assert (tmp_path / "new" / "folder" / "study.yaml").is_file()
 
 
 def test_what_a_person_states_comes_first_and_the_network_is_the_bundles(bundle: Path) -> None:

@@ -168,7 +168,7 @@ def test_a_site_below_the_minimum_only_evaluates(hospital: FakeHospital) -> None
 
 
 def test_nobody_left_is_an_error_that_says_why(hospital: FakeHospital) -> None:
-    with pytest.raises(TooFewPatientsError, match="24 x image: its modality is none") as caught:
+    with pytest.raises(TooFewPatientsError, match="20 or more x image: its modality is none") as caught:
         cohort_of(hospital, cohort={"modality": ["CT"]})
     assert caught.value.reason is Reason.TOO_FEW_PATIENTS
     assert "P0000" not in str(caught.value)

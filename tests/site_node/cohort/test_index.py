@@ -41,6 +41,47 @@ def test_everything_is_counted_once(images: Path, index: Path) -> None:
     assert report.files == report.indexed + len(report.quarantined) + report.companions
 
 
+def test_files_that_masks_csv_names_accompany_the_images(images: Path, index: Path, tmp_path: Path) -> None:
+    for name in ("a.png", "b.nii.gz", "stray.png"):
+        (images / "masks").mkdir(exist_ok=True)
+        (images / "masks" / name).write_bytes(b"a mask")
+    (images / "masks" / "empty.png").touch()
+    reasons = {"a.png": "not a DICOM file", "b.nii.gz": "not a DICOM file", "stray.png": "not a DICOM file"}
+    before = index_folder([images], index)
+    assert {entry.file.name: entry.reason for entry in before.quarantined} == {
+        **reasons,
+        "empty.png": "the file is empty",
+    }
+    table = "file,sop_instance_uid\nmasks/a.png,1.2\nmasks/../masks/b.nii.gz,1.3\nmasks/empty.png,1.4\n"
+    (images / "masks.csv").write_text(table + "P0000/0.dcm,1.5\n,1.6\n", encoding="utf-8")
+    after = index_folder([images], index)
+    assert {entry.file.name for entry in after.quarantined} == {"stray.png", "empty.png"}
+    assert (after.files, after.indexed, after.companions) == (before.files + 1, before.indexed, before.companions + 3)
+    elsewhere = tmp_path / "labels" / "labels.csv"
+    elsewhere.parent.mkdir()
+    named = images / "masks" / "stray.png"
+    (elsewhere.with_name("masks.csv")).write_text(f"file,series_instance_uid\n{named},1.2\n", encoding="utf-8")
+    last = index_folder([images], index, labels=elsewhere)
+    assert {entry.file.name for entry in last.quarantined} == {"a.png", "b.nii.gz", "empty.png"}
+    (images / "masks.csv").write_text("not,such\n", encoding="utf-8")
+    assert len(index_folder([images], index).quarantined) == 4
+
+
+def test_few_files_are_named_unless_all_are_asked_for(images: Path, tmp_path: Path) -> None:
+    for number in range(12):
+        (images / f"{number:02d}.bad").write_bytes(b"no image")
+    report = index_of_any_folder(images)
+    brief, whole = report_as_text(report, [images]), report_as_text(report, [images], every=True)
+    assert (brief.count("left out"), whole.count("left out")) == (10, 12)
+    assert "and 2 more: --list names all of them" in brief
+    assert "more: --list" not in whole
+    assert str(images) not in brief
+    other = tmp_path / "received"
+    assert f"left out: {images.name}/00.bad" in report_as_text(report, [images, other])
+    listed = CliRunner().invoke(app, ["index", str(images), "--list"]).output
+    assert listed.count("left out") == 12
+
+
 def test_a_copy_is_a_file_but_no_second_instance(images: Path, index: Path) -> None:
     (images / "copy.dcm").write_bytes((images / "P0000" / "0.dcm").read_bytes())
     report = index_folder([images], index)
@@ -82,8 +123,9 @@ def test_an_emptied_folder_is_not_taken_for_a_deletion(images: Path, index: Path
     with pytest.raises(IndexingError, match="not there"):
         index_folder([images], index)
     images.mkdir()
-    with pytest.raises(IndexingError, match="Mount it again"):
+    with pytest.raises(IndexingError, match="Mount it again") as caught:
         index_folder([images], index)
+    assert str(index) in caught.value.remedy
     with open_index(index) as database:
         assert database.counts().images == 8
 

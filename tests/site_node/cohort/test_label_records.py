@@ -145,6 +145,18 @@ def test_the_sites_own_words_are_read_as_the_studys(tmp_path: Path) -> None:
     assert (cohort.dropped[NO_VALUE], cohort.dropped[FOREIGN_VALUE]) == (1, 1)
 
 
+def test_a_number_named_as_something_else_is_not_a_classs_number(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    rows = [
+        {"patient_id": str(one.PatientID), "sop_instance_uid": str(one.SOPInstanceUID), "label": word}
+        for one, word in zip(site.images, ["1", "0", "normal", "0", "0"], strict=True)
+    ]
+    for meant in ("oedema", "0"):
+        cohort = site.cohort(rows, LabelSettings({"1": meant, "normal": "healthy"}))
+        assert said(cohort) == {"P1": [0, 0, 0], "P2": [0]}
+        assert cohort.dropped[FOREIGN_VALUE] == 1
+
+
 def test_a_file_that_names_no_images_is_refused_with_what_it_lacks(tmp_path: Path) -> None:
     with pytest.raises(LabelsError, match="'patient_id', 'sop_instance_uid'"):
         Site(tmp_path).cohort([{"name": "Secret^Person", "label": "1"}])

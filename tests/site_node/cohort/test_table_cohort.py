@@ -172,7 +172,7 @@ def test_what_fell_out_is_said_with_a_remedy_and_hidden_small_numbers(tmp_path: 
     rows = [*GOOD, *(f"X{n},,1,yes,train" for n in range(12)), "Y,1,1,maybe,train"]
     said = {found.why: found.is_fault for found in fallen_out(cohort_of(tmp_path, rows).dropped, 1)}
     assert said == {
-        "12 rows of the table: a column that the study needs is empty. "
+        "10 or more rows of the table: a column that the study needs is empty. "
         "Fill in what is known; the study says for which columns something stands in.": True,
         "fewer than 10 rows of the table: the label is none of the study's classes. "
         "Write a class's name as the study spells it, or its number.": True,

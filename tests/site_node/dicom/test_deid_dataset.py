@@ -160,6 +160,33 @@ def test_kept_text_that_repeats_the_patient_is_emptied() -> None:
     assert made.report.counts["SequenceName", Fate.REPEATED] == 1
 
 
+def test_a_coded_value_that_repeats_the_patient_is_emptied_and_the_others_stay() -> None:
+    source = ct(
+        DataElement("ImageType", "CS", ["DERIVED", "PRIMARY", "MUSTERMANN"]),
+        DataElement("ScanOptions", "CS", "X_MUSTERMANN"),
+        DataElement("PatientSex", "CS", "MUSTERMANN"),
+    )
+    made = deidentify(source, EVERYTHING, PSEUDONYMS)
+    assert list(made.dataset.ImageType) == ["DERIVED", "PRIMARY", ""]
+    assert b"MUSTERMANN" not in written(made.dataset).upper()
+    assert made.report.counts["ImageType", Fate.REPEATED] == 1
+
+
+def test_a_patient_who_is_called_like_a_term_of_the_standard_does_not_empty_it() -> None:
+    source = ct(
+        DataElement("BodyPartExamined", "CS", "BREAST"), DataElement("ImageType", "CS", ["ORIGINAL", "PRIMARY"])
+    )
+    source.PatientID = "BREAST-MRI-001"
+    made = deidentify(source, EVERYTHING, PSEUDONYMS)
+    assert made.dataset.BodyPartExamined == "BREAST"
+    assert made.report.counts["ImageType", Fate.KEPT] == 1
+
+
+def test_what_a_program_wrote_into_the_image_type_is_for_a_person_to_look_at() -> None:
+    made = deidentify(ct(DataElement("ImageType", "CS", ["DERIVED", "PRIMARY", "HUBER"])), EVERYTHING, PSEUDONYMS)
+    assert any(line.startswith("ImageType x 1: kept: free text") for line in made.report.warnings())
+
+
 def test_a_series_that_is_numbered_like_its_patient_loses_its_number() -> None:
     source = ct(DataElement("SeriesNumber", "IS", "4711081"), DataElement("InstanceNumber", "IS", "7"))
     source.PatientID = "4711081"

@@ -76,6 +76,19 @@ def test_a_new_site_is_told_what_to_do_next(paths: SitePaths) -> None:
     assert found["work"]["says"].startswith("Idle")
 
 
+def test_a_key_beside_the_images_that_it_seals_is_a_warning(paths: SitePaths) -> None:
+    found = looked(paths, "--part", "worker")[1]["cache key"]
+    assert (found["level"], "cache_key" in found["remedy"]) == ("warning", True)
+
+
+def test_a_key_on_a_disk_that_forgets_is_none(paths: SitePaths) -> None:
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as forgets:
+        if Path(forgets).stat().st_dev == paths.worker.stat().st_dev:
+            pytest.skip("one file system only")
+        settle(paths, cache_key=f"{forgets}/not-yet-there/cache.key")
+        assert looked(paths, "--part", "worker")[1]["cache key"]["level"] == "ok"
+
+
 def test_a_gate_that_runs_is_seen_by_its_lock(paths: SitePaths) -> None:
     hub = WireHub()
     enrolled(paths, hub, "http://127.0.0.1:9")

@@ -62,6 +62,10 @@ def test_a_disk_needs_room_names_and_to_be_local(
     assert disk.verdict_on_room("the worker's folder", room, must_write=True).level == level
 
 
+def test_a_cache_key_beside_the_cache_is_a_warning() -> None:
+    assert [disk.verdict_on_cache_key(is_beside).level for is_beside in (True, False)] == ["warning", "ok"]
+
+
 @pytest.mark.parametrize(
     ("left", "level"), [(None, "warning"), (GIB // 2, "problem"), (2 * GIB, "warning"), (8 * GIB, "ok")]
 )

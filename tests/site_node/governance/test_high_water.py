@@ -6,8 +6,18 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from protocol.messages import Approval, Reason, RoundTask, TaskKind, TaskRefusal, UpdateNotice
+from protocol.messages import (
+    Approval,
+    LedgerCharge,
+    LedgerRecord,
+    Reason,
+    RoundTask,
+    TaskKind,
+    TaskRefusal,
+    UpdateNotice,
+)
 from protocol.secure_messages import MaskingReveal, SurvivorsSeen
+from protocol.signing import SigningKey, sign
 from site_node.budget_report import budget_overview
 from site_node.cli import app
 from site_node.governance import high_water
@@ -28,6 +38,14 @@ def run(*words: str) -> tuple[int, str]:
 def reconcile(site: GatedSite) -> None:
     status, output = run("reconcile", str(site.paths.root), "--yes")
     assert status == 0, output
+    site.sweep()
+
+
+def hear(site: GatedSite, *charges: LedgerCharge) -> None:
+    """Let the hub's record of the site's charges come, as after a refusal with `ledger-behind`."""
+    key = SigningKey.load_or_create(site.paths.identity_key)
+    envelopes = [sign(charge.canonical_bytes(), key).decode() for charge in charges]
+    site.post(LedgerRecord(site=site.settings.name, charges=envelopes))
     site.sweep()
 
 
@@ -246,7 +264,9 @@ def test_a_mark_that_is_gone_or_damaged_could_have_said_more_and_is_reconciled(s
     assert json.loads(run("status", str(site.paths.root), "--json")[1])["behind_mark"] is True
     answer(site, site.task(FIRST, 2))
     assert refusals(site) == [Reason.LEDGER_BEHIND]
+    charges = site.charges()
     reconcile(site)
+    hear(site, *charges)
     site.join(SECOND)
     answer(site, site.task(SECOND, task_id="of-the-second"))
     assert notices(site)[-1].study_digest == SECOND.digest
@@ -350,8 +370,9 @@ def test_a_mark_lost_a_second_time_is_behind_again_whatever_the_backup_remembers
     site.paths.mark_of_egress.unlink()
     assert is_behind(site)
     assert "missing or damaged" in run("reconcile", str(site.paths.root), "--yes")[1]
+    assert is_behind(site)
+    hear(site, *site.charges())
     assert not is_behind(site)
-    site.sweep()
     site.join(SECOND)
     backup = site.back_up()
     answer(site, site.task(SECOND))

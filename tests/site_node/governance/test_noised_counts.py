@@ -1,4 +1,4 @@
-"""A number of training patients that leaves noised: charged, checked, and answered where an exact one would not be."""
+"""A number of training patients that leaves noised: charged, checked, and told by a person's decision alone."""
 
 from contextlib import closing
 from pathlib import Path
@@ -28,8 +28,10 @@ def site(tmp_path: Path) -> GatedSite:
     return GatedSite.make(tmp_path, PERMISSIVE_POLICY)
 
 
-def counted(site: GatedSite, told: int, training: int = 40, name: str = "tiny", **more: Any) -> StudySpec:
-    """Propose a study with noised counts and count so many patients, of whom another number is told."""
+def counted(
+    site: GatedSite, told: int, training: int = 40, name: str = "tiny", *, decided: bool = True, **more: Any
+) -> StudySpec:
+    """Propose a study with noised counts, count so many patients, of whom another number is told, and approve it."""
     privacy = NOISED | more.pop("privacy", {})
     study = study_of(name=name, privacy=privacy)
     site.propose(study)
@@ -37,6 +39,8 @@ def counted(site: GatedSite, told: int, training: int = 40, name: str = "tiny", 
     figures = {"training_patients": told, "count_epsilon": privacy["count_epsilon"]}
     site.count_cohort(study, training=training, **figures | more)
     site.sweep()
+    if decided and (record := site.record(study)).state == "awaiting" and record.reason is None:
+        site.decide(study, "approved")
     return study
 
 
@@ -63,7 +67,7 @@ def test_an_exact_number_says_that_it_is_exact(site: GatedSite) -> None:
 
 def test_a_site_that_does_not_train_tells_no_noised_number(tmp_path: Path) -> None:
     site = GatedSite.make(tmp_path, PERMISSIVE_POLICY.replace("minimum_patients: 1\n", "minimum_patients: 50\n", 1))
-    study = counted(site, told=43)
+    study = counted(site, told=43, decided=False)
     record = site.record(study)
     assert record.training_patients == 0
     assert told_for(site, study) == []  # and a person has to say even that
@@ -95,29 +99,40 @@ def test_a_noised_number_does_not_leave_for_a_study_that_takes_exact_ones(site: 
     assert (told_for(site, study), site.record(study).reason) == ([], Reason.INTERNAL)
 
 
-def test_studies_that_differ_by_one_patient_are_both_answered_by_the_policy(tmp_path: Path) -> None:
-    """With exact numbers the second waits for a person: 40 - 39 would tell of one."""
-    site = GatedSite.make(tmp_path, TEN)
-    assert told_for(site, counted(site, told=44, name="to-80-years")) == [44]
-    assert told_for(site, counted(site, told=36, training=39, name="to-79-years")) == [36]
-    assert len(site.charges()) == 2
-
-
-def test_a_number_near_the_hospital_s_minimum_waits_for_a_person_who_reads_why(tmp_path: Path) -> None:
-    """A policy's answer must not tell that the exact number is at least 10: 10 + ln(10000) / 0.5 = 28.4."""
-    site = GatedSite.make(tmp_path, TEN)
-    near, clear = counted(site, told=28, name="near"), counted(site, told=29, name="clear")
-    assert (told_for(site, near), told_for(site, clear)) == ([], [29])
-    shown = {entry["digest"]: entry for entry in studies_of(open_records(site.paths), _policy(site), DAY)}
-    assert "not far enough above this hospital's 10" in shown[near.digest]["explanation"]
+@pytest.mark.parametrize("policy", [PERMISSIVE_POLICY, TEN], ids=["no minimum", "ten"])
+@pytest.mark.parametrize(("training", "told"), [(12, 12), (12, 13), (40, 40), (40, 90), (1, 2), (0, 0)])
+def test_an_automatic_hospital_is_silent_whatever_was_counted(
+    tmp_path: Path, policy: str, training: int, told: int
+) -> None:
+    """Else its silence would be a function of the noised number, for which nobody is charged."""
+    site = GatedSite.make(tmp_path, policy)
+    study = counted(site, told, training, decided=False)
+    assert (told_for(site, study), site.charges(), site.record(study).state) == ([], [], "awaiting")
     site.sweep()
-    assert told_for(site, near) == []
+    assert [message for message in site.sent() if isinstance(message, Approval)] == []
+
+
+def test_a_person_is_told_why_the_policy_does_not_answer_and_answers(tmp_path: Path) -> None:
+    site = GatedSite.make(tmp_path, TEN)
+    study = counted(site, told=44, decided=False)
+    shown = {entry["digest"]: entry for entry in studies_of(open_records(site.paths), _policy(site), DAY)}
+    assert "also where nothing leaves and nothing is charged" in shown[study.digest]["explanation"]
+    site.decide(study, "approved")
+    assert (told_for(site, study), len(site.charges())) == ([44], 1)
+
+
+def test_a_person_is_warned_of_a_number_near_the_hospital_s_minimum(tmp_path: Path) -> None:
+    """An answer tells that the exact number is at least 10, which 10 + ln(10000) / 0.5 = 28.4 would leave open."""
+    site = GatedSite.make(tmp_path, TEN.replace("automatic", "person"))
+    near, clear = counted(site, 28, name="near", decided=False), counted(site, 29, name="clear", decided=False)
+    assert "not far enough above this hospital's 10" in site.record(near).detail
+    assert site.record(clear).detail == ""
 
 
 def test_a_study_does_not_choose_how_near_is_near(tmp_path: Path) -> None:
     """Without private training no policy bounds a study's delta; the policy's own, 1e-4, is taken then."""
     site = GatedSite.make(tmp_path, TEN + "dp_required: false\n")
-    study = counted(site, told=28, privacy={"epsilon": None, "delta": 0.9})
+    study = counted(site, told=28, decided=False, privacy={"epsilon": None, "delta": 0.9})
     assert told_for(site, study) == []
     assert "not far enough above" in site.record(study).detail
 

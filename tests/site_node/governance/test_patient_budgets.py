@@ -21,7 +21,7 @@ from protocol.privacy_events import PrivacyEvent
 from protocol.privacy_filter import FREE, preset_budget
 from protocol.study import StudySpec
 from site_node.budget_report import budget_overview, sentences_of
-from site_node.cohort_members import CohortMembers, group_digest, read_spent
+from site_node.cohort_members import CohortMembers, read_spent
 from site_node.errors import GateError
 from site_node.governance.context import fresh_nonce
 from site_node.governance.ledger_entries import Entry, LedgerEntry
@@ -324,8 +324,7 @@ def test_whatever_is_asked_of_whom_no_patient_s_filter_is_ever_exceeded(
             held, cost = accounts_of(entries, budget), budget.cost([event], 1e-4)
             spent = set(unaffording(database, held, cost)) if held.affords(FREE, cost) else None
             joining = [] if spent is None else [f"{who:032x}" for who in sorted(wanted) if f"{who:032x}" not in spent]
-            cohort = group_digest(joining)
-            keep_group(database, cohort, joining)
+            cohort = keep_group(database, joining)
             digest = digest_of(len(entries))
             fields = {"study_digest": digest, "cohort_digest": cohort, "patients": "training", "delta": 1e-4}
             entries.append(LedgerEntry.model_validate({**fields, "event": event, "nonce": fresh_nonce()}))

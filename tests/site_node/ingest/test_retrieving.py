@@ -1,6 +1,7 @@
 """A run of fetching against a PACS in memory: what each fault costs, and that it never costs the run."""
 
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from io import BytesIO
@@ -9,14 +10,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from protocol.cohort_terms import Cohort
+from site_node.cli import app
+from site_node.enrolment import create_site
 from site_node.errors import PacsError, PacsRefusedError
 from site_node.ingest.intake import Room
+from site_node.ingest.listener_paths import ListenerPaths
 from site_node.ingest.pacs import Level
 from site_node.ingest.planning import UNKNOWN
 from site_node.ingest.retrieval_journal import Entry, RetrievalJournal
 from site_node.ingest.retrieval_receipt import Receipt
+from site_node.ingest.retrieval_run import journal_path
 from site_node.ingest.retrieving import Ended, Retrieval
 from site_node.ingest.shelf import Shelf
 from site_node.ingest.wanted import Listed, Wanted
@@ -245,9 +251,20 @@ def test_only_series_of_the_wanted_body_part_are_fetched(bench: Bench) -> None:
     dataset.SeriesInstanceUID, dataset.BodyPartExamined = uid_of("knee"), "KNEE"
     _, entries = bench.run(Wanted(criteria=Cohort(body_part=["chest"])))
     assert [(entry.here, entry.listed) for entry in entries] == [(1, 1), (2, 2), (2, 2)]
-    _, entries = bench.run()  # another study wants all of it
-    assert [entry.already for entry in entries] == [False, False, False]
+    _, entries = bench.run()  # another study wants all of it; of two patients all of it is here
+    assert [entry.already for entry in entries] == [False, True, True]
     assert len(bench.pacs.sent) == 6
+
+
+def test_what_another_question_fetched_was_here_already(bench: Bench) -> None:
+    bench.run(Wanted(criteria=None, listed=(Listed(1, "A2"),)))
+    ended, entries = bench.run(Wanted(criteria=Cohort(modality=["DX"])))
+    counts = Receipt(ended, entries).counts()
+    assert (counts["fetched"], counts["already_here"], counts["instances_here"]) == (2, 1, 6)
+    assert bench.retrieval.journal.stored_so_far() == 6
+    ended, entries = bench.run(again=True)
+    counts = Receipt(ended, entries).counts()
+    assert (counts["fetched"], counts["already_here"], bench.retrieval.journal.stored_so_far()) == (0, 3, 6)
 
 
 def test_a_list_fetches_what_it_names_and_says_what_the_pacs_does_not_know(bench: Bench) -> None:
@@ -294,3 +311,20 @@ def test_a_receipt_of_nothing_does_not_say_that_all_is_here(bench: Bench) -> Non
     receipt = Receipt(*bench.run(Wanted(criteria=Cohort(modality=["CT"]))))
     assert receipt.exit_status == 0
     assert next(receipt.as_text()) == "The PACS has nothing of what is wanted."
+
+
+def test_received_counts_what_was_fetched(tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    settings = create_site(site, "st-anna", "https://hub.example.org", [])
+    for instances in (190, 0, 3):
+        with closing(RetrievalJournal(journal_path(settings.paths))) as journal:
+            journal.stored(instances)
+    output = CliRunner().invoke(app, ["received", str(site)]).output
+    assert "193 objects fetched from the PACS and stored" in output
+    assert "Sent to the listener, which has not run:\n0 objects stored" in output
+    counts = ListenerPaths.of(settings.paths).counts
+    counts.parent.mkdir(parents=True)
+    counts.write_text('{"stored": 5}', encoding="utf-8")
+    output = CliRunner().invoke(app, ["received", str(site)]).output
+    assert "Sent to the listener, as of 20" in output
+    assert "5 objects stored" in output

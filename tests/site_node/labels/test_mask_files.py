@@ -8,14 +8,17 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from site_node.errors import LabelsError, MaskError
-from site_node.labels import image_file, nifti, voxel_values
+from site_node.errors import LabelsError, MaskError, UnknownValueError
+from site_node.labels import image_file, masks, nifti, voxel_values
 from site_node.labels.masks import Kind, MaskRef, PictureGeometry, read_mask
 from site_node.labels.naming import class_numbers
+from site_node.labels.voxel_values import only_value_named
 
 TUMOUR = {"background": 0, "tumour": 1}
 HIPPOCAMPUS = {"background": 0, "anterior": 1, "posterior": 2}
+NAMED = TUMOUR | {"255": 1}
 FLAT = PictureGeometry((2, 3))
+WIDE = PictureGeometry((3, 4))
 VOLUME = PictureGeometry((2, 3, 4), np.diag([3.0, 2.0, 1.0, 1.0]))
 DRAWN = np.array([[0, 255, 0], [0, 0, 255]], np.uint8)
 
@@ -34,10 +37,50 @@ def volume_file(folder: Path, values: NDArray[np.float64] | NDArray[np.uint8], *
     return MaskRef(folder / "mask.nii.gz", "nifti")
 
 
-def test_a_picture_of_0_and_255_means_the_only_class_there_is(tmp_path: Path) -> None:
-    result = read_mask(png(tmp_path, DRAWN), FLAT, TUMOUR)
+def test_a_picture_of_a_value_that_was_named_is_that_class(tmp_path: Path) -> None:
+    result = read_mask(png(tmp_path, DRAWN), FLAT, TUMOUR | {"255": 1})
     assert result.dtype == np.uint8
     np.testing.assert_array_equal(result, [[0, 1, 0], [0, 0, 1]])
+
+
+def test_one_file_alone_does_not_say_what_its_other_value_means(tmp_path: Path) -> None:
+    with pytest.raises(UnknownValueError, match=voxel_values.UNKNOWN_VALUE) as caught:
+        read_mask(png(tmp_path, DRAWN), FLAT, TUMOUR)
+    assert caught.value.marks == {255}
+
+
+@pytest.mark.parametrize(
+    ("names", "value"),
+    [
+        ({"2": "oedema", "1": "tumour"}, 2),
+        ({"255": "oedema"}, 255),
+        ({"1": "oedema"}, 1),
+        ({"255": "tumor"}, 255),
+        ({"0": "oedema"}, 0),
+    ],
+)
+@pytest.mark.parametrize("kind", ["image", "nifti"])
+def test_a_value_named_as_something_else_is_never_the_studys_class(
+    tmp_path: Path, kind: Kind, names: dict[str, str], value: int
+) -> None:
+    """The hospital says that the value is oedema; the study learns tumours alone."""
+    numbers = class_numbers(list(TUMOUR), names)
+    drawn = np.array([[[0, value, 0, 0]] * 3] * 2, np.uint8)
+    mask, geometry = (volume_file(tmp_path, drawn), VOLUME) if kind == "nifti" else (png(tmp_path, drawn[0]), WIDE)
+    with pytest.raises(MaskError, match=voxel_values.UNKNOWN_VALUE):
+        read_mask(mask, geometry, only_value_named(numbers, {value}))
+
+
+def test_a_voxel_of_minus_one_is_no_class(tmp_path: Path) -> None:
+    numbers = class_numbers(list(TUMOUR), {"7": "oedema"})
+    with pytest.raises(MaskError, match=voxel_values.UNKNOWN_VALUE):
+        read_mask(volume_file(tmp_path, np.full((2, 3, 4), -1.0)), VOLUME, numbers)
+
+
+def test_the_only_value_of_all_masks_is_the_only_class_there_is() -> None:
+    assert only_value_named(TUMOUR, {255}) == TUMOUR | {"255": 1}
+    assert only_value_named(TUMOUR, {2, 4}) == TUMOUR
+    assert only_value_named(HIPPOCAMPUS, {255}) == HIPPOCAMPUS
 
 
 def test_an_empty_picture_is_background(tmp_path: Path) -> None:
@@ -45,7 +88,7 @@ def test_an_empty_picture_is_background(tmp_path: Path) -> None:
 
 
 def test_grey_saved_in_colours_is_grey_and_a_palette_counts_by_its_numbers(tmp_path: Path) -> None:
-    np.testing.assert_array_equal(read_mask(png(tmp_path, DRAWN, "RGB"), FLAT, TUMOUR), DRAWN // 255)
+    np.testing.assert_array_equal(read_mask(png(tmp_path, DRAWN, "RGB"), FLAT, NAMED), DRAWN // 255)
     palette = Image.fromarray(DRAWN // 255, "L").convert("P")
     palette.putpalette([9, 9, 9, 200, 0, 0])
     palette.save(tmp_path / "mask.png")
@@ -134,3 +177,9 @@ def test_several_volumes_in_one_file_are_refused(tmp_path: Path) -> None:
     nibabel.save(image, tmp_path / "mask.nii")
     with pytest.raises(MaskError, match=nifti.SEVERAL_VOLUMES):
         read_mask(MaskRef(tmp_path / "mask.nii", "nifti"), VOLUME, TUMOUR)
+
+
+@pytest.mark.parametrize("kind", ["image", "nifti", "seg", "rtstruct"])
+def test_a_file_that_is_not_there_is_said_to_be_missing(tmp_path: Path, kind: Kind) -> None:
+    with pytest.raises(MaskError, match=masks.MISSING):
+        read_mask(MaskRef(tmp_path / "gone", kind), VOLUME, TUMOUR)

@@ -124,3 +124,20 @@ def test_marks_outside_the_picture_are_refused_and_empty_room_is_not() -> None:
 def test_an_affine_without_a_way_back_is_refused() -> None:
     with pytest.raises(MaskError, match=FLAT):
         onto_picture(marks(), np.diag([1.0, 1.0, 0.0, 1.0]), PICTURE)
+
+
+def test_a_series_mask_gives_each_of_its_pictures_its_own_slice() -> None:
+    mask = marks()
+    for number in range(len(mask)):
+        place = PICTURE.placed().copy()
+        place[:3, 3] += number * place[:3, 0]
+        alone = PictureGeometry(mask.shape[1:], place)
+        np.testing.assert_array_equal(onto_picture(mask, PICTURE.placed(), alone), mask[number])
+
+
+def test_marks_beside_a_picture_in_its_own_plane_are_refused() -> None:
+    larger = np.zeros((4, 6, 9), np.uint8)
+    larger[0, 0, 8] = 1
+    alone = PictureGeometry(marks().shape[1:], PICTURE.placed())
+    with pytest.raises(MaskError, match=OUTSIDE):
+        onto_picture(larger, PICTURE.placed(), alone)

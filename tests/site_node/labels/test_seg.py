@@ -104,6 +104,20 @@ def test_a_file_of_which_nothing_is_known_is_refused(tmp_path: Path) -> None:
     assert not read_mask(MaskRef(path, "seg"), geometry, reviewed).any()
 
 
+def test_a_segment_named_as_something_else_is_never_the_studys_class(tmp_path: Path) -> None:
+    """What the hospital calls an oedema is left out, and refused if another of its names is the study's."""
+    slices, geometry = made_series(tmp_path)
+    path = save(segmentation(slices, marks()), tmp_path / "seg.dcm")
+    left_out = class_numbers(["background", "tumour"], {"left one": "tumour", "lesion 1": "oedema"})
+    np.testing.assert_array_equal(read_mask(MaskRef(path, "seg"), geometry, left_out), marks() == 1)
+    two = class_numbers(["background", "tumour"], {"lesion 1": "oedema", "neoplasm": "tumour"})
+    with pytest.raises(MaskError, match=structures.TWO_MEANINGS):
+        read_mask(MaskRef(path, "seg"), geometry, two)
+    alone = class_numbers(["background", "tumour"], {"lesion 1": "tumor"})
+    with pytest.raises(MaskError, match=structures.NONE_NAMED):
+        read_mask(MaskRef(path, "seg"), geometry, alone)
+
+
 def test_a_segmentation_of_another_series_is_refused(tmp_path: Path) -> None:
     slices, _ = made_series(tmp_path)
     other = saved(series_of(body(), positions_of(4), patient_id="P2"), tmp_path / "other")

@@ -5,8 +5,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 from pydantic import BaseModel
 from typer.testing import CliRunner
 
@@ -86,8 +88,8 @@ def test_a_site_that_is_ready_is_told_so_with_its_figures(site: Path, tmp_path: 
     checked = run("check", str(site), study_file(tmp_path), "--json")
     found = checked.document
     assert (checked.status, found["status"], found["ready"]) == (0, 0, True), checked.output
-    assert found["patients"]["by_split"] == {"train": 24, "validation": None, "test": 12}
-    assert found["patients"]["classes"]["train"] == {"normal": 12, "pneumonia": 12}
+    assert found["patients"]["by_split"] == {"train": 20, "validation": None, "test": 10}
+    assert found["patients"]["classes"]["train"] == {"normal": 10, "pneumonia": 10}
     assert 0 < found["privacy"]["epsilon"]["training"] <= 4.0
     assert found["privacy"]["epsilon"]["held-out"] > 0
     machine = found["machine"]
@@ -124,7 +126,7 @@ def test_each_thing_that_fell_out_comes_with_its_remedy_and_no_small_count(site:
     assert "lungs" not in checked.output
     assert checked.document["unknown_names"] == {"words": {}, "rarer": 1}
     named = run("check", str(site), study_file(tmp_path), "--no-measure", "--json", "--all-names")
-    assert named.document["unknown_names"] == {"words": {"lungs inflamed": 4}, "rarer": 0}
+    assert named.document["unknown_names"] == {"words": {"lungs inflamed": 2}, "rarer": 0}
 
 
 def test_words_that_label_names_maps_are_known(site: Path, tmp_path: Path) -> None:
@@ -133,7 +135,7 @@ def test_words_that_label_names_maps_are_known(site: Path, tmp_path: Path) -> No
         row["label"] = "inflamed" if row["label"] == "1" else "clear"
     write_labels(tmp_path / "images" / "labels.csv", rows)
     before = run("check", str(site), study_file(tmp_path), "--no-measure", "--json")
-    assert (before.status, before.document["unknown_names"]["words"]) == (2, {"inflamed": 36, "clear": 36})
+    assert (before.status, before.document["unknown_names"]["words"]) == (2, {"inflamed": 18, "clear": 18})
     with (site / "site.yaml").open("a", encoding="utf-8") as file:
         file.write("label_names: {Inflamed: pneumonia, CLEAR: normal}\n")
     after = run("check", str(site), study_file(tmp_path), "--no-measure", "--json")
@@ -144,14 +146,54 @@ def test_a_study_of_masks_is_told_what_they_hold_and_which_structures_nobody_kno
     make_drawn_hospital(tmp_path / "images", 24, split=lambda n: "test" if n % 2 else "train")
     labels = tmp_path / "images" / "labels.csv"
     site = made_site(tmp_path, FakeHospital(tmp_path / "images", labels, ()))
-    drawn = {
-        **{"kind": "segmentation", "label": {"classes": ["background", "box"]}, "network": {"name": "unet"}},
-        **{"privacy": {"epsilon": None}, "participants": {}, "evaluation": {}},
-    }
-    checked = run("check", str(site), study_file(tmp_path, **drawn), "--no-measure", "--json")
-    assert checked.document["patients"]["masks"] == {"of": 48, "box": 48}
-    assert checked.document["patients"]["by_split"] == {"train": 12, "validation": None, "test": 12}
+    checked = run("check", str(site), study_file(tmp_path, **DRAWN), "--no-measure", "--json")
+    assert checked.document["patients"]["masks"] == {"of": 40, "out_of": 40, "box": None}
+    assert checked.document["patients"]["by_split"] == {"train": 10, "validation": None, "test": 10}
     assert checked.finding("policy")["level"] == "problem"  # the careful policy wants differential privacy
+
+
+def test_a_name_in_one_patients_cell_is_not_shown_however_many_images_it_labels(tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    make_hospital(images, 24, images_per_patient=12)
+    rows = [{"patient_id": f"P{n:04d}", "label": "Erika Mustermann" if n == 0 else str(n % 2)} for n in range(24)]
+    site = made_site(tmp_path, FakeHospital(images, write_labels(images / "labels.csv", rows), ()))
+    checked = run("check", str(site), study_file(tmp_path), "--no-measure")
+    assert "Erika" not in checked.output
+    assert "1 words or values stand for no class of the study; 1 rarer" in checked.output
+
+
+DRAWN: dict[str, Any] = {
+    **{"kind": "segmentation", "label": {"classes": ["background", "box"]}, "network": {"name": "unet"}},
+    **{"privacy": {"epsilon": None}, "participants": {}, "evaluation": {}},
+}
+
+
+def test_the_values_of_masks_that_nobody_named_are_listed_with_what_to_do(tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    labels = make_drawn_hospital(images, 24, split=lambda n: "test" if n % 2 else "train")
+    site = made_site(tmp_path, FakeHospital(images, labels, ()))
+    study = study_file(tmp_path, **DRAWN)
+    assert run("check", str(site), study, "--no-measure", "--json").document["unknown_names"]["words"] == {}
+    for number in range(24):
+        drawn = images / "masks" / f"{number}-0.png"
+        Image.fromarray(np.asarray(Image.open(drawn)) // 255 * np.uint8(7)).save(drawn)
+    checked = run("check", str(site), study, "--no-measure", "--json")
+    assert checked.document["unknown_names"] == {"words": {"7": 24, "255": 24}, "rarer": 0}
+    assert checked.finding("patients")["remedy"].startswith("Name each value in label_names")
+    with (site / "site.yaml").open("a", encoding="utf-8") as file:
+        file.write("label_names: {255: box}\n")
+    checked = run("check", str(site), study, "--no-measure", "--json")
+    assert checked.document["unknown_names"]["words"] == {"7": 24}
+    assert checked.finding("unreadable")["says"].endswith("the mask holds values that stand for no class.")
+    assert checked.finding("unreadable")["remedy"].startswith("Name each value in label_names")
+
+
+def test_what_fits_is_told_apart_from_the_lifetimes_budget(site: Path, tmp_path: Path) -> None:
+    says = run("check", str(site), study_file(tmp_path), "--no-measure", "--json").finding("budget")["says"]
+    assert says == (
+        "It fits the lifetime budget: a study of up to epsilon 8 still fits that of every patient "
+        "(lifetime 24, used at most 0)."
+    )
 
 
 def test_a_study_that_cannot_run_here_ends_with_two(site: Path, tmp_path: Path) -> None:
@@ -168,7 +210,7 @@ def test_a_study_that_cannot_run_here_ends_with_two(site: Path, tmp_path: Path) 
 
 def test_it_reads_as_lines_too(site: Path, tmp_path: Path) -> None:
     output = run("check", str(site), study_file(tmp_path), "--no-measure").output
-    assert "train: 24 patients (normal: 12; pneumonia: 12)" in output
+    assert "train: 20 patients (normal: 10; pneumonia: 10)" in output
     assert output.rstrip().endswith("This site is ready for the study.")
 
 

@@ -27,26 +27,39 @@ def test_nobody_looks_like_few() -> None:
     assert shown({"normal": 40, "pneumonia": 0}, 10) == {"normal": 40, "pneumonia": None}
 
 
+def test_a_count_that_leaves_few_of_the_whole_is_hidden() -> None:
+    """Of 200 patients five lack an edema, or it is not known; of 50 who have it, nobody lacks it."""
+    assert shown({"edema": 195, "mass": 60}, 10, 200) == {"edema": None, "mass": 60}
+    assert shown({"absent": 0, "present": 50}, 10, 50) == {"absent": None, "present": None}
+
+
+def test_two_cohorts_that_differ_by_one_patient_are_shown_alike() -> None:
+    one, other = (figures_of(cohort_of([0] * 25 + [1] * n, [0] * 15 + [1] * 15), STUDY, 10) for n in (22, 23))
+    assert one == other
+
+
 @given(st.dictionaries(st.sampled_from("abcdef"), st.integers(0, 50), min_size=1), st.integers(1, 20))
 def test_what_is_hidden_cannot_be_told_from_the_sum(counts: dict[str, int], least: int) -> None:
-    result = shown(counts, least)
+    result = shown(counts, least, sum(counts.values()))
     hidden = [counts[name] for name, count in result.items() if count is None]
-    assert all(count is None or count >= least for count in result.values())
+    for name, count in result.items():
+        assert count is None or count == counts[name] // 10 * 10
+        assert count is None or least <= counts[name] <= sum(counts.values()) - least
     assert sum(hidden) == 0 or sum(hidden) >= least or len(hidden) == len(counts)
 
 
 def test_figures_are_by_split_and_by_class() -> None:
     figures = figures_of(cohort_of([0] * 20 + [1] * 15, [0] * 12 + [1]), STUDY, 10)
-    assert figures["patients"] == 48
-    assert figures["by_split"] == {"train": 35, "validation": None, "test": 13}
+    assert figures["patients"] == 40
+    assert figures["by_split"] == {"train": 30, "validation": None, "test": 10}
     assert figures["classes"] == {
-        "train": {"normal": 20, "pneumonia": 15},
+        "train": {"normal": 20, "pneumonia": 10},
         "test": {"normal": None, "pneumonia": None},
     }
     lines = list(lines_of(figures))
-    assert lines[1] == "  train: 35 patients (normal: 20; pneumonia: 15)"
+    assert lines[1] == "  train: 30 patients (normal: 20; pneumonia: 10)"
     assert lines[2] == "  validation: patients hidden"
-    assert lines[-1] == "  hidden: fewer than 10, or what would tell such a number"
+    assert lines[-1] == "  in tens; hidden: fewer than 10, or what would tell such a number"
 
 
 def test_findings_are_counted_by_themselves() -> None:

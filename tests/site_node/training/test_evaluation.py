@@ -69,9 +69,29 @@ def test_under_masks_a_split_without_patients_is_counted_too_with_zeros_or_noise
     assert found["validation"].noise_variance == found["test"].noise_variance
 
 
+@pytest.mark.parametrize("held_out", [{"test": PATIENTS}, {}], ids=["of one split", "of both"])
+def test_noised_a_split_whose_last_patient_opted_out_is_counted_as_noise_alone(held_out: Any) -> None:
+    study = with_terms("evaluation", noise_epsilon=0.5)
+    found = evaluate(study, initial_weights(study), held_out, make_noise(), ["validation", "test"])
+    assert set(found) == {"validation", "test"}
+    assert {(one.bins, one.noise_variance) for one in found.values()} == {(NOISED_BINS, found["test"].noise_variance)}
+    assert np.concatenate(found["validation"].dense()).any()
+    assert set(evaluate(study, initial_weights(study), {"test": PATIENTS}, make_noise(), ["test"])) == {"test"}
+
+
 def test_nobody_held_out_is_refused() -> None:
     with pytest.raises(NoHeldOutPatientsError):
         evaluate(make_study(), initial_weights(make_study()), {}, make_noise())
+
+
+def test_un_noised_the_last_patient_of_a_split_who_opts_out_is_seen() -> None:
+    """Zeros would tell it as plainly: they are what the threat model says un-noised counts tell."""
+    study = make_study()
+    assert set(evaluate(study, initial_weights(study), {"test": PATIENTS}, make_noise(), ["validation", "test"])) == {
+        "test"
+    }
+    with pytest.raises(NoHeldOutPatientsError):
+        evaluate(study, initial_weights(study), {}, make_noise(), ["test"])
 
 
 def asking_about_bright_images(study: StudySpec) -> Weights:

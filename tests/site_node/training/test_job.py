@@ -16,8 +16,10 @@ from protocol.tensors import decode_weights, encode_weights
 from site_node.candidate import Candidate, payload_path, read_candidate, read_cohort_figures
 from site_node.cohort.index import index_folder
 from site_node.cohort_members import CohortMembers, SpentPatients, members_path, read_members, write_spent
+from site_node.opt_outs import record_opt_outs
 from site_node.orders import WorkOrder, write_order
 from site_node.settings import SitePaths, SiteSettings
+from site_node.training.frozen_cohort import frozen_cohort
 from site_node.training.job import run_order
 from site_node.training.local_state import LocalState
 from site_node.training.networks import initial_weights
@@ -252,6 +254,7 @@ def test_a_site_that_does_not_train_tells_its_administrator_why_and_what_to_do(s
     assert told["site"] == settings.name
     assert "all of one class" in told["why"]
     assert "Check the label column" in told["why"]
+    assert "label.patient_label (any:" in told["why"]
 
 
 def test_labels_without_images_are_told_with_the_remedy_and_no_small_number(settings: SiteSettings) -> None:
@@ -324,3 +327,29 @@ def test_neither_log_nor_handover_names_a_patient_or_a_file(
         assert PATIENT_PREFIX not in text
         assert ".dcm" not in text
         assert "2.25." not in text
+
+
+def evaluated_without(settings: SiteSettings, gone: tuple[Any, ...], **evaluation: Any) -> Candidate:
+    """Evaluate for a study after all patients of some splits have opted out of it."""
+    document = make_study(images_per_patient=2).model_dump(mode="json", by_alias=True)
+    document["evaluation"] |= evaluation
+    study = parse_study(document)
+    run(settings, "cohort", study)
+    frozen = frozen_cohort(settings.paths.frozen_cohorts, study.digest)
+    record_opt_outs(settings.paths.opt_outs, [who.key for split in gone for who in frozen.of(split)], now=1.0)
+    return run(settings, "evaluate", study, round=1, base_blob=base_blob(settings, study))
+
+
+@pytest.mark.parametrize("gone", [("test",), ("validation", "test"), ("train", "validation", "test")])
+def test_nobody_sees_the_last_held_out_patient_opt_out_where_counts_are_noised(
+    settings: SiteSettings, gone: tuple[Any, ...]
+) -> None:
+    candidate = evaluated_without(settings, gone, noise_epsilon=0.5)
+    assert (candidate.kind, candidate.reason) == ("evaluation", None)
+    assert candidate.histograms is not None
+    assert set(candidate.histograms) == {"validation", "test"}
+
+
+def test_un_noised_the_last_held_out_patient_who_opts_out_is_a_refusal(settings: SiteSettings) -> None:
+    candidate = evaluated_without(settings, ("validation", "test"))
+    assert (candidate.kind, candidate.reason) == ("failure", Reason.NO_HELD_OUT_PATIENTS)

@@ -1,0 +1,48 @@
+"""How many images go through a network at once, where the memory of a GPU may not suffice for what a study allows.
+
+A step's (clipped) sum over its patients is the sum over parts of them: in smaller parts it is the same up to rounding,
+and so is what differential privacy says of it. A sum that ran out of memory is thrown away whole and begun anew, before
+any noise is drawn: no patient is added twice. What was learned holds for the further steps of the round.
+"""
+
+import gc
+from collections.abc import Callable
+from typing import TypeVar
+
+import structlog
+import torch
+
+Made = TypeVar("Made")
+_log = structlog.get_logger()
+
+
+class Parts:
+    """A number of images that is halved as often as memory does not suffice."""
+
+    def __init__(self, images_at_once: int, *, may_be_smaller: bool = True) -> None:
+        self.images_at_once = images_at_once
+        self._may_be_smaller = may_be_smaller
+        self._has_said = False
+
+    def computed(self, compute: Callable[[int], Made], images: int, least: int = 1) -> Made:
+        """Return what `compute` makes with so many images at once; it begins anew with half as many if it has to.
+
+        `images` is how many there are, `least` how many cannot be parted.
+        Raises: torch.OutOfMemoryError if memory does not suffice for these.
+        """
+        while True:
+            try:
+                return compute(self.images_at_once)
+            except torch.OutOfMemoryError:
+                if not self._may_be_smaller or min(self.images_at_once, images) <= least:
+                    raise
+            self._halve(images)  # after the exception is gone: its frames hold the tensors
+
+    def _halve(self, images: int) -> None:
+        self.images_at_once = min(self.images_at_once, images) // 2
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        if not self._has_said:
+            _log.warning("memory_is_short", means="The same patients are computed in smaller parts; it takes longer.")
+            self._has_said = True
