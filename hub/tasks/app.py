@@ -15,6 +15,7 @@ from hub.errors import SettingsError
 from hub.services import Enqueue, open_services
 from hub.settings import Settings
 from hub.tasks.aggregate_round import add_aggregate_round, close_round
+from hub.tasks.deafness import end_when_deaf
 
 QUEUE = "aggregate"
 # Longer than any close; the clock does not wait for it.
@@ -68,6 +69,7 @@ def run_worker(settings: Settings) -> None:
     worker = app.Worker(
         pool="solo", loglevel="WARNING", queues=[QUEUE], without_gossip=True, without_mingle=True, quiet=True
     )
+    end_when_deaf(worker)
     worker.start()
     raise SystemExit(worker.exitcode or 0)
 

@@ -16,6 +16,7 @@ from site_node.errors import EnrolmentError, RedisAwayError
 from site_node.settings import SiteSettings
 from site_node.tasks.app import TASK_NAME, enqueue, make_app
 from site_node.tasks.child import TRAINING_JOB, start_server
+from site_node.tasks.deafness import end_when_deaf
 from site_node.tasks.run_order import Worker, work_on
 from site_node.tasks.supervisor import Supervisor
 
@@ -59,6 +60,7 @@ def run_worker(settings: SiteSettings, job: str = TRAINING_JOB) -> int:
     # Workers of a site learn of each other by their leases; Celery's own talk would need more rights at Redis.
     alone = {"without_gossip": True, "without_mingle": True}
     consumer = app.Worker(pool="threads", concurrency=1, loglevel="WARNING", quiet=True, **alone)
+    end_when_deaf(consumer)
     consumer.start()
     worker.stop.set()
     return int(consumer.exitcode or 0)
