@@ -5,6 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import httpx
+
 from compose.errors import DemoError
 from compose.federation import Federation
 from compose.layout import DemoLayout, write_json
@@ -76,13 +78,19 @@ class DemoStudy:
         return snapshot_of(get(f"/v1/studies/{digest}"), get(f"/v1/studies/{digest}/rounds"), get("/v1/sites"))
 
     def report(self, digest: str) -> None:
-        """Write report.json."""
+        """Write report.json; a hub that is being restarted is waited for."""
+        while True:
+            try:
+                write_report(self._layout.report, self._report(digest))
+                return
+            except (HubSilentError, httpx.TransportError):
+                self._supervisor.pause(LOOK_SECONDS)
+
+    def _report(self, digest: str) -> dict[str, Any]:
         self._researcher.get("/v1/me")  # signs in again if the token is old
         folders = {name: self._layout.site(name) for name in self._federation.sites}
         processes = [ProcessEntry(p.role, p.pid, p.command) for p in self._supervisor.processes()]
-        client = self._researcher.client
-        report = build_report(client, digest, folders, noise="cryptographic", processes=processes)
-        write_report(self._layout.report, report)
+        return build_report(self._researcher.client, digest, folders, noise="cryptographic", processes=processes)
 
     def close(self) -> None:
         """Close the connection to the hub."""
