@@ -20,6 +20,7 @@ import pytest
 
 from compose.errors import DemoError
 from compose.person import HubSilentError, Person
+from compose.processes import Backoff
 from protocol.study import parse_study
 from tests.fakes.demo_run import SMALL_STUDY, DemoRun
 from tests.faults.invariants import (
@@ -48,8 +49,8 @@ AT_ONCE = 2
 MOST_WHILE_ANOTHER_WAITS = 3
 """So many rounds, of five, a study may finish while another that trains too finishes none."""
 LONGEST_PAUSE_SECONDS = 4.0
-# A supervisor gives up on what dies again and again within seconds; a hospital's would as well.
-PEACE_SECONDS = 15.0
+# A supervisor gives up on what dies again and again after short lives, as a hospital would: none here is that short.
+PEACE_SECONDS = Backoff().healthy_seconds + Backoff().most_seconds + 1.0
 END_SECONDS = 900.0
 LONGEST_WITHOUT_A_KILL_SECONDS = 120.0
 
@@ -80,7 +81,9 @@ class StudyRun:
         begun = time.monotonic()
         while self.killed.total() < KILLS:
             last = max(self.last.values(), default=begun)
-            assert time.monotonic() - last < LONGEST_WITHOUT_A_KILL_SECONDS, "no process is there to be killed"
+            assert self.run.process.poll() is None, f"the demo ended itself\n{self.run.output}"
+            quiet = time.monotonic() - last
+            assert quiet < LONGEST_WITHOUT_A_KILL_SECONDS, f"no process is there to be killed\n{self.run.output}"
             self._keep_studies_running()
             self._kill_one()
             time.sleep(self.chance.uniform(0.0, LONGEST_PAUSE_SECONDS))
