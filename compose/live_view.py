@@ -91,6 +91,8 @@ def _round_lines(entry: RoundSummary) -> Iterator[tuple[str, str]]:
             yield f"{entry.number} {name} accepted", _update_line(entry.number, name, site)
         elif site["reason"]:
             yield f"{entry.number} {name} {site['reason']}", f"round {entry.number}: {name} did not: {site['reason']}"
+    for warning in entry.warnings:
+        yield f"{entry.number} {warning}", f"round {entry.number}: WARNING: {warning}"
     if entry.state in {"complete", "failed"}:
         yield f"{entry.number} ended", _end_line(entry)
 

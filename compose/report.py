@@ -78,6 +78,7 @@ def _round(entry: Mapping[str, Any], study: str, site_folders: Mapping[str, Path
         "reason": entry["reason"],
         "seconds": entry["seconds"],
         "metrics": entry["metrics"],
+        "warnings": entry["warnings"],
         "sites": [_site(site, study, entry["number"], site_folders) for site in entry["sites"]],
     }
 
@@ -96,6 +97,7 @@ def _site(site: Mapping[str, Any], study: str, number: int, folders: Mapping[str
         "reason": site["reason"],
         "rate_factor": site["rate_factor"],
         "rate_parts": site["rate_parts"],
+        "receipt": site["receipt"],
         "metrics": site["metrics"],
     }
 

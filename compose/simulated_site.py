@@ -29,6 +29,8 @@ from site_node.governance.approval import Decision, DecisionWord, decisions_sinc
 from site_node.governance.gate import Gate
 from site_node.governance.peers import write_peers
 from site_node.governance.records import open_records, study_records
+from site_node.orders import read_order
+from site_node.readiness.job import tell_machine
 from site_node.settings import SiteSettings
 from site_node.training.job import run_order
 
@@ -62,7 +64,7 @@ class SimulatedSite:
         hub: SimulatedHub,
         seed: int,
         threads: int,
-        work: Callable[[SiteSettings, str], None] = run_order,
+        work: Callable[[SiteSettings, str], None] | None = None,
     ) -> None:
         self.name = name
         self._keeping = hub.keeping
@@ -75,7 +77,7 @@ class SimulatedSite:
             client = HubClient(hub.client(), name, SigningKey.load_or_create(self._settings.paths.transport_key))
             enroll_site(self._settings, client, hub.invite(name))
             self._gate = Gate(self._settings, nonce=nonces_of(seed, name))
-            self._agent = Agent(self._settings, client, lambda task_id: work(self._settings, task_id))
+            self._agent = Agent(self._settings, client, lambda task_id: (work or do_order)(self._settings, task_id))
 
     def index(self) -> str:
         """Index the images' headers, or read the table, and say what was found."""
@@ -123,6 +125,13 @@ class SimulatedSite:
                 word: DecisionWord = "refused" if known.reason else "approved"
                 record_decision(records, Decision(known.digest, word, SIMULATED_PERSON, time.time(), None), key)
         return len(undecided)
+
+
+def do_order(settings: SiteSettings, task_id: str) -> None:
+    """Do what the gate ordered, as the worker's child process does for it."""
+    order = read_order(settings.paths, task_id)
+    job = tell_machine if order is not None and order.kind == "readiness" else run_order
+    job(settings, task_id)
 
 
 def said_of(report: IndexReport, folders: Sequence[Path]) -> str:

@@ -60,6 +60,7 @@ class RoundSummary:
     reason: str | None
     score: Score
     sites: Mapping[str, Mapping[str, Any]]
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -140,6 +141,7 @@ def _summary(entry: Mapping[str, Any]) -> RoundSummary:
         reason=entry["reason"],
         score=score_of(entry["metrics"]),
         sites={site["site"]: site for site in entry["sites"]},
+        warnings=tuple(entry.get("warnings", ())),
     )
 
 

@@ -1,43 +1,42 @@
 """Waking a site's long poll when mail has come: within the process, or across processes through Redis.
 
 Only the sites' names travel, those of one commit together; what woke them is read from the database. A wake-up may be
-lost (a dead Redis, a wake-up just before somebody listens), so a waiting reader looks into its mailbox again at least
-every `poll_seconds`; when the connection to Redis is there again, all readers do.
+lost (a dead Redis, a wake-up just before somebody listens), so each process looks for new mail at least every
+`poll_seconds` (`hub/api/mail_rounds.py`); when the connection to Redis is there again, all its readers look.
 """
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Protocol
+from weakref import WeakKeyDictionary
 
 import structlog
 
+from hub.crowds import Crowd
+
 CHANNEL = "wardround:wake"
-REDIS_POLL_SECONDS = 10.0
+REDIS_POLL_SECONDS = 5.0
 REDIS_RETRY_SECONDS = 1.0
 _log = structlog.get_logger()
 
 
 class Signal:
-    """One reader's ear: set from any thread, awaited on the loop that made it."""
+    """One reader's ear: `heard` is set on the loop that made it, and awaited there."""
 
     def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._event = asyncio.Event()
-
-    def set(self) -> None:
-        """Wake the reader; harmless if its loop has ended."""
-        with suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self._event.set)
+        self.loop = asyncio.get_running_loop()
+        self.heard = asyncio.Event()
 
     async def wait(self, seconds: float) -> bool:
         """Wait until woken or the time is over; tell whether woken, and be ready for the next."""
         try:
-            await asyncio.wait_for(self._event.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await self.heard.wait()
         except TimeoutError:
             return False
-        self._event.clear()
+        self.heard.clear()
         return True
 
 
@@ -46,10 +45,13 @@ class Waker(Protocol):
 
     @property
     def poll_seconds(self) -> float:
-        """How long a reader may rely on being woken."""
+        """How long a process may rely on its readers being woken, before it looks for new mail by itself."""
 
     def wake(self, *sites: str) -> None:
-        """Wake the sites' readers; from any thread, never raises."""
+        """Wake the sites' readers in all processes; from any thread, never raises."""
+
+    def wake_here(self, *sites: str) -> None:
+        """Wake the sites' readers in this process; from any thread, never raises."""
 
     def listening(self, site: str) -> AbstractContextManager[Signal]:
         """Return a context manager giving a `Signal`: begin to listen *before* looking into the mailbox."""
@@ -69,20 +71,27 @@ class LocalWaker:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._signals: dict[str, set[Signal]] = {}
+        self._crowds: WeakKeyDictionary[asyncio.AbstractEventLoop, Crowd] = WeakKeyDictionary()
 
     def wake(self, *sites: str) -> None:
-        """Wake the sites' readers; from any thread."""
+        """Wake the sites' readers, in the order of the names; from any thread."""
         with self._lock:
-            signals = [signal for site in sites for signal in self._signals.get(site, ())]
-        for signal in signals:
-            signal.set()
+            self._wake(signal for site in sites for signal in self._signals.get(site, ()))
+
+    wake_here = wake
 
     def wake_all(self) -> None:
         """Wake every reader of this process."""
         with self._lock:
-            signals = [signal for group in self._signals.values() for signal in group]
+            self._wake(signal for group in self._signals.values() for signal in group)
+
+    def _wake(self, signals: Iterable[Signal]) -> None:
+        readers: dict[asyncio.AbstractEventLoop, list[asyncio.Event]] = {}
         for signal in signals:
-            signal.set()
+            readers.setdefault(signal.loop, []).append(signal.heard)
+        for loop, heard in readers.items():
+            with suppress(RuntimeError):  # a loop that has ended wakes nobody any more
+                loop.call_soon_threadsafe(self._crowds.setdefault(loop, Crowd()).wake, heard)
 
     @contextmanager
     def listening(self, site: str) -> Iterator[Signal]:
@@ -130,7 +139,11 @@ class RedisWaker:
         try:
             self._redis.publish(CHANNEL, " ".join(sites))
         except self._errors:
-            _log.warning("redis_not_reached", doing="wake", remedy="readers look again by themselves")
+            _log.warning("redis_not_reached", doing="wake", remedy="the other processes look for mail by themselves")
+
+    def wake_here(self, *sites: str) -> None:
+        """Wake the sites' readers in this process."""
+        self._local.wake(*sites)
 
     @contextmanager
     def listening(self, site: str) -> Iterator[Signal]:

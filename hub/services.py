@@ -9,7 +9,7 @@ from hub.auth.last_seen import LastSeen
 from hub.notifications import Waker, waker_for
 from hub.registry.blobs import BlobStore
 from hub.settings import Settings, token_secret
-from hub.storage.database import Database, Session
+from hub.storage.database import Connection, Database, Session
 from protocol.signing import SigningKey
 
 Enqueue = Callable[[str, dict[str, Any]], None]
@@ -44,6 +44,12 @@ class Services:
         """Give a reading session; see `Database.reading`."""
         with self.database.reading() as session:
             yield session
+
+    @contextmanager
+    def looking(self) -> Iterator[Connection]:
+        """Give a connection for single looks; see `Database.looking`."""
+        with self.database.looking() as connection:
+            yield connection
 
 
 def wake_after_commit(session: Session, site: str) -> None:

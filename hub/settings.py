@@ -9,6 +9,7 @@ import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from protocol.keeping import LASTING, Keeping
 
 DEFAULT_PORT = 8440
 TOKEN_KEY_BYTES = 32
+SECRET_SECONDS = 1.0
 SETTINGS_FILE = "hub.yaml"
 _KEYS = {"database_url": str, "redis_url": str, "host": str, "port": int}
 
@@ -83,8 +85,17 @@ def write_settings(settings: Settings) -> Path:
 
 
 def token_secret(settings: Settings) -> bytes:
-    """Read the secret that signs tokens, or make one that only its owner can read."""
-    path = settings.token_key_file
+    """Return the secret that signs tokens; one that only its owner can read is made if there is none.
+
+    The file is read once a second at most, not for each request: each read would hand the interpreter to the threads
+    that write and wait for it to come back. A secret that was replaced counts within that second.
+    """
+    return _secret_of(settings.dir, int(time.monotonic() / SECRET_SECONDS))
+
+
+@lru_cache(maxsize=8)
+def _secret_of(folder: Path, _moment: int) -> bytes:
+    path = Settings(dir=folder).token_key_file
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:

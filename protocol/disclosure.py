@@ -40,6 +40,8 @@ _ANSWER = {**_TASK, "task_digest": Cover.PUBLIC_BYTES}
 _MASKING = {**_TASK, "round": Cover.ADDRESS, "task_kind": Cover.WORD}
 _ROSTERED = {**_MASKING, "roster_digest": Cover.PUBLIC_BYTES}
 _PAIRS = ("patients", "events", "comparable", "concordant", "tied")
+_LABELS = ("labels", "class_names")
+_STATES = (*_LABELS, "number", "policy", "tasks", "decoders", "device", "disk", "memory", "minutes_a_round")
 _EVENT = ("schema", "mechanism", "sampling_rate", "noise_multiplier", "count")
 
 DISCLOSURES: Mapping[str, Mapping[str, Cover]] = {
@@ -50,6 +52,14 @@ DISCLOSURES: Mapping[str, Mapping[str, Cover]] = {
         "identity_key": Cover.CHANCE,
         "transport_key": Cover.CHANCE,
         "protocol_version": Cover.ADDRESS,
+    },
+    "ReadinessReport": {
+        **_STUDY,
+        **dict.fromkeys(_STATES, Cover.WORD),
+        "train_hours": Cover.APPROVED,
+        "epsilon": Cover.PLANNED,
+        "noise_multiplier": Cover.PLANNED,
+        "stand_ins": Cover.PLANNED,
     },
     "Approval": {
         **_STUDY,
@@ -96,6 +106,11 @@ DISCLOSURES: Mapping[str, Mapping[str, Cover]] = {
         "privacy.delta": Cover.PLANNED,
         "privacy.events_digest": Cover.PLANNED,
         "uncut": Cover.NOISED,
+        "receipt.told": Cover.COUNT,
+        "receipt.patients": Cover.NOISED,
+        "receipt.noise_epsilon": Cover.PLANNED,
+        "receipt.steps": Cover.PLANNED,
+        "receipt.software": Cover.ADDRESS,
         "key_id": Cover.CHANCE,
     },
     "EvaluationReport": {
@@ -146,6 +161,13 @@ DISCLOSURES: Mapping[str, Mapping[str, Cover]] = {
 }
 
 REMARKS: Mapping[tuple[str, str], str] = {
+    ("ReadinessReport", "labels"): "a setting, and a table's first line; told only where a person sends the report",
+    ("ReadinessReport", "class_names"): "a setting: whether anybody's label is one of these classes is not looked at; "
+    "told only where a person sends the report",
+    ("ReadinessReport", "disk"): "of the disk as a whole; what is free follows from the images that lie there",
+    ("ReadinessReport", "minutes_a_round"): "the next step of a fixed ladder, timed on `stand_ins` images of noise; "
+    "other work on the same machine lengthens it",
+    ("ReadinessReport", "train_hours"): "hours of the week, by site.yaml",
     (
         "Approval",
         "training_patients",
@@ -168,6 +190,12 @@ REMARKS: Mapping[tuple[str, str], str] = {
     ): "the update, under masks or encryption sealed as well (shared noise: whole in the sum only); or a decrypted sum",
     ("UpdateNotice", "payload_bytes"): "compressed size of noised values; under masks or encryption a constant",
     ("UpdateNotice", "uncut"): "whether the update was cut to the round's length, as a noised bit",
+    (
+        "UpdateNotice",
+        "receipt.patients",
+    ): "how many patients the round could draw, with fresh noise in every receipt, whoever was left out; only with "
+    "`privacy.receipt_epsilon`, charged for all tasks. Images and reasons stay at the hospital",
+    ("UpdateNotice", "receipt.told"): "`training_patients` of the approval once more",
     ("UpdateNotice", "weight"): "`training_patients` of the approval, or 1; 1 under masks, where the approval tells it",
     ("EvaluationReport", "histograms.key"): "which of validation and test the hospital has patients for",
     ("EvaluationReport", "histograms.*.negative"): "un-noised, its length tells how many different scores there are",

@@ -43,6 +43,11 @@ class Label(Part):
         description="rare classes: what an image's loss is multiplied with, a number for each class (multi-label: for "
         "each finding where it is present); stated here, never counted at a hospital; an empty list: 1",
     )
+    balance: Literal["stated", "quality"] = Field(
+        default="stated",
+        description="rare classes, of two: the weights above, or each hospital's own, made of its noised quality "
+        "figures (site_rates.adapt: quality), so that both classes count the same; 0.5 to 10",
+    )
     focal: float = Field(
         default=0.0,
         ge=0,

@@ -53,11 +53,22 @@ def _findings(study: StudySpec) -> list[str]:
 
 def _weights(study: StudySpec) -> list[str]:
     label, found = study.label, list[str]()
-    asked = [key for key, is_asked in (("weights", bool(label.weights)), ("focal", label.focal > 0)) if is_asked]
+    balanced = label.balance != "stated"
+    asks = (("weights", bool(label.weights)), ("balance", balanced), ("focal", label.focal > 0))
+    asked = [key for key, is_asked in asks if is_asked]
     if asked and (study.is_survival or study.is_judged_by_values):
         return [f"label.{key}: it is of classes, which this study does not learn. Leave it out." for key in asked]
     if label.weights and len(label.weights) != len(label.classes):
         found.append(
             f"label.weights: {len(label.weights)} weights for {len(label.classes)} classes. State one for each."
+        )
+    if balanced and label.weights:
+        found.append("label.balance: the weights are stated, or made of figures, not both. Leave label.weights out.")
+    if balanced and study.outcome != "binary":
+        found.append("label.balance: the figures count one class of two. State label.weights instead.")
+    elif balanced and not study.site_rates.reads_quality:
+        found.append(
+            "label.balance: the weights are made of the noised quality figures, which this study does not read. Set "
+            "site_rates.adapt to quality and site_rates.quality_epsilon (with least and most 1 rates stay the same)."
         )
     return found

@@ -3,8 +3,8 @@
 Every message is canonical JSON inside a signed envelope (`signing.py`). Hub to site, by mailbox: `StudyProposal`,
 `RoundTask`, `TaskCancelled`, `StudyClosed`, `LedgerRecord`; in answer to a message: `Receipt`. Site to hub, admitted
 and signed by the site's gate: `Approval`, `LedgerCharge`, `Progress`, `TaskRefusal`, `UpdateNotice`,
-`EvaluationReport`. By the site's administrator, once: `Enrolment`. The messages of secure aggregation are in
-`secure_messages.py`. These are all the kinds there are; the gate lets no other leave.
+`EvaluationReport`, `ReadinessReport` (`readiness.py`). By the site's administrator, once: `Enrolment`. The messages
+of secure aggregation are in `secure_messages.py`. These are all the kinds there are; the gate lets no other leave.
 
 What leaves a hospital is listed here and nowhere else: words from fixed vocabularies, digests, sizes, figures that the
 site has approved as public, and noised or held-out sums. No free text crosses towards the hub.
@@ -24,6 +24,8 @@ from protocol.label import MAX_CLASSES
 from protocol.message import Count, Message, MessageType, RoundNumber
 from protocol.metrics import ScoreHistograms
 from protocol.privacy_events import PrivacyEvent
+from protocol.readiness import ReadinessReport
+from protocol.round_receipts import RoundReceipt
 from protocol.secure_messages import SECURE_HUB_TO_SITE, SECURE_SITE_TO_HUB
 from protocol.site_rates import QualityFigures
 from protocol.study_parts import HeldOutSplit, Name
@@ -67,6 +69,7 @@ class Reason(StrEnum):
     PERSONAL_MODEL_DIVERGED = "personal-model-diverged"
     PERSONAL_MODEL_GONE = "personal-model-gone"
     OUT_OF_MEMORY = "out-of-memory"
+    DEVICE_LOST = "device-lost"
     DISK_FULL = "disk-full"
     PAUSED = "paused"
     UNKNOWN_PEER = "unknown-peer"
@@ -279,6 +282,7 @@ class UpdateNotice(Message):
     weight: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     privacy: PrivacySpent | None
     uncut: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    receipt: RoundReceipt | None = Field(default=None, description="of a training: of how many patients it was made")
     key_id: Digest | None = Field(default=None, description="the key that an encrypted update was made with")
 
 
@@ -339,6 +343,7 @@ HUB_TO_SITE: tuple[type[Message], ...] = (
     DecryptionRequest,
 )
 SITE_TO_HUB: tuple[type[Message], ...] = (
+    ReadinessReport,
     Approval,
     LedgerCharge,
     Progress,

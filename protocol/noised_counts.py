@@ -1,4 +1,4 @@
-"""The number of training patients as it leaves a hospital that noises it, and every figure that leaves once, charged.
+"""The number of training patients as it leaves a hospital that noises it, and every noised figure, charged.
 
 The exact number weighs a hospital's updates, divides its sums and is what delta is judged by. With
 `privacy.count_epsilon` nobody but the hospital knows it: two-sided geometric noise is added once, before the study is
@@ -20,6 +20,7 @@ from typing import Any
 
 from protocol.privacy_events import PrivacyEvent
 from protocol.privacy_terms import Privacy
+from protocol.round_receipts import receipt_events
 from protocol.site_rates import quality_events
 from protocol.study import StudySpec
 
@@ -57,6 +58,10 @@ def count_events(privacy: Privacy) -> list[PrivacyEvent]:
     return [PrivacyEvent(mechanism="discrete-laplace", noise_multiplier=1.0 / privacy.count_epsilon, count=1)]
 
 
-def figure_events(study: StudySpec) -> list[PrivacyEvent]:
-    """Return the events of all figures of training patients that leave once, with the approval."""
-    return [*quality_events(study.site_rates), *count_events(study.privacy)]
+def figure_events(study: StudySpec, tasks: int | None = None) -> list[PrivacyEvent]:
+    """Return the events of all noised figures of training patients: once with the approval, and in receipts of tasks.
+
+    `tasks`: that so many have been done; None: the most that a hospital may be given.
+    """
+    receipts = receipt_events(study.privacy, study.maximum_training_tasks if tasks is None else tasks)
+    return [*quality_events(study.site_rates), *count_events(study.privacy), *receipts]

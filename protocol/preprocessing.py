@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from protocol.preprocessing_steps import MOST_STEPS, Step
 from protocol.study_parts import Part
 
 Preset = Literal["none", "chest-xray", "ct-abdomen", "ct-lung", "brain-mri", "mammography", "ultrasound"]
@@ -63,6 +64,12 @@ class Preprocessing(Part):
     mirror: bool = Field(
         default=False,
         description="half of the images are mirrored in training, left to right; not where the side has a meaning",
+    )
+    steps: list[Step] = Field(
+        default=[],
+        max_length=MOST_STEPS,
+        description="in place of padding and `intensity`, for weights that were trained on other preparation: "
+        "transforms of MONAI's in their order, each {transform: its name, and its arguments} (list: docs/bundles.md)",
     )
 
     @model_validator(mode="before")

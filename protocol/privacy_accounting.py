@@ -148,7 +148,7 @@ def training_event(study: StudySpec, noise_multiplier: float, tasks: int) -> Pri
 
 def training_events(study: StudySpec, noise_multiplier: float, tasks: int) -> list[PrivacyEvent]:
     """Return all that so many training tasks do to a training patient: with the noised figures, if there are any."""
-    return [training_event(study, noise_multiplier, tasks), *figure_events(study)]
+    return [training_event(study, noise_multiplier, tasks), *figure_events(study, tasks)]
 
 
 def histogram_event(noise_epsilon: float, evaluations: int, histograms: int = 1) -> PrivacyEvent:

@@ -87,6 +87,11 @@ class Training(Part):
         allow_inf_nan=False,
         description="FedProx: how strongly each step is pulled back to the round's version; 0: not",
     )
+    precision: Literal["float32", "bfloat16"] = Field(
+        default="float32",
+        description="bfloat16: networks multiply in 8 bits while they train, faster and smaller on GPUs of today; "
+        "clipping, sums, noise and steps stay float32",
+    )
 
     @model_validator(mode="before")
     @classmethod

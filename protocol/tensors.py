@@ -68,15 +68,6 @@ def weights_file(weights: Mapping[str, NDArray[np.float32]]) -> memoryview:
     return file.data
 
 
-def write_weights(weights: Mapping[str, NDArray[np.float32]], path: Path) -> None:
-    """Write a weights file, tensor by tensor."""
-    manifest = manifest_of(weights)
-    with path.open("wb") as file:
-        file.write(manifest.header)
-        for entry in manifest.entries:
-            file.write(np.ascontiguousarray(weights[entry.name], LITTLE_ENDIAN).data)
-
-
 def read_manifest(source: Path | bytes | memoryview) -> Manifest:
     """Return the manifest of a weights file, reading its header only.
 

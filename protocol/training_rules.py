@@ -8,11 +8,13 @@ from protocol.study_parts import MOST_LOCAL_STEPS
 
 NORMALISATION = "normalisation"
 """The word in `personal.keep` for the tensors of all normalisation layers."""
+WITHOUT_IMAGE_GRADIENTS = frozenset({"swinunetr"})
+"""Of these torch 2.13 cannot make image by image, in bfloat16, the gradients that clipping needs (torch.func.vmap)."""
 
 
 def training_problems(study: StudySpec) -> list[str]:
     """Return one sentence for each rule of local training that the study breaks."""
-    return [*_steps(study), *_proximal(study), *_pulls(study), *_personal(study)]
+    return [*_steps(study), *_proximal(study), *_pulls(study), *_precision(study), *_personal(study)]
 
 
 def _steps(study: StudySpec) -> list[str]:
@@ -40,6 +42,23 @@ def _proximal(study: StudySpec) -> list[str]:
         return [
             "training.proximal: with 'shared-noise' every step starts at the version itself, so there is nothing to "
             "pull back from. Set it to 0."
+        ]
+    return []
+
+
+def _precision(study: StudySpec) -> list[str]:
+    if study.training.precision == "float32":
+        return []
+    if study.kind == "tabular":
+        return [
+            "training.precision: a table's values would be rounded to 8 bits, a little more than two digits, and its "
+            "networks are too small to gain by it. Set it to float32."
+        ]
+    clips_patients = study.privacy.epsilon is not None and study.privacy.mechanism != "site-level"
+    if clips_patients and study.network.name in WITHOUT_IMAGE_GRADIENTS:
+        return [
+            f"training.precision: torch makes no single image's gradient of {study.network.name} in bfloat16, which "
+            "clipping each patient needs. Set it to float32, or choose unet or segresnet."
         ]
     return []
 

@@ -106,7 +106,10 @@ NEEDED: tuple[Need, ...] = (
     ),
     Need(
         ("site_rates.adapt",),
-        lambda study: study.site_rates.least < 1 < study.site_rates.most,
+        lambda study: (
+            study.site_rates.least < 1 < study.site_rates.most
+            or (study.site_rates.adapt == "quality" and study.label.balance == "quality")  # read for the weights alone
+        ),
         "the factors' mean is 1, so that with site_rates.least or site_rates.most at 1 every factor is 1, and what is "
         "spent on quality figures is spent for nothing. Set least below and most above 1, or adapt: none.",
     ),

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from protocol.study import StudySpec
     from site_node.privacy_audit.audit import AuditedRun
-    from site_node.training.patients import PreparedPatients
+    from site_node.training.prepared_patients import PreparedPatients
 
 DEFAULT_EPSILONS = ["null", "8", "1"]
 NOBODY = "made-up patients and canaries"

@@ -1,5 +1,7 @@
 """`wardround site backup` and `wardround site restore`."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -110,23 +112,13 @@ def _secret(key_file: Path | None, passphrase: str | None, *, confirm: bool) -> 
     return Secret.from_passphrase(text)
 
 
-class _progress:  # noqa: N801 - used as a word
-    """Says on the terminal what is being read or written."""
+@contextmanager
+def _progress(doing: str) -> Iterator[Callable[[str], None]]:
+    """Say on the terminal what is done; the yielded function adds what is being read or written."""
+    from rich.console import Console
 
-    def __init__(self, doing: str) -> None:
-        from rich.console import Console
-
-        self._doing, self._shown = doing, Console(stderr=True).status(f"{doing}…")
-
-    def __enter__(self) -> "_progress":
-        self._shown.start()
-        return self
-
-    def __call__(self, what: str) -> None:
-        self._shown.update(f"{self._doing}: {what}")
-
-    def __exit__(self, *_: object) -> None:
-        self._shown.stop()
+    with Console(stderr=True).status(f"{doing}…") as shown:
+        yield lambda what: shown.update(f"{doing}: {what}")
 
 
 def _report(inventory: "Inventory", path: Path, *, as_json: bool, done: str, **besides: object) -> None:

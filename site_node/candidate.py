@@ -41,6 +41,15 @@ Step = Literal[
 ]
 
 
+class NoisedUse(BaseModel):
+    """How many patients a training could draw, noised by the worker: what the update's receipt tells."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    patients: int
+    noise_epsilon: float
+
+
 class Candidate(BaseModel):
     """An update, an evaluation or a failure; the fields of the other kinds are empty.
 
@@ -61,6 +70,7 @@ class Candidate(BaseModel):
     pairs: dict[HeldOutSplit, PairCounts] | None = None
     values: dict[HeldOutSplit, list[ValueHistogram]] | None = None
     uncut: float | None = Field(default=None, allow_inf_nan=False)
+    used: NoisedUse | None = None
     reason: Reason | None = None
     unsynced_in: str | None = None
 

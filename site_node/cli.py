@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from site_node.api_commands import api, tokens
+from site_node.api_commands import api, reading_api, tokens
 from site_node.audit_commands import audit_inversion, audit_privacy
 from site_node.backup_commands import backup, restore
 from site_node.check_command import check
@@ -46,7 +46,7 @@ app = typer.Typer(
 )
 
 ENTERED = (studies, approve, policy, budget, egress, reconcile, peers, pin, export, retrieve, listen, received, doctor)
-for command in (*ENTERED, check, pause, drain, resume, backup, restore, api):
+for command in (*ENTERED, check, pause, drain, resume, backup, restore, api, reading_api):
     app.command()(command)
 app.add_typer(tokens, name="tokens")
 
@@ -240,7 +240,8 @@ def status(folder: Folder, as_json: Json = False) -> None:
     for digest, state in found["studies"].items():
         typer.echo(f"  study {digest[:19]}…  {state}")
     for task in found["tasks"]:
-        typer.echo(f"  task {task['task_id']}  {task['state']}")
+        done = f"  {task['activity']} {task['fraction']:.0%}" if "fraction" in task else ""
+        typer.echo(f"  task {task['task_id']}  {task['state']}{done}")
     typer.echo(f"  {found['outbox']} messages wait to leave; {found['egress_entries']} were recorded so far")
 
 

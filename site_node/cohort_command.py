@@ -14,6 +14,7 @@ from site_node.settings import SiteSettings, load_settings, read_yaml
 
 if TYPE_CHECKING:
     from protocol.cohort_terms import Cohort as Criteria
+    from protocol.study import StudySpec
 
 Words = list[str] | None
 
@@ -35,7 +36,9 @@ def cohort(
     date_until: Annotated[str | None, typer.Option(help="Last day of the imaging studies.")] = None,
     age_min_years: Annotated[int | None, typer.Option(min=0)] = None,
     age_max_years: Annotated[int | None, typer.Option(min=0)] = None,
-    labelled: Annotated[bool, typer.Option("--labelled", help="Only what labels.csv names.")] = False,
+    labelled: Annotated[
+        bool, typer.Option("--labelled", help="Only what labels.csv, or a study's reports, label.")
+    ] = False,
     doubtful: Annotated[
         Path | None,
         typer.Option(help="Write the ids that may be one patient to a new file, as a merge table to check."),
@@ -59,10 +62,14 @@ def cohort(
         **{"protocol": protocol, "series_description": series_description, "date_from": date_from},
         **{"date_until": date_until, "age_min_years": age_min_years, "age_max_years": age_max_years},
     }
-    criteria = _criteria(study, {name: value for name, value in given.items() if value is not None})
+    asked = None if study is None else _study(study)
+    criteria = _criteria(asked, {name: value for name, value in given.items() if value is not None})
     identities = load_identities(settings)
     with open_index(settings.paths.index, identities) as database:
-        found = survey(database, criteria, labelled_names(settings.labels) if labelled else None)
+        named = (
+            labelled_names(database, settings.labels, settings.labelling, identities.one, asked) if labelled else None
+        )
+        found = survey(database, criteria, named)
     if doubtful is not None:
         _write_doubtful(doubtful, found.doubtful)
     report = survey_as_json(found, identities, _least(settings))
@@ -73,17 +80,22 @@ def cohort(
         typer.echo(line)
 
 
-def _criteria(study: Path | None, given: dict[str, Any]) -> "Criteria":
+def _study(path: Path) -> "StudySpec":
+    from protocol.study import parse_study
+
+    return parse_study(read_yaml(path, "Name a study's file."))
+
+
+def _criteria(study: "StudySpec | None", given: dict[str, Any]) -> "Criteria":
     from pydantic import ValidationError
 
     from protocol.cohort_terms import Cohort as Criteria
-    from protocol.study import parse_study
     from site_node.settings import faults
 
     if study is not None and given:
         raise SettingsError("A study has its own criteria.", "Name the study, or give criteria, not both.")
     if study is not None:
-        return parse_study(read_yaml(study, "Name a study's file.")).cohort
+        return study.cohort
     try:
         for name in ("date_from", "date_until"):
             if name in given:

@@ -21,6 +21,7 @@
     │   ├── PersonalModelDivergedError   it did not stay finite         personal-model-diverged
     │   └── PersonalModelGoneError       that round's is not kept any more  personal-model-gone
     ├── TrainingProcessLostError    one of several training processes ended
+    ├── DeviceLostError             a GPU is not there any more                     device-lost
     ├── DiskFullError               no room left on the disk                        disk-full
     ├── OrderError                  a work order does not parse or does not fit      bad-task
     ├── GateError                   a candidate, ledger or verdict is not as the gate demands
@@ -54,7 +55,8 @@ class SiteError(Exception):
     reason: ClassVar[Reason] = Reason.INTERNAL
 
     def __init__(self, message: str, remedy: str = "") -> None:
-        super().__init__(f"{message} {remedy}".strip())
+        ended = message if not remedy or message.endswith((".", "!", "?", ":")) else f"{message}."
+        super().__init__(f"{ended} {remedy}".strip())
         self.message = message
         self.remedy = remedy
 
@@ -163,6 +165,12 @@ class PersonalModelGoneError(PersonalModelError):
 
 class TrainingProcessLostError(SiteError):
     """One of the processes that train a round together ended before the round did."""
+
+
+class DeviceLostError(SiteError):
+    """A GPU that a task was begun on is not there any more, or answers no more."""
+
+    reason = Reason.DEVICE_LOST
 
 
 class DiskFullError(SiteError):

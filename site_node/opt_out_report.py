@@ -13,6 +13,7 @@ from typing import Any
 from protocol.messages import RoundTask, TaskKind, expect
 from site_node.cohort_members import ledger_pseudonym
 from site_node.governance.ledger_entries import Group, ledger_entries
+from site_node.governance.patient_accounts import members_of
 from site_node.governance.records import study_record
 from site_node.governance.same_patients import same_patients
 from site_node.opt_outs import OptOut
@@ -57,7 +58,7 @@ def uses_of(database: sqlite3.Connection, opted_out: Iterable[OptOut], key: byte
     since = _since(database, opted_out, key)
     found: dict[tuple[str, Group], set[tuple[int, int | None]]] = {}
     for study, group, cohort in dict.fromkeys(_charged(database)):
-        members = since.keys() & _members(database, cohort)
+        members = since.keys() & members_of(database, cohort)
         if members:
             latest = max(since[who] for who in members)
             found.setdefault((study, group), set()).update(_answered(database, study, group, latest))
@@ -93,10 +94,6 @@ def _since(database: sqlite3.Connection, opted_out: Iterable[OptOut], key: bytes
 
 def _charged(database: sqlite3.Connection) -> list[tuple[str, Group, str]]:
     return [(entry.study_digest, entry.patients, entry.cohort_digest) for entry in ledger_entries(database)]
-
-
-def _members(database: sqlite3.Connection, cohort: str) -> Collection[str]:
-    return {row[0] for row in database.execute("SELECT pseudonym FROM group_members WHERE cohort = ?", (cohort,))}
 
 
 def _answered(

@@ -91,21 +91,20 @@ def record_opt_outs(path: Path, patients: Iterable[str], now: float | None = Non
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch(mode=0o600)
-    moment = time.time() if now is None else now
-    with closing(connect(path, SCHEMA)) as database, transaction(database):
-        before = database.total_changes
-        rows = [(patient, moment) for patient in dict.fromkeys(patients)]
-        database.executemany("INSERT OR IGNORE INTO opt_outs (patient_id, opted_out_at) VALUES (?, ?)", rows)
-        return database.total_changes - before
+    return _change(path, "INSERT OR IGNORE INTO opt_outs (opted_out_at, patient_id) VALUES (?, ?)", patients, now)
 
 
 def undo_opt_outs(path: Path, patients: Iterable[str], now: float | None = None) -> int:
     """Take these patients out of the record and return how many were in it; that they were stays written."""
     if not path.exists():
         return 0
+    return _change(path, "UPDATE opt_outs SET undone_at = ? WHERE patient_id = ? AND undone_at IS NULL", patients, now)
+
+
+def _change(path: Path, statement: str, patients: Iterable[str], now: float | None) -> int:
+    """Run a statement of a moment and a patient for each of them, and return how many rows it changed."""
     moment = time.time() if now is None else now
     with closing(connect(path, SCHEMA)) as database, transaction(database):
         before = database.total_changes
-        rows = [(moment, patient) for patient in dict.fromkeys(patients)]
-        database.executemany("UPDATE opt_outs SET undone_at = ? WHERE patient_id = ? AND undone_at IS NULL", rows)
+        database.executemany(statement, [(moment, patient) for patient in dict.fromkeys(patients)])
         return database.total_changes - before

@@ -25,6 +25,8 @@ TASK_ID_PATTERN = r"^[a-z0-9][a-z0-9.-]{0,199}$"
 class WorkOrder(BaseModel):
     """What to do. For `cohort` the worker counts and freezes the study's cohort; the others answer a RoundTask.
 
+    For `readiness` it looks at its machine and settings; `recount` says for which report.
+    `class_weights` multiply losses in training, where the gate made them of figures that left noised (`label.balance`).
     `spent_digest` is of the list beside the order: the patients to leave out of the cohort (`cohort_members.py`).
     `boot` is the run of the gate's machine in which the order was written.
     """
@@ -32,7 +34,7 @@ class WorkOrder(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
     schema_: Literal["wardround.work-order/1"] = Field(default="wardround.work-order/1", alias="schema")
-    kind: Literal["cohort", "initialise", "train", "evaluate"]
+    kind: Literal["cohort", "readiness", "initialise", "train", "evaluate"]
     task_id: str = Field(pattern=TASK_ID_PATTERN)
     task_digest: Digest
     study: dict[str, Any]
@@ -43,6 +45,7 @@ class WorkOrder(BaseModel):
     noise_multiplier: float | None = None
     update_norm: float | None = None
     rate_factor: float | None = None
+    class_weights: list[float] | None = None
     spent_digest: Digest | None = None
     recount: int = Field(default=0, ge=0)
     boot: str | None = None
@@ -52,6 +55,11 @@ def cohort_task_id(study_digest: str, recount: int = 0) -> str:
     """Return the id of the order that counts a study's cohort, for the first time or once more."""
     again = f"-{recount}" if recount else ""
     return f"cohort-{hex_of(study_digest)[:16]}{again}"
+
+
+def readiness_task_id(study_digest: str, number: int) -> str:
+    """Return the id of the order that asks for the machine's part of a study's readiness report."""
+    return f"readiness-{hex_of(study_digest)[:16]}-{number}"
 
 
 def order_path(paths: SitePaths, task_id: str) -> Path:

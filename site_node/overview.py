@@ -13,6 +13,7 @@ from site_node.governance.approval import account_of_last, decisions_on, rfc3339
 from site_node.governance.holding import is_draining
 from site_node.governance.ledger_heads import is_behind
 from site_node.governance.policy import Policy, objection_to
+from site_node.governance.progress import read_progress
 from site_node.governance.reasons import sentence_of
 from site_node.governance.records import StudyRecord, is_paused, study_records, task_records
 from site_node.settings import SiteSettings
@@ -34,7 +35,7 @@ def status_of(settings: SiteSettings, database: sqlite3.Connection) -> dict[str,
         "behind_mark": high_water.is_behind(paths, database),
         "indexed": _is_there(paths.index),
         "studies": {record.digest: record.state for record in study_records(database)},
-        "tasks": [{"task_id": t.task_id, "state": t.state} for t in tasks],
+        "tasks": [{"task_id": t.task_id, "state": t.state, **_progress_of(settings, t.task_id)} for t in tasks],
         "orders": [path.stem for path in finished_files(paths.orders, ".json")],
         "outbox": database.execute("SELECT COUNT(*) FROM unsent").fetchone()[0],
         "egress_entries": hash_chain.head(database, "egress")[0],
@@ -45,6 +46,12 @@ def status_of(settings: SiteSettings, database: sqlite3.Connection) -> dict[str,
 def studies_of(database: sqlite3.Connection, policy: Policy, now: float) -> list[dict[str, Any]]:
     """Return every study that was proposed here, with what stands in its way."""
     return [_study(database, record, policy, now) for record in study_records(database)]
+
+
+def _progress_of(settings: SiteSettings, task_id: str) -> dict[str, Any]:
+    """Return what is done of a task by now, or nothing if it has not begun; one that was cut off keeps what it had."""
+    found = read_progress(settings.paths, task_id)
+    return {} if found is None else {"activity": found[0].value, "fraction": found[1]}
 
 
 def _hours_of(settings: SiteSettings, now: float) -> dict[str, Any] | None:

@@ -17,7 +17,7 @@ def receipts(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """List what each job of the worker used: study, round, how much of the approved cohort, and why one failed.
+    """List what each job of the worker used: study, round, how much of the approved cohort, who was skipped and why.
 
     The receipts are signed and stay here; small numbers are hidden. Run it as the worker's user. Exit status 1 if one
     was changed.
@@ -63,5 +63,18 @@ def _line(receipt: dict[str, Any]) -> str:
         numbers = f", {receipt['matched']} or more patients"
     if receipt["patients"] is not None:
         numbers += f", of whom {receipt['patients']} or more with {receipt['images']} or more images were used"
+    if receipt["images_matched"] is not None and receipt["patients"] is not None:
+        numbers += f" of {receipt['images_matched']} or more"
     cohort = f"{receipt['share']} of the approved cohort" if receipt["share"] else "no patients, or few"
-    return f"{where} {cohort}{numbers}, {receipt['seconds']:.0f} s"
+    return f"{where} {cohort}{numbers}, {receipt['seconds']:.0f} s{_skipped(receipt['skipped'])}"
+
+
+def _skipped(reasons: dict[str, dict[str, int | None]]) -> str:
+    """Say who and what was skipped, and why: patients, and the files and rows that were left out when counted."""
+    from site_node.work_receipts import SKIPPED_PEOPLE
+
+    people = {reason.value: words for reason, words in SKIPPED_PEOPLE.items()}
+    said = [f"{numbers['patients']} or more {people[one]}" for one, numbers in reasons.items() if one in people]
+    files = [f"{one} {numbers['images']} or more" for one, numbers in reasons.items() if one not in people]
+    patients = f"; patients skipped: {', '.join(said)}" if said else ""
+    return f"{patients}; files or rows left out when counted: {', '.join(files)}" if files else patients

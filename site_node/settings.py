@@ -12,12 +12,13 @@ SITE/inbox/ verdicts/ orders/ handover/ outbox/ receipts/      how they speak to
 Each of these folders has one writer and one reader; file rights keep the others out.
 """
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -204,6 +205,11 @@ class SitePaths:
         return self.worker / "local_state"
 
     @property
+    def checkpoints(self) -> Path:
+        """Return the folder of trainings that have not ended, as they stood after some step."""
+        return self.worker / "checkpoints"
+
+    @property
     def worker_receipts(self) -> Path:
         """Return the site-local account of each job: patients, images, seconds."""
         return self.worker / "receipts"
@@ -252,12 +258,15 @@ class SiteSettings:
     policy: Path
     threads: int = 2
     processes: int = 1
+    processes_over: Literal["shared-memory", "gloo", "nccl"] = "shared-memory"
     table: Path | None = None
     pacs: PacsSettings | None = None
     listener: ListenerSettings | None = None
     keep_gpus_free: int = 0
     cache_gb: float | None = None
     cache_key: Path | None = None
+    checkpoint_seconds: float = 300.0
+    cpu_if_gpu_is_lost: bool = False
     train_hours: TrainHours | None = None
     merged_patients: Path | None = None
     excluded_patients: Path | None = None
@@ -278,9 +287,12 @@ class _File(BaseModel):
     policy: str = "policy.yaml"
     threads: int | None = Field(default=None, ge=1, le=1024)
     processes: int = Field(default=1, ge=1, le=64)
+    processes_over: Literal["shared-memory", "gloo", "nccl"] = "shared-memory"
     keep_gpus_free: int = Field(default=0, ge=0, le=64)
     cache_gb: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     cache_key: str | None = None
+    checkpoint_minutes: float | None = Field(default=5.0, gt=0, allow_inf_nan=False)
+    cpu_if_gpu_is_lost: bool = False
     train_hours: TrainHoursEntry | None = None
     pacs: PacsSettings | None = None
     listener: ListenerSettings | None = None
@@ -325,9 +337,12 @@ def load_settings(folder: Path) -> SiteSettings:
         policy=(paths.root / file.policy).resolve(),
         threads=file.threads or min(4, os.cpu_count() or 1),
         processes=file.processes,
+        processes_over=file.processes_over,
         keep_gpus_free=file.keep_gpus_free,
         cache_gb=file.cache_gb,
         cache_key=(paths.root / file.cache_key).resolve() if file.cache_key else None,
+        checkpoint_seconds=math.inf if file.checkpoint_minutes is None else 60.0 * file.checkpoint_minutes,
+        cpu_if_gpu_is_lost=file.cpu_if_gpu_is_lost,
         train_hours=file.train_hours,
         table=(paths.root / file.table).resolve() if file.table else None,
         pacs=file.pacs.beside(paths.root) if file.pacs else None,

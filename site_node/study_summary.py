@@ -89,6 +89,8 @@ def _rare(study: StudySpec) -> str:
     label = study.label
     weights = ", ".join(f"{name} {weight:g}" for name, weight in zip(label.classes, label.weights, strict=False))
     said = [f"Stated weights in the loss: {weights}."] if weights else []
+    if label.balance == "quality":
+        said.append("Weights in the loss by this hospital's noised quality figures.")
     said += [f"Focal loss with exponent {label.focal:g}."] if label.focal else []
     return "".join(f" {sentence}" for sentence in said)
 
@@ -131,6 +133,7 @@ def _leaves(study: StudySpec) -> list[str]:
         _counts(study),
         *_rates(study),
         f"In each round: one update of the model. {_noise(study)}",
+        _receipts(study),
         f"Who sees the update: {_sums(study)}",
         f"At most {maximum_evaluations(study)} times: counts of held-out patients by {_judged_by(study)}. "
         f"{_judging(study)}",
@@ -149,6 +152,21 @@ def _counts(study: StudySpec) -> str:
     else:
         how = f"noised here (two-sided geometric, scale {1 / epsilon:.3g}; epsilon {epsilon:g}) and charged to them"
     return f"With the approval: the number of training patients ({how}), and whether patients are held out."
+
+
+def _receipts(study: StudySpec) -> str:
+    """Say what the receipt of each update tells of how many patients it was made."""
+    epsilon = study.privacy.receipt_epsilon
+    if epsilon is None:
+        return (
+            "With each update a receipt: the number of training patients once more, the steps taken and this "
+            "software's release; not how many patients were used."
+        )
+    return (
+        "With each update a receipt: how many patients it could draw, noised here afresh each time (two-sided "
+        f"geometric, scale {1 / epsilon:.3g}; epsilon {epsilon:g}) and charged to them for all "
+        f"{study.maximum_training_tasks} tasks. Why somebody was left out stays here."
+    )
 
 
 def _rates(study: StudySpec) -> list[str]:
@@ -268,9 +286,14 @@ def _group_line(
 
 
 def _noised_figures(study: StudySpec) -> str:
-    if study.privacy.count_epsilon is None or not study.site_rates.reads_quality:
-        return "Figures of the data's quality" if study.site_rates.reads_quality else "The number of training patients"
-    return "Figures of the data's quality and the number of training patients"
+    told = {
+        "figures of the data's quality": study.site_rates.reads_quality,
+        "the number of training patients": study.privacy.count_epsilon is not None,
+        "the receipts": study.privacy.receipt_epsilon is not None,
+    }
+    names = [name for name, is_told in told.items() if is_told]
+    said = " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+    return said[:1].upper() + said[1:]
 
 
 def _most_charged(database: sqlite3.Connection, held: Accounts, cohort: str) -> Cost:

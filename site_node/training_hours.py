@@ -20,6 +20,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 WEEK: tuple[Day, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+MINUTES_A_DAY = 24 * 60
 CLOCK = r"([01]\d|2[0-3]):[0-5]\d"
 
 
@@ -73,6 +74,12 @@ class TrainHours(BaseModel):
             if candidate.timestamp() > now and self._begins_on(candidate):
                 return candidate.timestamp()
         raise AssertionError("a week holds one of its own days")
+
+    @property
+    def minutes_a_week(self) -> int:
+        """Return how many minutes of a week they are, but for a change of the clock."""
+        begins, ends = (at.hour * 60 + at.minute for at in self._bounds)
+        return (ends - begins) % MINUTES_A_DAY * len(set(self.days))
 
     @property
     def _bounds(self) -> tuple[time, time]:

@@ -2,7 +2,8 @@
 
 A task never takes a part of its cohort by accident: an image that cannot be read any more fails the whole task, with a
 reason that the hub is told too. Who is left out on purpose, because their budget is spent or they opted out, is counted
-here and nowhere else: a number of training patients that left un-noised would be a release of its own.
+here, by reason, and nowhere else exactly: a number of training patients that left un-noised would be a release of its
+own. What leaves with an update, if the study asks for it, is one noised number (`protocol/round_receipts.py`).
 
 The signature is made with a key derived from the site's secret, so that a receipt cannot be changed unseen by whoever
 does not hold it.
@@ -10,6 +11,7 @@ does not hold it.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -29,9 +31,39 @@ SHARES = ((0.9, "nine tenths or more"), (0.5, "half or more"), (0.0, "LESS THAN 
 """No word for the whole: the first patient who is left out would change it."""
 
 
+class Skipped(StrEnum):
+    """Why a patient, a file or a row was not used; the whole vocabulary."""
+
+    BUDGET_SPENT = "budget-spent"
+    OPTED_OUT = "opted-out"
+    UNREADABLE = "unreadable"
+    UNLABELLED = "unlabelled"
+    CONFLICTS = "conflicts"
+    ORPHANS = "orphans"
+    LABELS = "labels"
+    CRITERIA = "criteria"
+
+
+SKIPPED_PEOPLE = {Skipped.BUDGET_SPENT: "with a spent budget", Skipped.OPTED_OUT: "who opted out"}
+"""Patients who match and are left out whole; the other reasons are of files and rows, found when they were counted."""
+
+
+class SkippedNumbers(BaseModel):
+    """How many patients, and how many of their images, or files and rows, one reason kept out.
+
+    Of a spent budget the images are not known: they were never read. The files and rows are the whole study's.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    patients: int = 0
+    images: int = 0
+
+
 class WorkReceipt(BaseModel):
     """One job. `matched` patients were approved, `patients` of them used, with `images`; numbers never leave.
 
+    `images_matched` are those of the patients who could have taken part when the cohort was counted.
     `reason` is set where the job failed.
     """
 
@@ -48,6 +80,8 @@ class WorkReceipt(BaseModel):
     matched: int = 0
     patients: int = 0
     images: int = 0
+    images_matched: int = 0
+    skipped: dict[Skipped, SkippedNumbers] = {}
     failed: bool = False
     reason: str | None = None
 
@@ -103,12 +137,25 @@ def receipt_as_json(kept: KeptReceipt, least: int) -> dict[str, Any]:
         "matched": in_tens(receipt.matched, least) if is_many else None,
         "patients": in_tens(receipt.patients, least) if tells_used else None,
         "images": in_tens(receipt.images, least) if tells_used else None,
+        "images_matched": in_tens(receipt.images_matched, least) if is_many else None,
+        "skipped": _skipped_in_tens(receipt, least) if is_many else {},
     }
     return {
         **{"task_id": receipt.task_id, "signed": True, "study_digest": receipt.study_digest, "study": receipt.study},
         **{"round": receipt.round, "kind": receipt.kind, "at": receipt.at, "seconds": receipt.seconds},
         **{"failed": receipt.failed, "reason": receipt.reason, "share": receipt.share if is_many else "", **numbers},
     }
+
+
+def _skipped_in_tens(receipt: WorkReceipt, least: int) -> dict[str, dict[str, int | None]]:
+    """Return the reasons that kept many out; the images of patients only where those are many."""
+    found = {}
+    for reason, numbers in receipt.skipped.items():
+        patients, images = in_tens(numbers.patients, least), in_tens(numbers.images, least)
+        shown = images if reason not in SKIPPED_PEOPLE or patients is not None else None
+        if patients is not None or shown is not None:
+            found[reason.value] = {"patients": patients, "images": shown}
+    return found
 
 
 def _checked(data: bytes, noise_key: bytes) -> WorkReceipt | None:

@@ -11,10 +11,12 @@ import streamlit as st
 
 from ui import markup
 from ui.errors import SignedOutError, UiError
-from ui.session import CLINICIAN, OPERATOR, RESEARCHER, Session, current_session
+from ui.session import CLINICIAN, OPERATOR, RESEARCHER, current_session, page_settings
+from ui.site_session import ADMINISTRATOR, AUDITOR, current_site_session
 
 FOLDER = Path(__file__).parent
 EVERYONE = (RESEARCHER, CLINICIAN, OPERATOR)
+SITE_EVERYONE = (ADMINISTRATOR, CLINICIAN, AUDITOR)
 SIGN_OUT_EXPIRED = "/sign-out?notice=expired"
 
 
@@ -29,6 +31,16 @@ class PageEntry:
     roles: tuple[str, ...] = EVERYONE
 
 
+SITE_PAGES = (
+    PageEntry("approvals", "Approvals", "approval", "", SITE_EVERYONE),
+    PageEntry("readiness", "Readiness", "checklist", "Studies", (ADMINISTRATOR, AUDITOR)),
+    PageEntry("reading_room", "Reading room", "radiology", "Studies", SITE_EVERYONE),
+    PageEntry("tasks", "Tasks", "task_alt", "Studies", (ADMINISTRATOR, AUDITOR)),
+    PageEntry("budget", "Privacy budget", "account_balance_wallet", "Ledgers", (ADMINISTRATOR, AUDITOR)),
+    PageEntry("egress", "What left", "outbox", "Ledgers", (ADMINISTRATOR, AUDITOR)),
+    PageEntry("index", "Index", "photo_library", "This node", (ADMINISTRATOR, AUDITOR)),
+    PageEntry("doctor", "Doctor", "stethoscope", "This node", (ADMINISTRATOR,)),
+)
 PAGES = (
     PageEntry("overview", "Overview", "home", ""),
     PageEntry("launch_study", "Launch a study", "add_circle", "Studies", (RESEARCHER,)),
@@ -41,28 +53,37 @@ PAGES = (
 
 
 def pages_for(role: str) -> dict[str, list[st.Page]]:
-    """Return the navigation of a role by section."""
+    """Return the navigation of a role at a hub by section."""
+    return _navigation(PAGES, "pages", role)
+
+
+def site_pages_for(role: str) -> dict[str, list[st.Page]]:
+    """Return the navigation of a role at a hospital's own node by section."""
+    return _navigation(SITE_PAGES, "site_pages", role)
+
+
+def _navigation(entries: tuple[PageEntry, ...], folder: str, role: str) -> dict[str, list[st.Page]]:
     found: dict[str, list[st.Page]] = {}
-    for entry in PAGES:
+    for entry in entries:
         if role in entry.roles:
             page = st.Page(
-                FOLDER / "pages" / f"{entry.script}.py",
+                FOLDER / folder / f"{entry.script}.py",
                 title=entry.title,
                 icon=f":material/{entry.icon}:",
                 url_path=entry.script.replace("_", "-"),
-                default=entry.script == "overview",
+                default=entry is entries[0],
             )
             found.setdefault(entry.section, []).append(page)
     return found
 
 
-def frame(session: Session) -> None:
+def frame(name: str, role: str, pages: dict[str, list[st.Page]]) -> None:
     """Draw what all pages share, then the page."""
-    chosen = st.navigation(pages_for(session.person.role), expanded=True)
+    chosen = st.navigation(pages, expanded=True)
     st.set_page_config(page_title=f"{chosen.title} · Wardround")
     st.logo(str(FOLDER / "theme" / "logo.svg"), size="large", icon_image=str(FOLDER / "theme" / "mark.svg"))
     with st.sidebar, st.container(key="account"):
-        st.html(markup.account(session.person.name, session.person.role))
+        st.html(markup.account(name, role))
     chosen.run()
 
 
@@ -79,13 +100,21 @@ def main() -> None:
     script = (files("ui") / "theme" / "copy.js").read_text(encoding="utf-8")
     st.html(f"<script>{script}</script>", unsafe_allow_javascript=True)
     try:
-        session = current_session()
-        if session is None:
+        found = _who_with_which_pages()
+        if found is None:
             signed_out("You are not signed in", "Your sign-in has ended, or was made in another browser.")
             return
-        frame(session)
+        frame(*found)
     except SignedOutError:
         signed_out("Your session has ended", "For safety a sign-in lasts a limited time. Nothing is lost.")
     except UiError as error:
         st.html(markup.note("bad", error.message, error.remedy))
         st.button("Try again", icon=":material/refresh:")
+
+
+def _who_with_which_pages() -> tuple[str, str, dict[str, list[st.Page]]] | None:
+    if page_settings().site_url:
+        own = current_site_session()
+        return None if own is None else (own.person.name, own.person.role, site_pages_for(own.person.role))
+    session = current_session()
+    return None if session is None else (session.person.name, session.person.role, pages_for(session.person.role))

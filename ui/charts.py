@@ -322,7 +322,7 @@ def lineage(versions: Sequence[Version], final: int | None, names: Sequence[str]
 
 
 def _count_rounds(figure: go.Figure, amount: int) -> None:
-    figure.update_xaxes(tick0=0, dtick=max(1, amount // 12), tickformat="d")
+    figure.update_xaxes(tick0=0, dtick=max(1, -(-amount // 12)), tickformat="d")
 
 
 def _judgement_colour(version: Version) -> str:

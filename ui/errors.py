@@ -2,8 +2,9 @@
 
     UiError
     ├── HubUnreachableError  no answer from the hub
+    ├── SiteUnreachableError no answer from the hospital's own node
     ├── HubAnswerError       an answer that this version does not understand
-    ├── HubRefusedError      the hub said no, with its own sentence and remedy
+    ├── HubRefusedError      the hub, or the hospital's own node, said no, with its own sentence and remedy
     │   └── SignedOutError   the token is missing, expired or no longer valid
     └── PortError            no port to listen on
 
@@ -24,12 +25,16 @@ class HubUnreachableError(UiError):
     """No answer from the hub."""
 
 
+class SiteUnreachableError(UiError):
+    """No answer from the hospital's own node."""
+
+
 class HubAnswerError(UiError):
     """An answer that this version does not understand."""
 
 
 class HubRefusedError(UiError):
-    """The hub said no; `code` is its machine-readable word."""
+    """The hub, or the hospital's own node, said no; `code` is a hub's machine-readable word."""
 
     def __init__(self, message: str, remedy: str = "", code: str = "") -> None:
         super().__init__(message, remedy)

@@ -63,10 +63,9 @@ ADVANCED: frozenset[Path] = frozenset(
         ("label", "several"),
         ("label", "separator"),
         ("label", "weights"),
+        ("label", "balance"),
         ("label", "focal"),
-        ("preprocessing", "intensity"),
-        ("preprocessing", "window"),
-        ("preprocessing", "mirror"),
+        *(("preprocessing", key) for key in ("intensity", "window", "mirror", "steps")),
         ("cohort", "view"),
         ("cohort", "manufacturer"),
         ("cohort", "protocol"),
@@ -77,11 +76,8 @@ ADVANCED: frozenset[Path] = frozenset(
         ("cohort", "single_class"),
         ("network", "arguments"),
         ("network", "normalisation"),
-        ("training", "local_epochs"),
-        ("training", "warm_up_rounds"),
-        ("training", "step_rounds"),
-        ("training", "step_factor"),
-        ("training", "proximal"),
+        *(("training", key) for key in ("local_epochs", "warm_up_rounds", "step_rounds", "step_factor", "proximal")),
+        ("training", "precision"),
         ("personal", "keep"),
         ("personal", "ditto"),
         ("personal", "judged"),
@@ -100,14 +96,9 @@ ADVANCED: frozenset[Path] = frozenset(
         ("site_rates", "most"),
         ("site_rates", "from_round"),
         ("site_rates", "quality_epsilon"),
-        ("privacy", "unit"),
-        ("privacy", "count_epsilon"),
-        ("privacy", "honest_fraction"),
-        ("privacy", "update_norm"),
-        ("privacy", "update_quantile"),
-        ("privacy", "update_norm_rate"),
-        ("privacy", "spare_tasks"),
-        ("privacy", "allow_large_delta"),
+        *(("privacy", key) for key in ("unit", "count_epsilon", "receipt_epsilon", "honest_fraction")),
+        *(("privacy", key) for key in ("update_norm", "update_quantile", "update_norm_rate")),
+        *(("privacy", key) for key in ("spare_tasks", "allow_large_delta")),
         ("secure_aggregation", "maximum_sites"),
         ("secure_aggregation", "maximum_weight"),
         ("secure_aggregation", "value_range"),
@@ -211,6 +202,10 @@ CHOICE_WORDS: dict[Path, dict[str, str]] = {
         "mammography": "mammography",
         "ultrasound": "ultrasound",
     },
+    ("label", "balance"): {
+        "stated": "stated here",
+        "quality": "each hospital's own, made of its noised quality figures",
+    },
     ("site_rates", "adapt"): {
         "none": "the same for all",
         "quality": "smaller where data are of poor quality",
@@ -246,6 +241,10 @@ HELP: dict[Path, str] = {
         "privacy",
         "count_epsilon",
     ): "Noise on each hospital's number of training patients: 0.5 moves it by two or so. Left out: the exact number.",
+    (
+        "privacy",
+        "receipt_epsilon",
+    ): "Noise on how many patients each update was made of, told in every round: 0.05 moves it by twenty or so.",
     ("privacy", "delta"): "The chance that the promise does not hold; well below 1 / (10 x training patients).",
 }
 
@@ -372,7 +371,7 @@ def _kind(path: Path, node: Mapping[str, Any], schema: Mapping[str, Any]) -> tup
         items, _ = _resolved(node.get("items", {}), schema)
         if "enum" in items:
             return "several", tuple(str(item) for item in items["enum"])
-        if "properties" in items:
+        if "properties" in items or "oneOf" in items:
             return "records", ()
         return ("integers", ()) if items.get("type") == "integer" else ("words", tuple(SUGGESTIONS.get(path, ())))
     return simple.get(str(node.get("type")), "paragraph" if path in PARAGRAPHS else "text"), ()

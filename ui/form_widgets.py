@@ -6,10 +6,16 @@ import streamlit as st
 import yaml
 
 from ui.form_fields import CHOICE_WORDS, NEEDED_WITH, Field, starting_value
+from ui.form_labels import Path
 
 SMALL_NUMBER = 0.001
 SWITCHES: dict[tuple[str, ...], str] = {("privacy", "epsilon"): "Differential privacy"}
 OPEN_SWITCH: dict[bool | None, str] = {None: "as the study needs it", True: "yes", False: "no"}
+EXAMPLES: dict[Path, str] = {
+    ("table", "features"): "[{column: age, mean: 60, deviation: 10}]",
+    ("preprocessing", "steps"): "[{transform: ScaleIntensity}, {transform: Resize, spatial_size: [64, 64]}]",
+}
+"""Of lists of records, which are written as YAML."""
 
 
 def draw(field: Field) -> Any:
@@ -100,7 +106,7 @@ def _text(field: Field, label: str, value: Any) -> Any:
         )
         return _parsed(text, {})
     if field.kind == "records":
-        said = f"{field.help} A list, written as YAML, for example: [{{column: age, mean: 60, deviation: 10}}]"
+        said = f"{field.help} A list, written as YAML, for example: {EXAMPLES.get(field.path, '[]')}"
         return _parsed(st.text_area(label, value="", help=said, key=field.key, height=96), [])
     if field.kind == "integers":
         shown = ", ".join(str(item) for item in value or [])

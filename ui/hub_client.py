@@ -141,7 +141,7 @@ class HubClient:
             raise unreachable(str(self._http.base_url)) from None
         if response.is_error:
             raise refusal_of(response)
-        return _parsed(kind, response)
+        return parsed(kind, response)
 
 
 def unreachable(hub_url: str) -> HubUnreachableError:
@@ -152,25 +152,29 @@ def unreachable(hub_url: str) -> HubUnreachableError:
     )
 
 
-def refusal_of(response: httpx.Response) -> HubRefusedError:
-    """Turn an error answer into ours, keeping the hub's sentence and remedy."""
+def refusal_of(response: httpx.Response, who: str = "hub") -> HubRefusedError:
+    """Turn an error answer of a hub or site into ours, keeping its sentence and remedy."""
     try:
         body = response.json()
     except ValueError:
         body = {}
     if not isinstance(body, dict):
         body = {}
-    message = str(body.get("message") or f"The hub refused with status {response.status_code}.")
+    message = str(body.get("message") or f"The {who} refused with status {response.status_code}.")
     kind = SignedOutError if response.status_code == httpx.codes.UNAUTHORIZED else HubRefusedError
     return kind(message, str(body.get("remedy") or ""), str(body.get("error") or ""))
 
 
-def _parsed(kind: type[T], response: httpx.Response) -> T:
+def parsed(kind: type[T], response: httpx.Response, who: str = "hub") -> T:
+    """Return an answer as the type that is expected.
+
+    Raises: HubAnswerError if it is another.
+    """
     try:
         return TypeAdapter(kind).validate_json(response.content or b"null")
     except ValidationError as error:
         where = ", ".join(".".join(str(part) for part in item["loc"]) for item in error.errors()[:3])
         raise HubAnswerError(
-            f"The hub's answer was not understood ({where or 'its form'}).",
-            "Hub and UI may be of different versions: compare `wardround --version` on both.",
+            f"The {who}'s answer was not understood ({where or 'its form'}).",
+            f"{who.capitalize()} and UI may be of different versions: compare `wardround --version` on both.",
         ) from None

@@ -126,6 +126,12 @@ def note(kind: str, title: str, text: str = "", points: Sequence[str] = ()) -> s
     return f'<div class="wr-note-box {kind}" role="{role}"><b>{escape(title)}</b>{body}{listed}</div>'
 
 
+def sentences(title: str, texts: Iterable[str]) -> str:
+    """Return sentences under a small heading, one below the other."""
+    listed = "".join(f"<li>{escape(text)}</li>" for text in texts)
+    return f'<div class="wr-sentences"><h3>{escape(title)}</h3><ul>{listed}</ul></div>'
+
+
 def empty(title: str, text: str) -> str:
     """Return what stands where there is nothing yet, with what to do about it."""
     return f'<div class="wr-empty">{_EMPTY_DRAWING}<b>{escape(title)}</b><p>{escape(text)}</p></div>'

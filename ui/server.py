@@ -19,6 +19,7 @@ from streamlit.web import bootstrap
 from ui.errors import PortError
 from ui.settings import UiSettings
 from ui.sign_in import Doorkeeper, sign_in_routes
+from ui.site_sign_in import site_sign_in_routes
 
 PORTS_TRIED = 200
 SCRIPT = Path(__file__).parent / "pages" / "entry.py"
@@ -45,7 +46,7 @@ def build_app(settings: UiSettings) -> st.App:
     return st.App(
         SCRIPT,
         secrets=settings.as_secrets(),
-        routes=sign_in_routes(settings),
+        routes=site_sign_in_routes(settings) if settings.site_url else sign_in_routes(settings),
         middleware=[Middleware(Doorkeeper, cookie_name=settings.cookie_name)],
     )
 

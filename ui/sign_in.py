@@ -11,6 +11,7 @@ import html
 from collections.abc import Awaitable, Callable
 from importlib.resources import files
 from string import Template
+from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
 
 import httpx
@@ -38,6 +39,13 @@ NOTICES = {
     "expired": "Your session has ended. Please sign in again.",
 }
 
+FIELDS = """\
+<label for="name">Name</label><input id="name" name="name" value="$name" autocomplete="username" autocapitalize="none"
+   spellcheck="false" required autofocus>
+  <label for="password">Password</label><input id="password" name="password" type="password"
+   autocomplete="current-password" required>"""
+FOOT = "No account yet, or a forgotten password? The hub's operator can help."
+
 Handler = Callable[[Request], Awaitable[Response]]
 
 
@@ -64,9 +72,9 @@ def sign_in_routes(settings: UiSettings) -> list[Route]:
         return _page(settings, request.query_params.get("next", "/"), info=notice)
 
     async def enter(request: Request) -> Response:
-        if not _same_origin(request):
+        if not same_origin(request):
             return _page(settings, "/", problem="That form came from another site. Sign in here.", status=403)
-        form = await _form(request)
+        form = await form_of(request)
         name, target = form.get("name", "").strip(), safe_path(form.get("next", "/"))
         try:
             token = await _token(settings.hub_url, name, form.get("password", ""), _forwarded_for(request))
@@ -78,16 +86,25 @@ def sign_in_routes(settings: UiSettings) -> list[Route]:
         if token is None:
             problem = "Name and password do not match. Check both; the hub's operator can set a new password."
             return _page(settings, target, name, problem=problem, status=401)
-        answer = RedirectResponse(target, status_code=303, headers=SECURITY_HEADERS)
-        answer.set_cookie(
-            settings.cookie_name,
-            token.access_token,
-            max_age=token.expires_in,
-            httponly=True,
-            samesite="lax",
-            secure=request.url.scheme == "https",
-        )
-        return answer
+        return signed_in(request, settings, target, token.access_token, token.expires_in)
+
+    return [
+        Route(SIGN_IN, show, methods=["GET"]),
+        Route(SIGN_IN, enter, methods=["POST"]),
+        sign_out_route(settings),
+    ]
+
+
+def signed_in(request: Request, settings: UiSettings, target: str, token: str, seconds: int) -> Response:
+    """Return the way on, with the cookie that holds the token for so many seconds."""
+    answer = RedirectResponse(target, status_code=303, headers=SECURITY_HEADERS)
+    is_secure = request.url.scheme == "https"
+    answer.set_cookie(settings.cookie_name, token, max_age=seconds, httponly=True, samesite="lax", secure=is_secure)
+    return answer
+
+
+def sign_out_route(settings: UiSettings) -> Route:
+    """Return the route that clears the cookie."""
 
     async def leave(request: Request) -> Response:
         notice = "expired" if request.query_params.get("notice") == "expired" else "out"
@@ -96,11 +113,7 @@ def sign_in_routes(settings: UiSettings) -> list[Route]:
             answer.delete_cookie(settings.cookie_name, httponly=True, samesite="lax")
         return answer
 
-    return [
-        Route(SIGN_IN, show, methods=["GET"]),
-        Route(SIGN_IN, enter, methods=["POST"]),
-        Route(SIGN_OUT, leave, methods=["GET"]),
-    ]
+    return Route(SIGN_OUT, leave, methods=["GET"])
 
 
 class Doorkeeper:
@@ -162,7 +175,8 @@ def _forwarded_for(request: Request) -> str:
     )
 
 
-async def _form(request: Request) -> dict[str, str]:
+async def form_of(request: Request) -> dict[str, str]:
+    """Return what a form says, each field once; nothing if it is longer than any that is meant."""
     body = b""
     async for part in request.stream():
         body += part
@@ -171,25 +185,33 @@ async def _form(request: Request) -> dict[str, str]:
     return {key: values[0] for key, values in parse_qs(body.decode(errors="replace")).items()}
 
 
-def _same_origin(request: Request) -> bool:
+def same_origin(request: Request) -> bool:
+    """Tell whether a form was sent from a page of ours."""
     origin = request.headers.get("origin")
     return origin in {None, "null"} or urlsplit(str(origin)).netloc == request.headers.get("host")
 
 
-def _page(
-    settings: UiSettings, target: str, name: str = "", *, problem: str = "", info: str = "", status: int = 200
+def sign_in_page(
+    lead: str, fields: str, foot: str, target: str, *, problem: str = "", info: str = "", status: int = 200
 ) -> Response:
+    """Return the sign-in page; `fields` is markup."""
     kind, words = ("bad", problem) if problem else ("info", info)
     message = f'<p class="message {kind}" role="alert">{html.escape(words)}</p>' if words else ""
     text = Template(_theme("sign_in.html").decode()).substitute(
-        hub=html.escape(urlsplit(settings.hub_url).netloc),
-        name=html.escape(name),
+        lead=html.escape(lead),
+        fields=fields,
+        foot=html.escape(foot),
         next=html.escape(safe_path(target)),
         message=message,
         mark=_data_uri("mark.svg"),
         logo=_data_uri("logo.svg"),
     )
     return HTMLResponse(text, status_code=status, headers=SECURITY_HEADERS)
+
+
+def _page(settings: UiSettings, target: str, name: str = "", **said: Any) -> Response:
+    lead = f"to the hub at {urlsplit(settings.hub_url).netloc}"
+    return sign_in_page(lead, FIELDS.replace("$name", html.escape(name)), FOOT, target, **said)
 
 
 def _data_uri(name: str) -> str:

@@ -7,6 +7,9 @@ the hub hides it, because fewer than five patients are behind it.
 from dataclasses import dataclass, field
 from typing import Any
 
+from ui.readiness import Readiness
+from ui.used_patients import Receipt
+
 FIGURES = {"dice": "Dice", "absolute-error": "Mean absolute error"}
 """What the mean of a figure is called."""
 
@@ -49,6 +52,7 @@ class StudySite:
     training_patients: int | None = None
     evaluates: bool = True
     quality: Quality | None = None
+    readiness: Readiness | None = None
 
 
 @dataclass(frozen=True)
@@ -209,6 +213,7 @@ class RoundSite:
     rate_factor: float | None = None
     """What the round's learning rate was multiplied by at this hospital."""
     rate_parts: RateParts | None = None
+    receipt: Receipt | None = None
     metrics: Metrics | None = None
 
 
@@ -228,6 +233,7 @@ class Round:
     sites: list[RoundSite]
     deadline_learned: bool = False
     updates_waiting: int | None = None
+    warnings: list[str] = field(default_factory=list)
 
     @property
     def bytes_up(self) -> int:
@@ -254,6 +260,7 @@ class VersionParticipant:
     update_digest: str | None = None
     share: float | None = None
     """What its update counted, where the hub gave it another weight than it came with."""
+    used: Receipt | None = None
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,18 @@ HIDDEN = "<5"
 
 TONES: dict[str, str] = {
     **dict.fromkeys(("completed", "complete", "approved", "accepted", "enrolled", "online"), "good"),
-    **dict.fromkeys(("proposed", "invited", "open", "waiting", "paused", "overdue", "late", "initialising"), "wait"),
+    **dict.fromkeys(
+        ("proposed", "invited", "open", "waiting", "awaiting", "paused", "overdue", "late", "initialising"), "wait"
+    ),
     **dict.fromkeys(("failed", "refused", "rejected", "withdrawn", "suspended", "offline"), "bad"),
-    **dict.fromkeys(("running", "training", "evaluating", "opening", "aggregating", "sending", "delivered"), "busy"),
+    **dict.fromkeys(
+        ("running", "counting", "training", "evaluating", "opening", "aggregating", "sending", "delivered"), "busy"
+    ),
 }
 WORDS: dict[str, str] = {
     "proposed": "waiting for hospitals",
+    "awaiting": "waits for a decision",
+    "counting": "patients are being counted",
     "initialising": "preparing",
     "opening": "hospitals open the sum",
     "aggregating": "combining updates",
@@ -44,6 +50,7 @@ WORDS: dict[str, str] = {
     "training.learning_rate or personal.ditto",
     "personal-model-gone": "its personal model of that version is not kept any more, so there is none to judge",
     "out-of-memory": "not enough memory there",
+    "device-lost": "its GPU failed while it trained",
     "disk-full": "the disk is full there",
     "unknown-peer": "another hospital's key is not the one that is pinned there",
     "internal": "a fault at the hospital; its own log says more",

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
+from math import inf
 from typing import Any
 
 import anyio.to_thread
@@ -26,7 +27,8 @@ HANDLER_THREADS = 12
 TRANSFER_THREADS = 8
 """With the handlers and four lookers and writers (callers, mail, deliveries, downloads) no more than a process has
 database connections."""
-ROUTERS = (studies, rounds, models, sites, people, audit, mailbox, uploads, blobs)
+ROUTERS = (mailbox, uploads, blobs, studies, rounds, models, sites, people, audit)
+"""What a thousand sites ask for comes first: a request is held against one router after the other."""
 _log = structlog.get_logger()
 _about = APIRouter(prefix="/v1", tags=["about"])
 
@@ -95,14 +97,17 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     asyncio.get_running_loop().set_default_executor(
         ThreadPoolExecutor(TRANSFER_THREADS, thread_name_prefix="wardround-transfer")
     )
-    watching = asyncio.create_task(watch_deadlines(services)) if app.state.watch else None
+    watching = [asyncio.create_task(watch_deadlines(services))] if app.state.watch else []
+    if services.waker.poll_seconds != inf:
+        rounds: MailRounds = app.state.mail_rounds
+        watching.append(asyncio.create_task(rounds.keep_looking(services.waker.poll_seconds)))
     _log.info("hub_started", key=services.key.public.key_id)
     try:
         yield
     finally:
-        if watching is not None:
-            watching.cancel()
+        for task in watching:
+            task.cancel()
             with suppress(asyncio.CancelledError):
-                await watching
+                await task
         services.waker.close()
         services.database.close()

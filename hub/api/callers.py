@@ -49,8 +49,8 @@ class Callers:
             await asyncio.wait(set(self._noting))
 
     def _read_states(self, sites: frozenset[str]) -> dict[str, str]:
-        with self._services.reading() as session:
-            return stores.enrolled_states(session, sites)
+        with self._services.looking() as connection:
+            return stores.enrolled_states(connection, sites)
 
     def _forget(self, noting: "asyncio.Task[None]") -> None:
         self._noting.discard(noting)

@@ -1,4 +1,8 @@
-"""The mail of one process of the hub, as its event loop hands it out: one look at new mail for all who ask."""
+"""The mail of one process of the hub, as its event loop hands it out: one look at new mail for all who ask.
+
+Each look wakes the readers of all whose mail it found: a wake-up that was lost on its way costs them no more than the
+time to the next look, whoever asks for it, and the process asks by itself from time to time.
+"""
 
 import asyncio
 from typing import Any
@@ -34,8 +38,17 @@ class MailRounds:
             marking.add_done_callback(self._forget)
         return items
 
+    async def keep_looking(self, every_seconds: float) -> None:
+        """Look for new mail again and again until cancelled; a look that fails is logged, and the next one is made."""
+        while True:
+            await asyncio.sleep(every_seconds)
+            try:
+                await self._look.done("")
+            except Exception as error:
+                _log.warning("no_look_at_mail", why=type(error).__name__)
+
     def _read_new_mail(self, _asking: frozenset[str]) -> None:
-        self._room.refresh()
+        self._services.waker.wake_here(*self._room.refresh())
 
     def _mark_fetched(self, sites: frozenset[str]) -> None:
         mark_delivered(self._services, sites)

@@ -35,8 +35,7 @@ async def mailbox(
             left = until - loop.time()
             if items or left <= 0:
                 return {"items": items}
-            look_again = services.waker.poll_seconds
-            if not await signal.wait(min(left, look_again)) and left <= look_again:
+            if not await signal.wait(left):
                 return {"items": []}
 
 

@@ -5,7 +5,10 @@ not inside PyJWT, so that a wrong clock gets a sentence that says by how much. P
 """
 
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from types import MappingProxyType
 from typing import Any
 
 import jwt
@@ -22,6 +25,7 @@ SITE_TOKEN_SECONDS = 900
 ASSERTION_SECONDS = 300
 CLOCK_LEEWAY_SECONDS = 60
 MAX_TOKEN_CHARACTERS = 4096
+KEPT_TOKENS = 4096
 _SIGN_IN_AGAIN = "Sign in again."
 # PyJWT would judge times by this machine's clock; ours may be a simulation's.
 _NO_TIMES: Options = {"verify_exp": False, "verify_iat": False, "verify_nbf": False}
@@ -54,7 +58,7 @@ def read_token(token: str, secret: bytes, now: float) -> Bearer:
 
     Raises: AuthenticationError if it is not ours or has expired.
     """
-    claims = _decode(token, secret, "HS256", API_AUDIENCE)
+    claims = _own_claims(token, secret)
     if now >= claims["exp"]:
         raise AuthenticationError("The token has expired.", _SIGN_IN_AGAIN)
     kind, _, name = str(claims["sub"]).partition(":")
@@ -102,6 +106,15 @@ def _check_clock(issued: float, expires: float, now: float) -> None:
             f"The site's clock is {now - issued:.0f} seconds behind the hub's (or the request was long on its way).",
             "Set both clocks by NTP and try again.",
         )
+
+
+@lru_cache(maxsize=KEPT_TOKENS)
+def _own_claims(token: str, secret: bytes) -> Mapping[str, Any]:
+    """Return what a token says. A caller shows the same one for minutes: its signature is checked once.
+
+    Nothing here depends on the time or on who may call; what raises is not kept.
+    """
+    return MappingProxyType(_decode(token, secret, "HS256", API_AUDIENCE))
 
 
 def _decode(token: str, key: Any, algorithm: str, audience: str) -> dict[str, Any]:

@@ -8,9 +8,11 @@ import hashlib
 import os
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 from hub.errors import BlobError, NotFoundError
 from protocol.digest import digest_of_file, hex_of
@@ -108,6 +110,16 @@ class BlobStore:
                 left -= len(chunk)
                 yield chunk
 
+    def will_rest(self, digest: str) -> None:
+        """Say that a blob is hardly read again, so that its bytes need not stay in memory; what reads it finds it.
+
+        What sites send would else fill a machine's memory with a model for each site and round.
+        Source: Linux manual, posix_fadvise(2).
+        """
+        if self.keeping.synced and hasattr(os, "posix_fadvise"):
+            with suppress(OSError), self.path(digest).open("rb") as file:
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
     def _existing(self, digest: str) -> Path:
         path = self.path(digest)
         if not path.is_file():
@@ -118,13 +130,15 @@ class BlobStore:
         parts = [_Part(self._temporary()) for _ in expected]
         try:
             with ExitStack() as stack:
-                files = [stack.enter_context(part.path.open("xb")) for part in parts]
+                files = [stack.enter_context(part.path.open("xb", buffering=0)) for part in parts]
+                # A row is digested and written while the next one is computed: on another core, one row ahead.
+                other, taken = stack.enter_context(ThreadPoolExecutor(1)), Future[None]()
+                taken.set_result(None)
                 for row in rows:
-                    for part, file, piece in zip(parts, files, row, strict=True):
-                        part.hasher.update(piece)
-                        file.write(piece)
+                    taken.result()
+                    taken = other.submit(self._take, parts, files, row)
+                taken.result()
                 for file in files:
-                    file.flush()
                     self.keeping.sync(file.fileno())
             for part, digest in zip(parts, expected, strict=True):
                 _expect(part.digest, digest)
@@ -135,6 +149,14 @@ class BlobStore:
             for part in parts:
                 part.path.unlink(missing_ok=True)
         return [part.digest for part in parts]
+
+    def _take(self, parts: Sequence["_Part"], files: Sequence[BinaryIO], row: Sequence[bytes]) -> None:
+        for part, file, piece in zip(parts, files, row, strict=True):
+            left, before = memoryview(piece), file.tell()
+            while left:
+                left = left[file.write(left) :]
+            self.keeping.begin_to_sync(file.fileno(), before, before + len(piece))
+            part.hasher.update(piece)
 
     def _temporary(self) -> Path:
         folder = self.root / "incoming"

@@ -3,6 +3,7 @@
 The document is canonical JSON in an envelope signed by the hub, so that it can be checked without the hub. Pure.
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,13 +15,22 @@ LINEAGE_SCHEMA = "wardround.lineage/1"
 
 @dataclass(frozen=True)
 class LineageParticipant:
-    """A site whose update counted once in a version; `staleness` is how many versions old its base was."""
+    """A site whose update counted once in a version; `staleness` is how many versions old its base was.
+
+    `used` is what its receipt said: of how many patients it was made, noised, and whether these were a fraction.
+    """
 
     site: str
     weight: float
     update_digest: str
     task_digest: str
     staleness: int = 0
+    used: Mapping[str, Any] | None = None
+
+    def document(self) -> dict[str, Any]:
+        """Return what the lineage says of it; of an update without a receipt no word of one."""
+        fields = asdict(self)
+        return fields if self.used is not None else {name: value for name, value in fields.items() if name != "used"}
 
 
 @dataclass(frozen=True)
@@ -45,7 +55,7 @@ class Lineage:
         fields = asdict(self)
         epsilon, delta = fields.pop("epsilon"), fields.pop("delta")
         fields["parents"] = list(self.parents)
-        fields["participants"] = [asdict(participant) for participant in self.participants]
+        fields["participants"] = [participant.document() for participant in self.participants]
         privacy = None if epsilon is None else {"unit": "patient", "epsilon": epsilon, "delta": delta}
         return {"schema": LINEAGE_SCHEMA, **fields, "privacy": privacy}
 

@@ -13,7 +13,7 @@ MAX_COMMENT_CHARACTERS = 2000
 def version_view(row: VersionRow, decisions: Sequence[DecisionRow], metrics: dict[str, Any] | None) -> dict[str, Any]:
     """Return a VersionView."""
     lineage = read_lineage(row.lineage)
-    shown = ("site", "weight", "update_digest")
+    shown = ("site", "weight", "update_digest", "used")
     privacy = lineage["privacy"] or {"epsilon": None, "delta": None}
     numbers = (lineage["server_state"] or {}).get("numbers", {})
     return {
@@ -25,7 +25,7 @@ def version_view(row: VersionRow, decisions: Sequence[DecisionRow], metrics: dic
         "round": lineage["round"],
         "created_at": row.created_at,
         "participants": [
-            {key: participant[key] for key in shown} | _share(numbers, participant["site"])
+            {key: participant[key] for key in shown if key in participant} | _share(numbers, participant["site"])
             for participant in lineage["participants"]
         ],
         "server_step": numbers.get("server_step"),

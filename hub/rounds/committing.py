@@ -5,7 +5,7 @@ one transaction checks that the round is still open for it, registers the versio
 for what comes next. Killed before that transaction, nothing has happened; run twice, the second finds the round closed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -24,14 +24,17 @@ from hub.rounds.pooling import pool_counts
 from hub.rounds.rate_memory import Rating, rating_of, with_rates
 from hub.rounds.training_rounds import state_after
 from hub.rounds.transitions import RoundEvent, RoundState
+from hub.rounds.used_patients import used_by_task, used_in_lineage
 from hub.rounds.waiting_updates import weight_of_age
 from hub.services import Services
 from hub.storage import round_stores, stores
 from hub.storage.database import Session
+from hub.storage.receipt_stores import receipts_of_study
 from hub.storage.tables import RoundRow, StudyRow, UpdateRow
 from hub.studies.specification import stored_study
 from protocol.errors import ProtocolError
 from protocol.messages import TaskKind, UpdateNotice, expect
+from protocol.round_receipts import UsedPatients
 from protocol.signing import read_unverified
 from protocol.study import StudySpec
 
@@ -68,7 +71,10 @@ def close_round(services: Services, study: str, round: int) -> bool:  # noqa: A0
         state = sent_as_difference(work.spec, round, work.state, rated, services.blobs)
     except (AggregationError, BlobError, NotFoundError, ProtocolError) as error:
         return _give_up(services, study, round, str(error))
-    return _commit(services, study, round, work, state)
+    closed = _commit(services, study, round, work, state)
+    for update in work.updates:
+        services.blobs.will_rest(update.blob)
+    return closed
 
 
 def _prepare_opening(services: Services, study: str, number: int) -> bool:
@@ -128,7 +134,7 @@ def _commit(services: Services, study: str, number: int, work: Work, state: Serv
             weights_bytes=services.blobs.size(state.released),
             manifest_digest=base.manifest_digest,
             parents=[base.weights_digest],
-            participants=_lineage_of(session, updates),
+            participants=_lineage_of(session, work.spec, updates),
             epsilon=epsilon,
             delta=delta,
             server_state=state.document(),
@@ -149,11 +155,21 @@ def _give_up(services: Services, study: str, number: int, reason: str) -> bool:
     return False
 
 
-def _lineage_of(session: Session, updates: Sequence[UpdateRow]) -> list[LineageParticipant]:
+def _lineage_of(session: Session, spec: StudySpec, updates: Sequence[UpdateRow]) -> list[LineageParticipant]:
     tasks = round_stores.tasks_by_id(session, [update.task_id for update in updates])
+    is_told = spec.privacy.receipt_epsilon is not None and len(updates) > 0
+    used = used_by_task(spec, receipts_of_study(session, updates[0].study)) if is_told else {}
+    _tell_short(updates, used)
     found = []
     for update in updates:
         task = tasks.get(update.task_id)
         digest = task.digest if task else ""
-        found.append(LineageParticipant(update.site, update.weight, update.blob, digest, update.staleness))
+        own = used_in_lineage(update, used)
+        found.append(LineageParticipant(update.site, update.weight, update.blob, digest, update.staleness, own))
     return found
+
+
+def _tell_short(updates: Sequence[UpdateRow], used: Mapping[str, UsedPatients]) -> None:
+    short = sorted({update.site for update in updates if update.task_id in used and used[update.task_id].is_short})
+    if short:
+        _log.warning("trained_on_a_fraction", round=max(update.round for update in updates), sites=short)

@@ -79,7 +79,7 @@ def verdict_of(turn: Turn, row: RoundRow) -> Verdict:
         return Verdict.WAIT
     method = opening_of(turn.spec)
     if method is not None and state in (RoundState.TRAINING, RoundState.OPENING):
-        return method.verdict(turn, row, _tasks(turn, row))
+        return method.verdict(turn, row, _standings(turn, row))
     if state is RoundState.TRAINING:
         return verdict_on_training(turn, row)
     # Counted by the database: this is asked after each of a round's answers, and there may be a thousand.
@@ -90,7 +90,7 @@ def verdict_of(turn: Turn, row: RoundRow) -> Verdict:
         return (
             judging_verdict(standing)
             if masked is None
-            else masked_judging.verdict(turn, row, masked, _tasks(turn, row))
+            else masked_judging.verdict(turn, row, masked, _standings(turn, row))
         )
     return initialising_verdict(standing, len(_initialisers_left(turn, _tasks(turn, row))))
 
@@ -190,6 +190,11 @@ def _ask_next_initialiser(turn: Turn, row: RoundRow, asked: Sequence[TaskRow]) -
 def _initialisers_left(turn: Turn, asked: Sequence[TaskRow]) -> list[str]:
     known = {task.site for task in asked}
     return [p.site for p in initialisers(turn.participants(), turn.now) if p.site not in known]
+
+
+def _standings(turn: Turn, row: RoundRow) -> Sequence[round_stores.TaskStanding]:
+    kind = _KIND_ASKED[RoundState(row.state)]
+    return round_stores.standings_of_round(turn.session, row.study, row.number, kind.value)
 
 
 def _tasks(turn: Turn, row: RoundRow) -> Sequence[TaskRow]:

@@ -28,6 +28,7 @@ from hub.services import Services
 from hub.storage import round_stores
 from hub.storage.database import Session
 from hub.storage.masking_stores import encrypted_sum
+from hub.storage.round_stores import TaskStanding
 from hub.storage.tables import EncryptedSumRow, MaskingRoundRow, RoundRow, TaskRow, UpdateRow
 from protocol.homomorphic.ciphertexts import CiphertextForm
 from protocol.homomorphic.vector_form import form_of
@@ -45,7 +46,7 @@ DECRYPTING_SITES = 2
 class EncryptionMethod(MaskingMethod):
     """The method `homomorphic`; see `opening.OpeningMethod`. Its phases but the last are those of masking."""
 
-    def verdict(self, turn: Turn, row: RoundRow, tasks: Sequence[TaskRow]) -> Verdict:
+    def verdict(self, turn: Turn, row: RoundRow, tasks: Sequence[TaskStanding]) -> Verdict:
         """Say whether the present phase waits, is over, or has failed."""
         masked = stored_masks(turn.session, row.study, row.number)
         if masked.phase == HubPhase.REVEALS:

@@ -14,7 +14,6 @@ from typing import Any
 from hub.rounds.transitions import TaskEvent, TaskState, next_task_state
 from hub.services import Services
 from hub.storage import round_stores, stores
-from hub.storage.tables import MailRow
 
 MOST_ITEMS = 100
 KEPT_BYTES = 16 << 20
@@ -62,15 +61,20 @@ class Mailroom:
         self._kept_from = 0
         self._asked: dict[str, tuple[int, int]] = {}
 
-    def refresh(self) -> None:
-        """Read what has been posted since the last time."""
-        with self._lock, self._services.reading() as session:
+    def refresh(self) -> list[str]:
+        """Read what has been posted since the last time, and return for whom, in the order of posting."""
+        sites: dict[str, None] = {}
+        with self._lock, self._services.looking() as connection:
             if self._read_to is None:
-                self._read_to = self._kept_from = stores.newest_mail(session)
-            while rows := stores.mail_of_all(session, self._read_to, ROWS_AT_ONCE):
-                self._read_to = rows[-1].number
-                for row in rows:
-                    self._keep(row)
+                self._read_to = self._kept_from = stores.newest_mail(connection)
+            found = ROWS_AT_ONCE
+            while found == ROWS_AT_ONCE:
+                rows = stores.mail_of_all(connection, self._read_to, ROWS_AT_ONCE)
+                for number, site, envelope in rows:
+                    self._keep(_Letter(number, site, envelope))
+                    self._read_to, sites[site] = number, None
+                found = len(rows)
+        return list(sites)
 
     def known(self, site: str, after: int) -> list[dict[str, Any]] | None:
         """Return a site's mail after a number, oldest first; None if the database must be asked."""
@@ -92,8 +96,7 @@ class Mailroom:
                 self._asked[site] = (after, read_to)
         return items
 
-    def _keep(self, row: MailRow) -> None:
-        letter = _Letter(row.number, row.site, row.envelope)
+    def _keep(self, letter: _Letter) -> None:
         self._letters.setdefault(letter.site, deque()).append(letter)
         self._order.append(letter)
         self._bytes += len(letter.envelope)

@@ -21,6 +21,7 @@ from hub.rounds.masking import (
 )
 from hub.rounds.transitions import TaskState, is_waiting
 from hub.storage.masking_stores import masking_round, who_has_spoken
+from hub.storage.round_stores import TaskStanding
 from hub.storage.tables import MaskingRoundRow, RoundRow, TaskRow
 from protocol.secure_aggregation.histograms import sums_histograms
 from protocol.secure_aggregation.phases import HubPhase
@@ -44,7 +45,7 @@ def judged_under_masks(turn: Turn, row: RoundRow) -> MaskingRoundRow | None:
     return masking_round(turn.session, row.study, row.number, "evaluate")
 
 
-def verdict(turn: Turn, row: RoundRow, masked: MaskingRoundRow, tasks: Sequence[TaskRow]) -> Verdict:
+def verdict(turn: Turn, row: RoundRow, masked: MaskingRoundRow, tasks: Sequence[TaskStanding]) -> Verdict:
     """Say whether the present phase waits, is over, or has failed; WAIT while the sum is being opened."""
     phase = HubPhase(masked.phase)
     if phase in SPOKEN_IN:

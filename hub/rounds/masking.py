@@ -23,6 +23,7 @@ from hub.rounds.transitions import TaskState, is_waiting
 from hub.services import Services
 from hub.storage import round_stores
 from hub.storage.masking_stores import masking_messages, masking_round, who_has_spoken
+from hub.storage.round_stores import TaskStanding
 from hub.storage.tables import MaskingRoundRow, RoundRow, TaskRow
 from protocol.errors import MaskingError
 from protocol.message import Message
@@ -72,7 +73,7 @@ class MaskingMethod:
         """Begin to wait for the asked sites' keys."""
         open_masks(turn, row, "train", asked)
 
-    def verdict(self, turn: Turn, row: RoundRow, tasks: Sequence[TaskRow]) -> Verdict:
+    def verdict(self, turn: Turn, row: RoundRow, tasks: Sequence[TaskStanding]) -> Verdict:
         """Say whether the present phase waits, is over, or has failed."""
         masked = stored_masks(turn.session, row.study, row.number)
         phase = HubPhase(masked.phase)
@@ -137,7 +138,7 @@ def end_masks(turn: Turn, row: RoundRow, task_kind: MaskedKind) -> None:
         masked.phase = HubPhase.FAILED.value
 
 
-def spoken_verdict(turn: Turn, masked: MaskingRoundRow, tasks: Sequence[TaskRow]) -> Verdict:
+def spoken_verdict(turn: Turn, masked: MaskingRoundRow, tasks: Sequence[TaskStanding]) -> Verdict:
     """Say whether a phase in which sites send messages waits, is over, or has failed."""
     standing, phase = _standing(turn, masked, tasks), HubPhase(masked.phase)
     patient = VERDICTS[phase_verdict(standing)]
@@ -207,7 +208,7 @@ def kind_of(masked: MaskingRoundRow) -> MaskedKind:
     return "evaluate" if masked.task_kind == "evaluate" else "train"
 
 
-def _uploads_verdict(turn: Turn, row: RoundRow, masked: MaskingRoundRow, tasks: Sequence[TaskRow]) -> Verdict:
+def _uploads_verdict(turn: Turn, row: RoundRow, masked: MaskingRoundRow, tasks: Sequence[TaskStanding]) -> Verdict:
     accepted = sum(task.state == TaskState.ACCEPTED for task in tasks)
     waiting = sum(is_waiting(task.state) for task in tasks)
     needed = _needed(turn, masked)
@@ -218,7 +219,7 @@ def _uploads_verdict(turn: Turn, row: RoundRow, masked: MaskingRoundRow, tasks: 
     return Verdict.WAIT
 
 
-def _standing(turn: Turn, masked: MaskingRoundRow, tasks: Sequence[TaskRow]) -> PhaseStanding:
+def _standing(turn: Turn, masked: MaskingRoundRow, tasks: Sequence[TaskStanding]) -> PhaseStanding:
     phase = HubPhase(masked.phase)
     spoken = who_has_spoken(turn.session, masked, SPOKEN_IN[phase])
     overdue, needed = turn.now >= masked.deadline_at, _needed(turn, masked)

@@ -23,10 +23,12 @@ from hub.storage import round_stores, stores
 from hub.storage.tables import EvaluationRow, TaskRow
 from hub.studies.coordinator import record_approval
 from hub.studies.ledger_heads import post_record, record_charge
+from hub.studies.readiness import record_readiness
 from protocol.digest import digest_of_bytes
 from protocol.errors import ProtocolError
 from protocol.message import Message
 from protocol.messages import Approval, EvaluationReport, LedgerCharge, Progress, Reason, TaskRefusal
+from protocol.readiness import ReadinessReport
 from protocol.signing import read_unverified
 
 MessageType = TypeVar("MessageType", bound=Message)
@@ -82,6 +84,11 @@ def receive(services: Services, site: str, envelope: bytes) -> bytes:
 
 def _approval(services: Services, arrived: Arrived) -> str | None:
     record_approval(services, arrived.message, arrived.envelope)
+    return None
+
+
+def _readiness(services: Services, arrived: Arrived) -> str | None:
+    record_readiness(services, arrived.message, arrived.envelope)
     return None
 
 
@@ -141,6 +148,7 @@ def _report(services: Services, arrived: Arrived) -> str | None:
 
 _HANDLERS: dict[type[Message], Callable[[Services, Arrived], str | None]] = {
     Approval: _approval,
+    ReadinessReport: _readiness,
     LedgerCharge: _charge,
     Progress: _progress,
     TaskRefusal: _refusal,

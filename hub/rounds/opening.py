@@ -25,6 +25,7 @@ from hub.aggregation.strategy import CountedUpdate
 from hub.rounds.asking import Turn
 from hub.rounds.closing import Verdict
 from hub.services import Services
+from hub.storage.round_stores import TaskStanding
 from hub.storage.tables import RoundRow, TaskRow
 
 
@@ -34,7 +35,7 @@ class OpeningMethod(Protocol):
     def open(self, turn: Turn, row: RoundRow, asked: Sequence[str]) -> None:
         """Note that a training round has been opened and which sites were asked."""
 
-    def verdict(self, turn: Turn, row: RoundRow, tasks: Sequence[TaskRow]) -> Verdict:
+    def verdict(self, turn: Turn, row: RoundRow, tasks: Sequence[TaskStanding]) -> Verdict:
         """Say what is to be done with a round that is training or opening; `tasks` are its training tasks."""
 
     def why(self, turn: Turn, row: RoundRow) -> str:

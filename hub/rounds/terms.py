@@ -5,6 +5,7 @@ from hub.errors import AdmissionError
 from protocol.digest import parse_json
 from protocol.held_out_checks import counts_problem
 from protocol.messages import EvaluationReport, RoundTask, TaskKind, UpdateNotice
+from protocol.round_receipts import receipt_problem
 from protocol.secure_aggregation.histograms import sums_histograms
 from protocol.site_level import bit_deviation, is_adaptive, is_possible_bit
 from protocol.study import StudySpec
@@ -49,6 +50,7 @@ def check_notice(notice: UpdateNotice, task: RoundTask, study: StudySpec, traini
         notice.uncut, bit_deviation(study.privacy, task.noise_multiplier)
     ):
         raise AdmissionError("The noised bit is no 0 or 1 with the study's noise.", SAME_STUDY)
+    _check_receipt(notice, task, study, training_patients)
     if task.kind is TaskKind.TRAIN and study.privacy.epsilon is not None:
         _check_account(notice, study)
 
@@ -69,6 +71,15 @@ def check_report(report: EvaluationReport, task: RoundTask, study: StudySpec) ->
     problem = counts_problem(study, report)
     if problem is not None:
         raise AdmissionError(f"The held-out counts {problem}.", SAME_STUDY)
+
+
+def _check_receipt(notice: UpdateNotice, task: RoundTask, study: StudySpec, training_patients: int) -> None:
+    if task.kind is not TaskKind.TRAIN:
+        _same("receipt", notice.receipt, None)
+        return
+    problem = receipt_problem(notice.receipt, study.privacy, training_patients, study.local_steps)
+    if problem is not None:
+        raise AdmissionError(f"The update's receipt {problem}.", "Do hub and site run the same release of Wardround?")
 
 
 def _check_account(notice: UpdateNotice, study: StudySpec) -> None:

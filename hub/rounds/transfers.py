@@ -17,7 +17,7 @@ from pathlib import Path
 from hub.aggregation.admission import Admitted, Terms, UpdateCheck
 from hub.aggregation.opening import Bytes, Sink
 from hub.errors import StateError
-from protocol.keeping import Keeping
+from protocol.keeping import LASTING, Keeping
 
 REPLAY_BYTES = 1 << 20
 UNCHANGED = frozenset({"difference", "weights", "gradient", "quantised", "skellam", "masked", "encrypted", "decrypted"})
@@ -28,11 +28,12 @@ MOST_OPEN_TRANSFERS = 256
 class Transfer:
     """One payload on its way: `<id>` holds its bytes as they came, `<id>.plain` what they open to, if that differs."""
 
-    def __init__(self, folder: Path, upload_id: str, terms: Terms) -> None:
+    def __init__(self, folder: Path, upload_id: str, terms: Terms, keeping: Keeping = LASTING) -> None:
         self.path = folder / upload_id
         self.plain_path = self.path if travels_as_it_is(terms) else folder / f"{upload_id}.plain"
         self.terms = terms
         self.lock = threading.Lock()
+        self._keeping = keeping
         self._given = folder / f"{upload_id}.given"
         self._plain: Sink | None = None
         self._check: UpdateCheck | None = None
@@ -73,7 +74,9 @@ class Transfer:
         check = self._running()
         room = self.terms.payload_bytes - offset
         with self.path.open("ab") as file:
-            file.write(memoryview(data)[: max(0, room)])
+            kept = file.write(memoryview(data)[: max(0, room)])
+            file.flush()
+            self._keeping.begin_to_sync(file.fileno(), offset, offset + kept)  # it is synced once it is whole
         check.write(data)
         return offset + len(data)
 

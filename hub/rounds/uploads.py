@@ -123,7 +123,8 @@ def open_transfer(services: Services, site: str, upload_id: str) -> Transfer | N
             TRANSFERS.drop(folder, upload_id)  # another process may have settled it
             return None
         known = TRANSFERS.get(folder, upload_id)
-        return known or TRANSFERS.add(Transfer(folder, upload_id, _terms(session, services, row)))
+        terms, keeping = _terms(session, services, row), services.settings.keeping
+        return known or TRANSFERS.add(Transfer(folder, upload_id, terms, keeping))
 
 
 @contextmanager
@@ -310,6 +311,7 @@ def _accept(session: Session, services: Services, row: UploadRow, admitted: Admi
         epsilon=account.epsilon if account else None,
         delta=account.delta if account else None,
         notice=row.notice,
+        receipt=None if notice.receipt is None else notice.receipt.model_dump_json(),
         accepted_at=turn.now,
     )
     session.add(update)

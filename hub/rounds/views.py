@@ -16,11 +16,14 @@ from hub.rounds.scoring import Report, Reports, version_of
 from hub.rounds.terms import stored_task
 from hub.rounds.training_rounds import measured_seconds
 from hub.rounds.transitions import RoundState, TaskState, is_waiting
+from hub.rounds.used_patients import receipt_view, used_by_task, warnings_of
 from hub.storage import round_stores, stores
 from hub.storage.database import Session
+from hub.storage.receipt_stores import receipts_of_study
 from hub.storage.tables import ParticipantRow, RoundRow, SiteRow, TaskRow, UpdateRow
 from hub.studies.specification import stored_study
 from protocol.messages import EvaluationReport, TaskKind
+from protocol.round_receipts import UsedPatients
 from protocol.study import StudySpec
 
 _SITE_KINDS = {RoundState.EVALUATING: TaskKind.EVALUATE}
@@ -42,6 +45,7 @@ def round_views(session: Session, study: str, now: float) -> list[View]:
         sites={row.name: row for row in stores.sites(session)},
         tasks=[task for own in tasks.values() for task in own],
         rates=rates_of_versions(session, spec, study),
+        used=used_by_task(spec, receipts_of_study(session, study)),
     )
     versions = {row.number for row in stores.versions(session, study)}
     return [
@@ -82,10 +86,12 @@ class _Context:
         sites: Mapping[str, SiteRow],
         tasks: Sequence[TaskRow],
         rates: Mapping[int, Mapping[str, float]],
+        used: Mapping[str, UsedPatients],
     ) -> None:
         self.spec, self.now, self.updates, self.participants, self.sites = spec, now, updates, participants, sites
         self.tasks, self.measured = tasks, measured_seconds(tasks, TaskKind.TRAIN)
         self.update_bytes, self.rates = update_bytes, rates
+        self.used = used
 
 
 def _round_view(
@@ -96,6 +102,10 @@ def _round_view(
         by_site[task.site].append(task)
     by_reporter = {report.site: report for report in reports if isinstance(report, EvaluationReport)}
     ended = row.ended_at if row.ended_at is not None else context.now
+    sites = [
+        *(_site_view(context, site, own, by_reporter.get(site)) for site, own in sorted(by_site.items())),
+        *(_carried_view(context, task) for task in _carried(context, row) if task.site not in by_site),
+    ]
     return {
         "number": row.number,
         "state": row.state,
@@ -108,10 +118,8 @@ def _round_view(
         "reason": row.reason or _overdue(context, row, tasks),
         "metrics": metrics_view(reports),
         "updates_waiting": _updates_waiting(context, row),
-        "sites": [
-            *(_site_view(context, site, own, by_reporter.get(site)) for site, own in sorted(by_site.items())),
-            *(_carried_view(context, task) for task in _carried(context, row) if task.site not in by_site),
-        ],
+        "warnings": warnings_of(sites),
+        "sites": sites,
     }
 
 
@@ -173,6 +181,7 @@ def _site_view(context: _Context, site: str, tasks: Sequence[TaskRow], report: E
         "staleness": update.staleness if update else None,
         "norm": update.norm if update else None,
         "metrics": metrics_view([report]) if report else None,
+        "receipt": receipt_view(update, context.used),
         **_rate_view(context, site, by_kind.get(TaskKind.TRAIN.value), update),
     }
 

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Collection, Sequence
+from typing import NamedTuple
 
 from sqlalchemy import func, select, update
 
@@ -57,6 +58,20 @@ def tasks_of_round(session: Session, study: str, number: int, kind: str) -> Sequ
         .where(TaskRow.study == study, TaskRow.round == number, TaskRow.kind == kind)
         .order_by(TaskRow.site)
     ).all()
+
+
+class TaskStanding(NamedTuple):
+    """How a site's task of a round stands; without the task itself, which is large."""
+
+    site: str
+    state: str
+
+
+def standings_of_round(session: Session, study: str, number: int, kind: str) -> list[TaskStanding]:
+    """Return how the tasks of a kind of a round stand, by site."""
+    found = select(TaskRow.site, TaskRow.state).where(TaskRow.study == study, TaskRow.round == number)
+    rows = session.execute(found.where(TaskRow.kind == kind).order_by(TaskRow.site))
+    return [TaskStanding(row.site, row.state) for row in rows]
 
 
 def count_task_states(session: Session, study: str, number: int, kind: str) -> Counter[str]:
@@ -176,6 +191,12 @@ def privacy_spent(session: Session, study: str, number: int) -> tuple[float | No
     found = found.where(UpdateRow.epsilon.is_not(None)).order_by(UpdateRow.epsilon.desc()).limit(1)
     row = session.execute(found).first()
     return (None, None) if row is None else (row.epsilon, row.delta)
+
+
+def notices_that_state(session: Session, study: str, epsilon: float, delta: float) -> Sequence[bytes]:
+    """Return the notice of one accepted update of a study with this epsilon and delta; none if there is no such."""
+    found = select(UpdateRow.notice).where(UpdateRow.study == study, UpdateRow.epsilon == epsilon)
+    return session.scalars(found.where(UpdateRow.delta == delta).limit(1)).all()
 
 
 def updates_of_study(session: Session, study: str) -> Sequence[UpdateRow]:

@@ -6,10 +6,10 @@ in `round_stores.py`, the audit log in `audit_stores.py`.
 
 from collections.abc import Collection, Mapping, Sequence
 
-from sqlalchemy import func, select
+from sqlalchemy import bindparam, func, select, update
 
 from hub.errors import NotFoundError
-from hub.storage.database import Session
+from hub.storage.database import Connection, Session
 from hub.storage.tables import (
     DecisionRow,
     GivenWeightsRow,
@@ -20,6 +20,22 @@ from hub.storage.tables import (
     StudyRow,
     UpdateRow,
     VersionRow,
+)
+
+# Asked for each request of a site: built once.
+_ENROLLED = select(SiteRow.name, SiteRow.state).where(
+    SiteRow.name.in_(bindparam("names", expanding=True)), SiteRow.identity_key.is_not(None)
+)
+_HEARD = (
+    update(SiteRow)
+    .where(SiteRow.name == bindparam("site"), func.coalesce(SiteRow.last_seen_at, 0.0) < bindparam("time"))
+    .values(last_seen_at=bindparam("time"))
+)
+_MAIL_AFTER = (
+    select(MailRow.number, MailRow.site, MailRow.envelope)
+    .where(MailRow.number > bindparam("number"))
+    .order_by(MailRow.number)
+    .limit(bindparam("limit"))
 )
 
 
@@ -44,16 +60,15 @@ def sites(session: Session) -> Sequence[SiteRow]:
     return session.scalars(select(SiteRow).order_by(SiteRow.name)).all()
 
 
-def enrolled_states(session: Session, names: Collection[str]) -> dict[str, str]:
+def enrolled_states(connection: Connection, names: Collection[str]) -> dict[str, str]:
     """Return the state of each of these sites that has handed in its keys."""
-    found = select(SiteRow.name, SiteRow.state).where(SiteRow.name.in_(names), SiteRow.identity_key.is_not(None))
-    return {row.name: row.state for row in session.execute(found)}
+    return {row.name: row.state for row in connection.execute(_ENROLLED, {"names": list(names)})}
 
 
 def heard_from(session: Session, times: Mapping[str, float]) -> None:
     """Note when sites called; a time before the one that is known changes nothing."""
-    for row in session.scalars(select(SiteRow).where(SiteRow.name.in_(times))):
-        row.last_seen_at = max(times[row.name], row.last_seen_at or 0.0)
+    if times:  # in the order of names, as all who change several sites do
+        session.connection().execute(_HEARD, [{"site": name, "time": times[name]} for name in sorted(times)])
 
 
 def set_activity(session: Session, name: str, activity: str, task_id: str | None, fraction: float) -> None:
@@ -184,14 +199,15 @@ def mail_after(session: Session, name: str, number: int, limit: int) -> Sequence
     ).all()
 
 
-def mail_of_all(session: Session, number: int, limit: int) -> Sequence[MailRow]:
-    """Return the messages to all sites after a number, oldest first."""
-    return session.scalars(select(MailRow).where(MailRow.number > number).order_by(MailRow.number).limit(limit)).all()
+def mail_of_all(connection: Connection, number: int, limit: int) -> list[tuple[int, str, bytes]]:
+    """Return number, site and envelope of the messages to all sites after a number, oldest first."""
+    rows = connection.execute(_MAIL_AFTER, {"number": number, "limit": limit})
+    return [(row.number, row.site, row.envelope) for row in rows]
 
 
-def newest_mail(session: Session) -> int:
+def newest_mail(connection: Connection) -> int:
     """Return the number of the newest message to any site; 0 if there is none."""
-    return session.scalar(select(func.max(MailRow.number))) or 0
+    return connection.scalar(select(func.max(MailRow.number))) or 0
 
 
 def given_weights(session: Session, digest: str) -> GivenWeightsRow | None:

@@ -82,6 +82,17 @@ class ParticipantRow(Base):
     answered_at: Mapped[float | None] = mapped_column(Float)
 
 
+class ReadinessRow(Base):
+    """What a site told of its readiness for a study (`protocol/readiness.py`); a few for each, the last one counts."""
+
+    __tablename__ = "readiness_reports"
+    study: Mapped[str] = mapped_column(ForeignKey("studies.digest"), primary_key=True)
+    site: Mapped[str] = mapped_column(ForeignKey("sites.name"), primary_key=True)
+    number: Mapped[int] = mapped_column(Integer, primary_key=True)
+    report: Mapped[bytes] = mapped_column(LargeBinary)  # the signed envelope
+    received_at: Mapped[float] = mapped_column(Float)
+
+
 class RoundRow(Base):
     """A round of a study and its state (`hub/rounds/transitions.py`)."""
 
@@ -149,6 +160,7 @@ class UpdateRow(Base):
     taken_in: Mapped[int | None] = mapped_column(Integer)  # number of the round whose close takes it; null: it waits
     staleness: Mapped[int] = mapped_column(Integer, default=0, server_default="0")  # versions between base and close
     counted_in: Mapped[int | None] = mapped_column(Integer)  # number of the version that counted it
+    receipt: Mapped[str | None] = mapped_column(String(400))  # protocol/round_receipts.py; null: none came
     __table_args__ = (UniqueConstraint("study", "round", "site"),)
 
 

@@ -22,6 +22,7 @@ from hub.storage import ledger_stores, stores
 from hub.storage.database import Session
 from hub.storage.tables import LedgerChargeRow, LedgerHeadRow
 from hub.studies.specification import stored_study
+from hub.studies.stated_accounts import TOLERANCE, is_known, statement_problem
 from protocol.digest import digest_of
 from protocol.messages import MAX_RECORD_CHARGES, Approval, LedgerCharge, LedgerHead, LedgerRecord, UpdateNotice, expect
 from protocol.noised_counts import figure_events
@@ -30,7 +31,6 @@ from protocol.privacy_events import PrivacyEvent
 from protocol.signing import read_unverified
 from protocol.study import StudySpec
 
-TOLERANCE = 1e-6
 CONFLICT = "The charge does not follow the ledger that this hub has countersigned: the ledger was rolled back."
 Standing = Literal["known", "next", "between", "conflict"]
 
@@ -144,7 +144,7 @@ def post_record(session: Session, services: Services, site: str) -> None:
 def account_problem(services: Services, site: str, notice: UpdateNotice) -> str | None:
     """Compare what an update says was spent with the site's own signed events; None if it holds.
 
-    Slow the first time (a composition): call it outside of a transaction.
+    Slow the first time that anybody states it (`stated_accounts.py`): call it outside of a transaction.
     """
     account = notice.privacy
     if account is None:
@@ -152,6 +152,7 @@ def account_problem(services: Services, site: str, notice: UpdateNotice) -> str 
     with services.reading() as session:
         study = stores.find_study(session, notice.study_digest)
         charges = ledger_stores.charges_of_study(session, site, notice.study_digest)
+        known = study is not None and is_known(session, study, account)
     if study is None:
         return None  # whoever looks for the study says so
     spec = stored_study(study.specification)
@@ -162,23 +163,7 @@ def account_problem(services: Services, site: str, notice: UpdateNotice) -> str 
         return "The update states privacy spent, and the site's ledger was not charged for the study."
     if account.epsilon > most * (1 + TOLERANCE):
         return f"The update states epsilon {account.epsilon:.4g}; the site's ledger was charged {most:.4g}."
-    tasks = _tasks_stated(spec, study.noise_multiplier, account.events_digest, notice.round)
-    if tasks is None or study.noise_multiplier is None:
-        return "The events of the privacy spent are not those of any number of this study's tasks."
-    epsilon = epsilon_of(training_events(spec, study.noise_multiplier, tasks), spec.privacy.delta)
-    if abs(epsilon - account.epsilon) > TOLERANCE * max(1.0, epsilon):
-        return f"The update states epsilon {account.epsilon:.4g}; its events give {epsilon:.4g}."
-    return None
-
-
-def _tasks_stated(spec: StudySpec, noise: float | None, events_digest: str, about: int) -> int | None:
-    if noise is None:
-        return None
-    for tasks in sorted(range(1, spec.maximum_training_tasks + 1), key=lambda number: abs(number - about)):
-        events = training_events(spec, noise, tasks)
-        if digest_of([event.model_dump(mode="json", by_alias=True) for event in events]) == events_digest:
-            return tasks
-    return None
+    return None if known else statement_problem(study, account, notice.round)
 
 
 def _standing(session: Session, charge: LedgerCharge, envelope: bytes) -> Standing:

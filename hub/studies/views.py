@@ -7,6 +7,7 @@ from hub.rounds.metric_views import shown_trainees
 from hub.storage import stores
 from hub.storage.database import Session
 from hub.storage.tables import ParticipantRow, StudyRow
+from hub.studies.readiness import newest_readiness
 from hub.studies.specification import stored_study
 from protocol.site_rates import QualityFigures
 
@@ -14,6 +15,7 @@ from protocol.site_rates import QualityFigures
 def study_view(session: Session, row: StudyRow) -> dict[str, Any]:
     """Return a StudyView."""
     spec = stored_study(row.specification)
+    readiness = newest_readiness(session, row.digest)
     return {
         "digest": row.digest,
         "name": row.name,
@@ -37,11 +39,14 @@ def study_view(session: Session, row: StudyRow) -> dict[str, Any]:
             "epsilon": stores.epsilon_spent(session, row.digest),
             "delta": None if spec.privacy.epsilon is None else spec.privacy.delta,
         },
-        "sites": [_site(participant) for participant in stores.participants(session, row.digest)],
+        "sites": [
+            _site(participant, readiness.get(participant.site))
+            for participant in stores.participants(session, row.digest)
+        ],
     }
 
 
-def _site(row: ParticipantRow) -> dict[str, Any]:
+def _site(row: ParticipantRow, readiness: dict[str, Any] | None) -> dict[str, Any]:
     return {
         "site": row.site,
         "state": row.state,
@@ -49,4 +54,5 @@ def _site(row: ParticipantRow) -> dict[str, Any]:
         "training_patients": shown_trainees(row.training_patients),
         "evaluates": row.evaluates,
         "quality": None if row.quality is None else QualityFigures.model_validate_json(row.quality).model_dump(),
+        "readiness": readiness,
     }

@@ -20,6 +20,7 @@ from protocol.errors import ProtocolError
 from protocol.homomorphic_messages import DecryptionRequest
 from protocol.messages import ModelReference, RoundTask, parse_message
 from protocol.signing import open_envelope
+from site_node.agent.after_power_cut import check_versions
 from site_node.agent.backoff import Backoff
 from site_node.agent.downloads import fetch_blob, fetch_version, forget_old_blobs
 from site_node.agent.hub_client import HubClient
@@ -82,6 +83,7 @@ class Agent:
 
     def run(self, stop: threading.Event) -> None:
         """Do it until told to stop: mail in a thread of its own, because it waits at the hub."""
+        self._guarded(partial(check_versions, self._paths), Backoff(), stop)
         mail = threading.Thread(target=self._poll, args=(stop,), name="mail", daemon=True)
         mail.start()
         backoff = Backoff()

@@ -3,6 +3,9 @@
 A version whose earlier one is here comes as the difference between them, if the task names one: a file of its own,
 resumed and checked in the same way, added here to the earlier version. What comes out must have the version's digest;
 if it has not, or the earlier version is gone, the whole version is fetched.
+
+What a power cut may take, versions and their differences, is not synced: the agent digests them once more when it
+starts again (`after_power_cut.py`). Ciphertexts, which the gate reads, are.
 """
 
 import hashlib
@@ -16,6 +19,7 @@ from protocol.compression.differences import later_version
 from protocol.digest import digest_of_file, hex_of
 from protocol.errors import ProtocolError
 from protocol.messages import ModelReference, VersionDifference
+from site_node.agent.after_power_cut import may_stay_unsynced
 from site_node.agent.hub_client import Download, HubClient
 from site_node.durable import finished_files, keeping, remove, sync_folder, unfinished_beside
 from site_node.errors import BaseUnavailableError, DiskFullError, HubRefusedError, HubUnreachableError
@@ -37,15 +41,16 @@ def fetch_version(
         BaseUnavailableError if they are larger than any network; DiskFullError if the disk has no room for them.
     """
     digest, size = version.weights_digest, version.weights_bytes
+    synced = not may_stay_unsynced(paths)
     if difference is not None and _holds(paths, difference.from_digest) and not _holds(paths, digest):
         _check_room(paths, size, size + difference.bytes)
-        if _fetched(hub, paths, difference) and _add_difference(paths, difference, digest):
+        if _fetched(hub, paths, difference, synced) and _add_difference(paths, difference, digest, synced):
             return True
         _log.warning("difference_not_usable", version=version.number, next="the whole version is fetched")
-    return fetch_blob(hub, paths, digest, size)
+    return fetch_blob(hub, paths, digest, size, synced=synced)
 
 
-def fetch_blob(hub: HubClient, paths: SitePaths, digest: str, size: int) -> bool:
+def fetch_blob(hub: HubClient, paths: SitePaths, digest: str, size: int, *, synced: bool = True) -> bool:
     """Have a blob of the hub in inbox/blobs; see `fetch_version`."""
     target = paths.blobs / hex_of(digest)
     if target.exists():
@@ -53,7 +58,7 @@ def fetch_blob(hub: HubClient, paths: SitePaths, digest: str, size: int) -> bool
     partial = paths.partial / target.name
     if _size(partial) < size:
         _check_room(paths, size, size - _size(partial))
-        found = _fetch_rest(hub, partial, digest, size)
+        found = _fetch_rest(hub, partial, digest, size, synced)
     else:
         found = digest_of_file(partial)
     if _size(partial) != size or found != digest:
@@ -61,7 +66,8 @@ def fetch_blob(hub: HubClient, paths: SitePaths, digest: str, size: int) -> bool
             remove(partial)
         raise HubUnreachableError("A version's weights came damaged or broke off.", "The agent asks again by itself.")
     partial.replace(target)
-    sync_folder(target.parent)
+    if synced:
+        sync_folder(target.parent)
     return True
 
 
@@ -74,15 +80,15 @@ def forget_old_blobs(paths: SitePaths, needed: Collection[str]) -> None:
         remove(path)
 
 
-def _fetched(hub: HubClient, paths: SitePaths, difference: VersionDifference) -> bool:
+def _fetched(hub: HubClient, paths: SitePaths, difference: VersionDifference, synced: bool) -> bool:
     try:
-        fetch_blob(hub, paths, difference.blob, difference.bytes)
+        fetch_blob(hub, paths, difference.blob, difference.bytes, synced=synced)
     except HubRefusedError:
         return False
     return True
 
 
-def _add_difference(paths: SitePaths, difference: VersionDifference, digest: str) -> bool:
+def _add_difference(paths: SitePaths, difference: VersionDifference, digest: str, synced: bool) -> bool:
     base, file = paths.blobs / hex_of(difference.from_digest), paths.blobs / hex_of(difference.blob)
     target = paths.blobs / hex_of(digest)
     unfinished, hasher = unfinished_beside(paths.partial / target.name), hashlib.sha256()
@@ -92,12 +98,14 @@ def _add_difference(paths: SitePaths, difference: VersionDifference, digest: str
                 hasher.update(data)
                 sink.write(data)
             sink.flush()
-            keeping().sync(sink.fileno())
+            if synced:
+                keeping().sync(sink.fileno())
         if "sha256:" + hasher.hexdigest() != digest:
             return False
         keeping().note(unfinished, digest)
         unfinished.replace(target)
-        sync_folder(target.parent)
+        if synced:
+            sync_folder(target.parent)
     except ProtocolError:
         return False
     finally:
@@ -120,21 +128,21 @@ def _check_room(paths: SitePaths, whole: int, rest: int) -> None:
         raise DiskFullError(problem, "Make room on the site's disk; the agent tries again by itself.")
 
 
-def _fetch_rest(hub: HubClient, partial: Path, digest: str, size: int) -> str:
+def _fetch_rest(hub: HubClient, partial: Path, digest: str, size: int, synced: bool) -> str:
     """Append what is missing, digested as it comes, and return the digest of the whole file."""
     try:
         with hub.blob(digest, _size(partial)) as blob:
             # Of the right size only: what stays partial is appended to, and a linked file is the hub's own.
             if blob.file is not None and _size(blob.file) == size and keeping().linked(blob.file, partial, digest):
                 return digest
-            return _append(partial, blob, size)
+            return _append(partial, blob, size, synced)
     except HubRefusedError as error:
         if error.status == RANGE_NOT_SATISFIABLE:
             remove(partial)
         raise
 
 
-def _append(partial: Path, blob: Download, size: int) -> str:
+def _append(partial: Path, blob: Download, size: int, synced: bool) -> str:
     with partial.open("a+b") as file:
         file.truncate(blob.starts_at)
         file.seek(0)
@@ -147,7 +155,8 @@ def _append(partial: Path, blob: Download, size: int) -> str:
             if left < 0:
                 raise HubUnreachableError("The hub sends more than a version's size.", "Ask its operator.")
         file.flush()
-        keeping().sync(file.fileno())
+        if synced:
+            keeping().sync(file.fileno())
     digest = "sha256:" + hasher.hexdigest()
     keeping().note(partial, digest)
     return digest

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import httpcore
 import httpx
 import jwt
 
@@ -27,6 +28,8 @@ ANSWER_SECONDS = 30.0
 CONNECT_SECONDS = 10.0
 MAX_ANSWER_CHARACTERS = 300
 PIECE_BYTES = 256 << 10
+READ_BYTES = 512 << 10
+"""Taken from a connection at once. A model comes in pieces, each of which costs its way through three libraries."""
 FILE = "wardround.file"
 """The httpx extension by which a carrier inside this process hands a file over; over a network there is none."""
 
@@ -194,6 +197,7 @@ class HubClient:
 
 def connect(hub_url: str) -> httpx.Client:
     """Return an HTTP client for a hub; proxies are taken from the environment, as hospitals set them."""
+    httpcore.HTTP11Connection.READ_NUM_BYTES = READ_BYTES
     return httpx.Client(base_url=hub_url, timeout=_timeout(), follow_redirects=False)
 
 

@@ -4,26 +4,25 @@ What is answered is what the command line prints with `--json`. Nothing of a pat
 user, because approvals are the gate's to keep, and reads no image, no index and no label.
 """
 
+import functools
 import sqlite3
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import Annotated, Any, Literal
 
-from fastapi import Depends, FastAPI, Request, Response
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi import Depends, FastAPI, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from protocol.digest import Digest
+from site_node.api.calls import RefusedCallError, allowed, closed_app
 from site_node.api.readers import entry_for_readers, page_for_readers
-from site_node.api.roles import Page, may_call
+from site_node.api.roles import may_call
 from site_node.api.tokens import Caller, caller_of, open_tokens
 from site_node.budget_report import budget_overview
 from site_node.deciding import decide_on, shown_digest
 from site_node.doctor.examination import examine
 from site_node.doctor.finding import PARTS, Finding
-from site_node.errors import GateError, SettingsError, SiteError
 from site_node.governance import egress as egress_ledger
 from site_node.governance.policy import load_policy
 from site_node.governance.records import StudyRecord, open_records, study_record, task_records
@@ -38,11 +37,7 @@ HOW_TO_DECIDE = (
     "also with shown_digest, as the study's page says it, and, if it should end, days (1 to 3660)."
 )
 ELSEWHERE = "Run `wardround site doctor DIR` as root: it looks at each part as its own user."
-CLOSED = {
-    "Cache-Control": "no-store",
-    "X-Content-Type-Options": "nosniff",
-    "Content-Security-Policy": "default-src 'none'",
-}
+KEYS = ("decision", "shown_digest", "days", "after")
 
 
 class DecisionBody(BaseModel):
@@ -55,23 +50,18 @@ class DecisionBody(BaseModel):
     days: int | None = Field(default=None, ge=1, le=3660)
 
 
-class RefusedCallError(Exception):
-    """A call that is answered with a status and a sentence."""
-
-    def __init__(self, status: int, message: str, remedy: str = "") -> None:
-        super().__init__(message)
-        self.status, self.message, self.remedy = status, message, remedy
-
-
 def make_app(settings: SiteSettings, clock: Callable[[], float] = time.time) -> FastAPI:
-    """Return the API of a site. It offers no documentation pages: these would load scripts from elsewhere."""
-    app = FastAPI(title="Wardround site", docs_url=None, redoc_url=None, openapi_url=None)
+    """Return the API of a site, as far as the gate's user serves it."""
+    app = closed_app(
+        "Wardround site",
+        functools.partial(_caller, settings),
+        most_bytes=MAX_BODY_BYTES,
+        keys=KEYS,
+        how_to_post=HOW_TO_DECIDE,
+    )
     app.state.settings, app.state.clock = settings, clock
-    app.middleware("http")(_bounded)
-    app.add_exception_handler(RefusedCallError, _refused)
-    app.add_exception_handler(SiteError, _refused)
-    app.add_exception_handler(RequestValidationError, _misunderstood)
     for path, page, handler in (
+        ("/v1/me", "me", _me),
         ("/v1/status", "status", _status),
         ("/v1/studies", "studies", _studies),
         ("/v1/studies/{digest}", "study", _study),
@@ -80,7 +70,7 @@ def make_app(settings: SiteSettings, clock: Callable[[], float] = time.time) -> 
         ("/v1/egress", "egress", _egress),
         ("/v1/doctor", "doctor", _doctor),
     ):
-        app.get(path, dependencies=[Depends(_allowed(page))])(handler)  # type: ignore[arg-type]
+        app.get(path, dependencies=[Depends(allowed(page))])(handler)  # type: ignore[arg-type]
     app.post("/v1/studies/{digest}/decision")(_decide)
     return app
 
@@ -99,19 +89,14 @@ Settings = Annotated[SiteSettings, Depends(_settings)]
 Records = Annotated[sqlite3.Connection, Depends(_records)]
 
 
-def _allowed(page: Page) -> Callable[[Request], Caller]:
-    def allowed(request: Request) -> Caller:
-        scheme, _, token = request.headers.get("authorization", "").partition(" ")
-        with open_tokens(_settings(request).paths) as tokens:
-            caller = caller_of(tokens, token.strip(), request.app.state.clock()) if scheme.lower() == "bearer" else None
-        if caller is None:
-            raise RefusedCallError(401, "No token that counts.", "Ask for one: `wardround site tokens add DIR NAME`.")
-        if not may_call(caller.role, page):
-            raise RefusedCallError(403, f"This page is not for the role {caller.role}.")
-        request.state.caller = caller
-        return caller
+def _caller(settings: SiteSettings, token: str, now: float) -> Caller | None:
+    with open_tokens(settings.paths) as tokens:
+        return caller_of(tokens, token, now)
 
-    return allowed
+
+def _me(request: Request) -> dict[str, Any]:
+    caller: Caller = request.state.caller
+    return {"name": caller.name, "role": caller.role, "ends_at": caller.ends_at}
 
 
 def _status(settings: Settings, database: Records) -> dict[str, Any]:
@@ -160,7 +145,7 @@ def _doctor(settings: Settings) -> list[dict[str, Any]]:
 def _decide(
     digest: str,
     body: DecisionBody,
-    caller: Annotated[Caller, Depends(_allowed("decide"))],
+    caller: Annotated[Caller, Depends(allowed("decide"))],
     settings: Settings,
     database: Records,
     request: Request,
@@ -177,32 +162,3 @@ def _named(database: sqlite3.Connection, digest: str) -> StudyRecord:
     if record is None:
         raise RefusedCallError(404, "No study of this digest was proposed here.", "Name the whole digest.")
     return record
-
-
-async def _bounded(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
-    """Refuse a body that is longer than any that is meant, or that does not say how long it is."""
-    length = request.headers.get("content-length", "0")
-    if "transfer-encoding" in request.headers or not length.isdecimal() or int(length) > MAX_BODY_BYTES:
-        response: Response = JSONResponse({"message": "The body is too long.", "remedy": ""}, 413)
-    else:
-        response = await call_next(request)
-    response.headers.update(CLOSED)
-    return response
-
-
-async def _misunderstood(request: Request, error: Exception) -> JSONResponse:
-    """Say which keys are wrong and how it is done, without repeating what was sent."""
-    where = [entry["loc"] for entry in error.errors()] if isinstance(error, RequestValidationError) else []
-    named = ("decision", "shown_digest", "days", "after")
-    keys = list(dict.fromkeys(str(place[1]) for place in where if len(place) > 1 and place[1] in named))
-    message = f"Not usable: {', '.join(keys)}." if keys else "The call's body is not of the form that is asked for."
-    remedy = HOW_TO_DECIDE if request.method == "POST" else "A number is asked for."
-    return JSONResponse({"message": message, "remedy": remedy}, 422)
-
-
-async def _refused(_: Request, error: Exception) -> JSONResponse:
-    if isinstance(error, RefusedCallError):
-        return JSONResponse({"message": error.message, "remedy": error.remedy}, error.status)
-    known = error if isinstance(error, SiteError) else GateError("It failed.", "See the log.")
-    status = 409 if isinstance(error, SettingsError) else 500
-    return JSONResponse({"message": known.message, "remedy": known.remedy}, status)

@@ -8,12 +8,11 @@ from contextlib import closing
 from pathlib import Path
 
 from site_node.errors import BackupError
+from site_node.governance.switches import OF_THE_GATE
 
 COMES_AGAIN = ("mail", "tasks", "studies", "receipts", "unsent", "masking", "masking_mail")
 """What the hub's letters bring again, or the gate makes again from them; masked rounds of a backup have ended."""
 IN_THE_LEDGERS = ("ledger", "egress", "envelopes")
-NO_DECISION = ("marked", "hub heard")
-"""Switches of the gate's own, which no person has set (`governance/high_water.py`)."""
 WORDS = {
     "decisions": "decisions on studies",
     "decisions_set_aside": "decisions on studies",
@@ -34,7 +33,9 @@ def later_records(there: Path, backup: Path) -> tuple[str, ...]:
     try:
         with closing(sqlite3.connect(f"{there.resolve().as_uri()}?mode=ro", uri=True)) as opened:
             opened.execute("ATTACH ? AS backup", (f"{backup.resolve().as_uri()}?mode=ro",))
-            found = [table for table in _columns(opened, "main") if _has_more(opened, table)]
+            known = _columns(opened, "backup")
+            ours = _columns(opened, "main").items()
+            found = [table for table, names in ours if _has_more(opened, table, names, known.get(table, []))]
     except sqlite3.Error as error:
         raise BackupError(
             f"The gate's database cannot be read ({type(error).__name__}).", "Is it whole? See the gate's log."
@@ -50,10 +51,9 @@ def _columns(opened: sqlite3.Connection, schema: str) -> dict[str, list[str]]:
     return {name: [row[1] for row in opened.execute(f'PRAGMA {schema}.table_info("{name}")')] for name in names}
 
 
-def _has_more(opened: sqlite3.Connection, table: str) -> bool:
-    known = _columns(opened, "backup").get(table, [])
-    names = ", ".join(f'"{name}"' for name in _columns(opened, "main")[table] if name in known or not known)
+def _has_more(opened: sqlite3.Connection, table: str, ours: list[str], known: list[str]) -> bool:
+    names = ", ".join(f'"{name}"' for name in ours if name in known or not known)
     rows = f'SELECT {names} FROM main."{table}"'  # noqa: S608 - names of our own schema
     if known:
         rows += f' EXCEPT SELECT {names} FROM backup."{table}"'  # noqa: S608
-    return any(table != "switches" or row[0] not in NO_DECISION for row in opened.execute(rows))
+    return any(table != "switches" or row[0] not in OF_THE_GATE for row in opened.execute(rows))

@@ -26,7 +26,7 @@ from site_node.backup.sealed_file import Secret
 from site_node.durable import remove, sync_folder
 from site_node.enrolment import SHARED, make_folders
 from site_node.errors import BackupError
-from site_node.governance.high_water import HEARD
+from site_node.governance import switches
 from site_node.settings import SitePaths
 
 STAGING = ".restore"
@@ -165,8 +165,8 @@ def _mark_as_restored(database: Path) -> None:
     """Note that there was a mark, so that a missing one counts as one that is ahead; the hub was not heard since."""
     if database.exists():
         with closing(sqlite3.connect(database, isolation_level=None)) as opened:
-            opened.execute("INSERT OR REPLACE INTO switches (name, value) VALUES ('marked', 1)")
-            opened.execute("DELETE FROM switches WHERE name = ?", (HEARD,))
+            switches.turn(opened, "marked", on=True)
+            switches.forget(opened, "hub heard")
 
 
 def _put_in_place(paths: SitePaths, staging: Path, inventory: Inventory, *, others: tuple[str, ...]) -> tuple[str, ...]:

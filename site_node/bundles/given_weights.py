@@ -31,6 +31,7 @@ def weights_for(network: nn.Module, files: BundleFiles) -> Weights:
     """
     given = _safetensors(files) if SAFETENSORS in files.sizes else _state_dict(files)
     wanted = {name: tuple(t.shape) for name, t in network.state_dict().items() if t.is_floating_point()}
+    given = _one_logit_of_two(given, wanted)
     found = {name: tuple(array.shape) for name, array in given.items()}
     if wanted != found:
         raise BundleError(f"The weights are another network's: {_difference(wanted, found)}.", _WHY)
@@ -38,6 +39,22 @@ def weights_for(network: nn.Module, files: BundleFiles) -> Weights:
     if not all(np.isfinite(array).all() for array in weights.values()):
         raise BundleError("The weights are not all finite numbers.", "Take another version of the bundle.")
     return weights
+
+
+def _one_logit_of_two(given: Weights, wanted: Mapping[str, tuple[int, ...]]) -> Weights:
+    """Return a network's weights with its last layer's two outputs as one, where a study of two classes has one.
+
+    Guarantee: the same probabilities: softmax of (a, b) gives the second class what sigmoid gives b - a.
+    """
+    two = {
+        name: array
+        for name, array in given.items()
+        if name in wanted and array.shape[:1] == (2,) and wanted[name] == (1, *array.shape[1:])
+    }
+    layer = {name.rpartition(".")[0] for name in two}
+    if len(layer) != 1 or not {name.rpartition(".")[2] for name in two} <= {"weight", "bias"}:
+        return given
+    return {**given, **{name: array[1:] - array[:1] for name, array in two.items()}}
 
 
 _WHY = "A study's network has one input channel, and as many outputs as its label says."

@@ -17,7 +17,7 @@ from site_node.bundles.network_definition import (
 from site_node.bundles.predictions import activation_of, writer_of
 from site_node.cohort.volumes import takes_volumes
 
-KNOWN_PREPROCESSING = {"preset", "size", "intensity", "window", "augmentation", "mirror"}
+KNOWN_PREPROCESSING = {"preset", "size", "intensity", "window", "augmentation", "mirror", "steps"}
 KNOWN_INTENSITIES = ("percentile", "minmax", "window")
 MODEL_FILE = "models/model.pt"
 
@@ -79,8 +79,30 @@ def preprocessing(study: StudySpec) -> list[dict[str, Any]]:
     if not is_portable(study):
         return [{"_target_": f"{RUNTIME}.ReadAndPrepare", "file": in_bundle(STUDY_FILE)}]
     terms = study.preprocessing
+    if terms.steps:
+        return _steps(study)
     stated = {"size": terms.size, "intensity": terms.intensity, "window": terms.window}
     return [{"_target_": f"{PORTABLE}.ReadGrey"}, {"_target_": f"{PORTABLE}.PrepareGrey", **stated}]
+
+
+def _steps(study: StudySpec) -> list[dict[str, Any]]:
+    """Return a study's steps as the transforms of MONAI's that they are, on what MONAI's reader would have given."""
+    transforms: list[dict[str, Any]] = []
+    for step in study.preprocessing.steps:
+        stated = step.model_dump(mode="json")
+        name = stated.pop("transform")
+        if stated.get("mode") == "linear":
+            stated["mode"] = "bilinear"
+        if name == "CropForeground":
+            stated["source_key"] = "image"
+        transforms.append({"_target_": f"monai.transforms.{name}d", "keys": "image", **stated})
+    return [
+        {"_target_": f"{PORTABLE}.ReadGrey"},
+        {"_target_": "monai.transforms.Transposed", "keys": "image", "indices": [1, 0]},
+        {"_target_": "monai.transforms.EnsureChannelFirstd", "keys": "image", "channel_dim": "no_channel"},
+        *transforms,
+        {"_target_": f"{PORTABLE}.Rounded"},
+    ]
 
 
 def _datalist(study: StudySpec) -> Config:

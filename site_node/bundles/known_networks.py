@@ -151,7 +151,7 @@ def _unet(_name: str, stated: _Stated) -> KnownNetwork:
     stated.must_be("dropout", 0, 0.0)
     stated.must_be("bias", True)
     stated.must_be("adn_ordering", "NDA")
-    _relu_stated(stated)
+    activation = _activation(stated)
     normalisation, groups = _normalisation(stated, "instance")
     kernel = _one(stated.take("kernel_size", 3), "kernel_size")
     stated.must_be("up_kernel_size", kernel)
@@ -160,6 +160,7 @@ def _unet(_name: str, stated: _Stated) -> KnownNetwork:
         "strides": list(stated.take("strides", [])),
         "kernel": kernel,
         "residual_units": stated.take("num_res_units", 0),
+        "activation": activation,
         **groups,
     }
     dimensions, outputs = stated.take("spatial_dims"), stated.take("out_channels")
@@ -185,9 +186,13 @@ def _segresnet(_name: str, stated: _Stated) -> KnownNetwork:
     return KnownNetwork("segresnet", normalisation, arguments, dimensions, outputs, "segmentation")
 
 
-def _relu_stated(stated: _Stated) -> None:
-    if str(stated.take("act", "prelu")).lower() != "relu":
-        raise BundleError(f"{stated.target}: its activation is none that a study's network has.", "Known: act relu.")
+def _activation(stated: _Stated) -> str:
+    named = str(stated.take("act", "prelu")).lower()
+    if named not in ("relu", "prelu"):
+        raise BundleError(
+            f"{stated.target}: its activation is none that a study's network has.", "Known: act relu, and prelu."
+        )
+    return named
 
 
 def _convnet(_name: str, stated: _Stated) -> KnownNetwork:

@@ -70,7 +70,7 @@ def _unet(sizes: UnetSizes, dimensions: int, outputs: int) -> Config:
         "kernel_size": sizes.kernel,
         "up_kernel_size": sizes.kernel,
         "num_res_units": sizes.residual_units,
-        "act": "relu",
+        "act": sizes.activation,
         "norm": "batch",
     }
 

@@ -163,6 +163,15 @@ class PrepareGrey:
         return ScaleIntensity(0.0, 1.0)
 
 
+class Rounded:
+    """Round item["image"] to half precision, as the pictures of training were. Shapes: as they come, float32."""
+
+    def __call__(self, item: Mapping[str, Any]) -> dict[str, Any]:
+        """Replace the prepared image by the tensor that the network sees."""
+        prepared = np.asarray(item["image"], np.float32)
+        return {**item, "image": torch.from_numpy(prepared.astype(np.float16).astype(np.float32))}
+
+
 class GridAverage(nn.Module):
     """Average an image over a grid of `cells` along each axis."""
 

@@ -13,7 +13,6 @@ from protocol.tensors import Weights, decode_weights
 from site_node.errors import BundleError
 
 STUDY, VERSION, WEIGHTS = "study.json", "version.json", "weights.safetensors"
-MOST_DOCUMENT_BYTES = 4 << 20
 
 
 @dataclass(frozen=True)

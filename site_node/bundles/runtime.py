@@ -16,7 +16,8 @@ from protocol.study import StudySpec, parse_study
 from site_node.cohort.volumes import takes_volumes
 from site_node.dicom.pixels import read_pixels
 from site_node.training.networks import build_network
-from site_node.training.transforms import preparation
+from site_node.training.stepwise import prepared_volume
+from site_node.training.transforms import Picture, preparation
 from site_node.training.volume_picture import read_volume_picture
 
 
@@ -47,12 +48,19 @@ class ReadAndPrepare:
 
     def __init__(self, file: str) -> None:
         study = study_in(file)
-        self.prepare, self.edge = preparation(study.preprocessing), max(study.preprocessing.size)
-        self.volumes = takes_volumes(study)
+        self.terms, self.volumes = study.preprocessing, takes_volumes(study)
 
     def __call__(self, item: Mapping[str, Any]) -> dict[str, Any]:
         """Replace the path or paths by the tensor, and keep where they lie."""
         image = item["image"]
-        picture = read_volume_picture([Path(p) for p in image], self.edge) if self.volumes else read_pixels(Path(image))
-        rounded = np.asarray(self.prepare(picture), np.float16).astype(np.float32)
+        prepared = self._volume([Path(path) for path in image]) if self.volumes else self._picture(Path(image))
+        rounded = np.asarray(prepared, np.float16).astype(np.float32)
         return {"file": str(image), **item, "image": torch.from_numpy(rounded)}
+
+    def _volume(self, paths: list[Path]) -> Picture:
+        if self.terms.steps:
+            return prepared_volume(self.terms, paths)
+        return preparation(self.terms)(read_volume_picture(paths, max(self.terms.size)))
+
+    def _picture(self, path: Path) -> Picture:
+        return preparation(self.terms)(read_pixels(path))

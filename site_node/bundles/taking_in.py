@@ -142,10 +142,15 @@ def _foreign_study(
     if not isinstance(definition, Mapping):
         raise BundleError("Its network_def is no component.", "Mend the config.")
     network = known_network(definition)
+    stated = dict(terms.get("preprocessing", {}))
     if own_preprocessing:
-        preprocessing = {"size": _size(metadata, network), **terms.get("preprocessing", {})}
+        preprocessing = {"size": _size(metadata, network), **stated}
     else:
-        preprocessing = preprocessing_terms(resolved(config, config.get("preprocessing", [])))
+        pipeline = resolved(config, config.get("preprocessing", []))
+        known = preprocessing_terms(
+            pipeline, network.dimensions, lambda: stated.get("size") or _size(metadata, network)
+        )
+        preprocessing = {**stated, **known}
     return {
         "name": _name(metadata),
         "kind": network.kind,
@@ -172,7 +177,10 @@ def _tensor(metadata: Mapping[str, Any], group: str, name: str) -> Mapping[str, 
 def _size(metadata: Mapping[str, Any], network: KnownNetwork) -> list[Any]:
     shape = _tensor(metadata, "inputs", "image").get("spatial_shape")
     if not isinstance(shape, list) or not all(isinstance(length, int) for length in shape) or not shape:
-        raise BundleError("Its metadata names no fixed size of images.", "State preprocessing.size with --terms.")
+        raise BundleError(
+            "Its preprocessing and its metadata name no fixed size of images.",
+            "State preprocessing.size with --terms; images are then padded or cut to it, around their centre.",
+        )
     if network.dimensions not in (None, len(shape)):
         raise BundleError("Its metadata and its network differ in the number of dimensions.", "Mend the bundle.")
     return shape

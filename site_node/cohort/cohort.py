@@ -96,6 +96,7 @@ class Cohort:
     `told` is the number of training patients as it leaves with noise; None where it leaves exact.
     `values` are the rows of a tabular study, scaled, in the order of the patients and of their rows.
     `mask_names` says which class each name or number in a mask stood for when the masks were read.
+    `opted_out` counts by split those of `left_out` who opted out since it was frozen, and their images or rows.
     `noticed` is there when a cohort is built and is not kept with it, and so are `remedies`, of reasons in `dropped`.
     Shapes: values (row, feature) float32.
     Guarantee: equal `manifest_digest` means the same patients, images or rows (to the byte), labels and splits.
@@ -110,6 +111,7 @@ class Cohort:
     told: int | None = None
     mask_names: Mapping[str, int] = field(default_factory=dict)
     remedies: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
+    opted_out: Mapping[Split, tuple[int, int]] = field(default_factory=dict, compare=False, repr=False)
 
     def of(self, split: Split) -> tuple[Patient, ...]:
         """Return the patients of one split, sorted by key."""

@@ -9,14 +9,21 @@ from site_node.cohort.cohort import BELOW_MINIMUM, ONE_CLASS, SEVERAL_SPLITS, SM
 from site_node.cohort.contents import UNDECODABLE, VANISHED
 from site_node.cohort.labels import CONTRADICTION, FOREIGN_SPLIT, FOREIGN_VALUE, NO_INSTANCE, NO_VALUE
 from site_node.cohort.matching import ORPHAN, OTHER_PATIENT, SEVERAL_FRAMES, UNLABELLED
-from site_node.cohort.volumes import NO_SERIES, NO_VOLUME, REPEATED_SERIES, ROWS_DISAGREE
+from site_node.cohort.volumes import NO_SERIES, NO_VOLUME, REPEATED_SERIES, ROWS_DISAGREE, TOO_FINE
 from site_node.rounded_counts import in_tens
 
 KINDS = {
     **{"image: ": "images", "label: ": "rows of labels.csv", "row: ": "rows of the table"},
     **{"report: ": "structured reports", "mask: ": "rows of masks.csv"},
 }
-SAID_ELSEWHERE = {BELOW_MINIMUM, ONE_CLASS}
+NOT_TRAINING = {
+    BELOW_MINIMUM: "Label more patients of this study, or let the site evaluate only.",
+    ONE_CLASS: (
+        "Check the label column, and the study's label.patient_label (any: one positive image is enough for the "
+        "patient); add patients of the other class, or let the site evaluate only."
+    ),
+}
+"""Why a whole site does not train, which `fallen_out` leaves to its callers, and what to do."""
 OF_THE_STUDY = "This is the study's choice; nothing is to be done."
 INCOMPLETE = "Look at the series in a viewer; send it anew from the archive if it should be one scan."
 REMEDIES = {
@@ -27,6 +34,7 @@ REMEDIES = {
     NO_SERIES: "Export these files anew, with their series.",
     ROWS_DISAGREE: "Give a series' rows one patient, one label and one split.",
     REPEATED_SERIES: "Label only the series that is to be used, if the rule chooses another.",
+    TOO_FINE: "Tell the researcher: a wider Spacing in preprocessing.steps takes them.",
     VANISHED: "Run `wardround site index`.",
     UNDECODABLE: "Export these files anew and run `wardround site index`.",
     NO_INSTANCE: "Fill in both columns.",
@@ -97,7 +105,7 @@ def fallen_out(
     """
     least = max(minimum, SMALLEST_SAID)
     for reason, number in sorted(dropped.items()):
-        if reason in SAID_ELSEWHERE:
+        if reason in NOT_TRAINING:
             continue
         said = reason
         for kind, words in KINDS.items():
@@ -108,6 +116,14 @@ def fallen_out(
         usual = next((text for start, text in BEGINNINGS.items() if reason.startswith(start)), REMEDIES.get(reason))
         remedy = remedies.get(reason) or usual
         yield FallenOut(said, remedy or OF_THE_STUDY, _concern(reason, is_fault=remedy is not None), remedy is not None)
+
+
+def concerns_of(dropped: Mapping[str, int]) -> Iterator[tuple[str, int]]:
+    """Yield what each reason of a cohort's `dropped` is filed under, with its number of files or rows."""
+    for reason, number in dropped.items():
+        if any(reason.startswith(kind) for kind in KINDS):
+            is_fault = reason in REMEDIES or any(reason.startswith(start) for start in BEGINNINGS)
+            yield _concern(reason, is_fault=is_fault), number
 
 
 def _concern(reason: str, *, is_fault: bool) -> str:

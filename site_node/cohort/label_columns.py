@@ -21,10 +21,11 @@ EMPTY = frozenset({""})
 
 @dataclass(frozen=True)
 class Said:
-    """What a row says: the class's number, or whether there is any finding, and the findings."""
+    """What a row says: a class's number; or whether there is any finding, and the findings; or regression's `value`."""
 
     label: int
     findings: Findings = ()
+    value: float | None = None
 
 
 def columns_of(label: Label) -> tuple[str, ...]:

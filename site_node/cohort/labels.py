@@ -9,13 +9,14 @@ What stands in the label columns is read by `label_columns.py`. Nothing of this 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from protocol.label import Label
 from protocol.study_parts import Split
 from site_node.cohort.csv_file import PATIENT_COLUMN, SPLIT_COLUMN, SPLIT_WORDS, read_records
 from site_node.cohort.findings import Findings
-from site_node.cohort.label_columns import columns_of, is_missing, said_in
+from site_node.cohort.label_columns import Said, columns_of, is_missing, said_in
 
 INSTANCE_COLUMN = "sop_instance_uid"
 IF_UNREADABLE = "Put a labels.csv beside the images, or name it in site.yaml (labels)."
@@ -29,6 +30,9 @@ CONTRADICTION = "image: its labels contradict each other"
 
 Records = Callable[[Sequence[str]], Iterable[dict[str, str]]]
 """Yields a record for each labelled instance, with the columns asked for beside its patient and its UID."""
+
+SaidOf = Callable[[Mapping[str, str]], Said | str]
+"""Reads what a record says in the label columns, or why its row falls out."""
 
 
 @dataclass(frozen=True)
@@ -66,13 +70,18 @@ def read_labels(path: Path, label: Label, records: Records | None = None) -> Lab
 
     Raises: LabelsError if the file is missing, is no such table, or lacks a column. Faulty rows fall out, counted.
     """
+    return labels_of(records or records_of(path), columns_of(label), partial(_said, label))
+
+
+def labels_of(records: Records, columns: Sequence[str], said_of: SaidOf) -> Labels:
+    """Return the usable rows, with what `said_of` reads in their label columns. Faulty rows fall out, counted."""
     dropped: Counter[str] = Counter()
     rows: dict[str, LabelRow] = {}
     contradicting: set[str] = set()
     mentioned: set[str] = set()
-    for record in (records or records_of(path))(columns_of(label)):
+    for record in records(columns):
         mentioned.add(record[INSTANCE_COLUMN])
-        row = _row(record, label)
+        row = _row(record, columns, said_of)
         if isinstance(row, str):
             dropped[row] += 1
         elif rows.setdefault(row.sop_instance_uid, row) != row:
@@ -84,18 +93,23 @@ def read_labels(path: Path, label: Label, records: Records | None = None) -> Lab
     return Labels(rows, dict(dropped), frozenset(mentioned - {""}))
 
 
-def _row(record: Mapping[str, str], label: Label) -> LabelRow | str:
-    patient, instance = record[PATIENT_COLUMN], record[INSTANCE_COLUMN]
-    if not patient or not instance:
-        return NO_INSTANCE
+def _said(label: Label, record: Mapping[str, str]) -> Said | str:
     if is_missing(record, label):
         return NO_VALUE
     said = said_in(record, label)
-    if said is None:
-        return FOREIGN_VALUE
+    return FOREIGN_VALUE if said is None else said
+
+
+def _row(record: Mapping[str, str], columns: Sequence[str], said_of: SaidOf) -> LabelRow | str:
+    patient, instance = record[PATIENT_COLUMN], record[INSTANCE_COLUMN]
+    if not patient or not instance:
+        return NO_INSTANCE
+    said = said_of(record)
+    if isinstance(said, str):
+        return said
     word = record.get(SPLIT_COLUMN, "").casefold()
     if word and word not in SPLIT_WORDS:
         return FOREIGN_SPLIT
-    ours = (PATIENT_COLUMN, INSTANCE_COLUMN, SPLIT_COLUMN, *columns_of(label))
+    ours = (PATIENT_COLUMN, INSTANCE_COLUMN, SPLIT_COLUMN, *columns)
     others = {name: value for name, value in record.items() if name not in ours}
-    return LabelRow(patient, instance, said.label, SPLIT_WORDS.get(word), others, said.findings)
+    return LabelRow(patient, instance, said.label, SPLIT_WORDS.get(word), others, said.findings, said.value)

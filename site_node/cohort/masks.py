@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from protocol.digest import digest_of, digest_of_bytes
 from site_node.cohort.csv_file import read_records
 from site_node.cohort.mask_files import FILE_COLUMN, IF_UNREADABLE, MASKS
+from site_node.dicom.annotations import SEGMENTATION_CLASSES, STRUCTURE_SET_CLASS
 from site_node.dicom.quiet import quiet
 from site_node.errors import LabelsError, MaskError, UnknownValueError, UnreadableError
 from site_node.labels.masks import (
@@ -50,9 +51,8 @@ SUFFIXES: Mapping[str, Kind] = {
     **dict.fromkeys((".png", ".bmp", ".tif", ".tiff"), "image"),
 }
 DICOM_KINDS: Mapping[str, Kind] = {
-    "1.2.840.10008.5.1.4.1.1.66.4": "seg",
-    "1.2.840.10008.5.1.4.1.1.66.7": "seg",
-    "1.2.840.10008.5.1.4.1.1.481.3": "rtstruct",
+    **dict.fromkeys(SEGMENTATION_CLASSES, "seg"),
+    STRUCTURE_SET_CLASS: "rtstruct",
 }
 
 

@@ -13,6 +13,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from protocol.study_parts import Split
 from site_node.cohort.cohort import Cohort, manifest_digest_of
 from site_node.cohort.identities import Identities
 
@@ -23,7 +24,10 @@ def without_opted_out(cohort: Cohort, identities: Identities, split_key: bytes) 
     if all(stay):
         return cohort
     patients = tuple(patient for patient, stays in zip(cohort.patients, stay, strict=True) if stays)
-    gone = Counter(patient.split for patient, stays in zip(cohort.patients, stay, strict=True) if not stays)
+    absent = [patient for patient, stays in zip(cohort.patients, stay, strict=True) if not stays]
+    gone, images = Counter(patient.split for patient in absent), Counter[Split]()
+    for patient in absent:
+        images[patient.split] += len(patient.images)
     values = cohort.values
     if values is not None:
         values = values[np.repeat(stay, [len(patient.images) for patient in cohort.patients])]
@@ -33,4 +37,5 @@ def without_opted_out(cohort: Cohort, identities: Identities, split_key: bytes) 
         manifest_digest=manifest_digest_of(patients, split_key),
         left_out=dict(Counter(cohort.left_out) + gone),
         values=values,
+        opted_out={split: (number, images[split]) for split, number in gone.items()},
     )

@@ -6,20 +6,24 @@ subtract to one patient. Nothing here leaves. Patients are counted under their o
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from protocol.cohort_terms import Cohort as Criteria
+from protocol.study import StudySpec
 from site_node.cohort.contents import UNDECODABLE
-from site_node.cohort.csv_file import PATIENT_COLUMN, read_records
+from site_node.cohort.csv_file import PATIENT_COLUMN
 from site_node.cohort.fallen_out import fallen_out
 from site_node.cohort.identities import Identities
 from site_node.cohort.index_database import IndexDatabase, IndexedImage
-from site_node.cohort.labels import IF_UNREADABLE, INSTANCE_COLUMN
+from site_node.cohort.label_columns import columns_of
+from site_node.cohort.label_records import LabelRecords
+from site_node.cohort.labels import INSTANCE_COLUMN
 from site_node.cohort.matching import UNLABELLED
 from site_node.cohort.query import facts_of, unmet_criterion
+from site_node.label_settings import LabelSettings
 from site_node.rounded_counts import TEN, in_tens
 
 NAMELESS = "image: its header names no patient, so labels.csv must"
@@ -49,7 +53,7 @@ class Survey:
 
 
 def survey(database: IndexDatabase, criteria: Criteria, labelled: Collection[str] | None = None) -> Survey:
-    """Apply criteria to every image of the index; `labelled` names the instances and series of labels.csv."""
+    """Apply criteria to every image of the index; `labelled` names the instances and series that have labels."""
     found, counted = Survey(), set[str]()
     of_instance, of_study = dict[str, str](), dict[str, str]()
     for image in database.pictures():
@@ -67,13 +71,23 @@ def survey(database: IndexDatabase, criteria: Criteria, labelled: Collection[str
     return found
 
 
-def labelled_names(path: Path) -> frozenset[str]:
-    """Return the instances and series that labels.csv names, whatever their labels.
+def labelled_names(
+    database: IndexDatabase,
+    path: Path,
+    settings: LabelSettings,
+    one_id: Callable[[str], str],
+    study: StudySpec | None = None,
+) -> frozenset[str]:
+    """Return the instances (of volumes perhaps series) that have a row in labels.csv and a patient, whatever the label.
 
-    Raises: LabelsError if there is no such file, or it lacks a column.
+    The file may label instances, series, imaging studies or patients. A study whose label is found in structured
+    reports is labelled by these.
+    Raises: LabelsError if there is no such file, or it names nothing.
     """
-    records = read_records(path, (PATIENT_COLUMN, INSTANCE_COLUMN), IF_UNREADABLE)
-    return frozenset(record[INSTANCE_COLUMN] for record in records)
+    columns = () if study is None or study.kind == "segmentation" else columns_of(study.label)
+    in_reports = bool(columns) and all(column in settings.reports for column in columns)
+    records = LabelRecords(database, path, settings, one_id=one_id).of(columns if in_reports else ())
+    return frozenset(record[INSTANCE_COLUMN] for record in records if record[PATIENT_COLUMN])
 
 
 def survey_as_json(found: Survey, identities: Identities, least: int) -> dict[str, Any]:
@@ -118,7 +132,7 @@ def _reason(image: IndexedImage, criteria: Criteria, labelled: Collection[str] |
     if unmet is not None:
         return unmet
     if labelled is not None and header.sop_instance_uid not in labelled and header.series_instance_uid not in labelled:
-        return UNLABELLED
+        return NAMELESS if header.patient_id is None else UNLABELLED
     return NAMELESS if header.patient_id is None and labelled is None else None
 
 

@@ -3,7 +3,7 @@
 Sources of the synonyms, and nothing else is in the tables:
 modality    retired terms and what they went into: DICOM PS3.3 C.7.3.1.1.1, notes
 body part   meaning and defined term of the same region: DICOM PS3.16 Annex L, Table L-1
-view        meaning and defined term: DICOM PS3.3 C.8.11.1.1.7 with the meanings of PS3.16 CID 4010
+view        meaning and defined term: DICOM PS3.3 C.8.1.1 (CR Series), with the meanings of PS3.16 CID 4010
 sex         meaning and defined term: DICOM PS3.3 C.7.1.1
 
 A manufacturer is compared by the words with which it begins ("GE" is also "GE MEDICAL SYSTEMS"). Protocol and series
@@ -30,11 +30,19 @@ BODY_PART = {
     **{"CERVICO THORACIC SPINE": "CTSPINE", "ABDOMEN AND PELVIS": "ABDOMENPELVIS", "HEAD AND NECK": "HEADNECK"},
     **{"CHEST AND ABDOMEN": "CHESTABDOMEN", "CHEST ABDOMEN AND PELVIS": "CHESTABDPELVIS"},
     **{"ACROMIOCLAVICULAR JOINT": "ACJOINT", "STERNOCLAVICULAR JOINT": "SCJOINT", "SACROILIAC JOINT": "SIJOINT"},
-    **{"TEMPOROMANDIBULAR JOINT": "TMJ", "INTERNAL AUDITORY CANAL": "IAC"},
+    **{"TEMPOROMANDIBULAR JOINT": "TMJ", "INTERNAL AUDITORY CANAL": "IAC", "ANKLE JOINT": "ANKLE"},
+    **{"ELBOW JOINT": "ELBOW", "WRIST JOINT": "WRIST", "HIP JOINT": "HIP", "UPPER ARM": "ARM", "LOWER LEG": "LEG"},
+    **{"NECK AND CHEST": "NECKCHEST", "NECK CHEST AND ABDOMEN": "NECKCHESTABDOMEN"},
+    **{"NECK CHEST ABDOMEN AND PELVIS": "NECKCHESTABDPELV", "ENTIRE BODY": "WHOLEBODY", "SACRUM": "SSPINE"},
+    **{"LARGE INTESTINE": "LARGEINTESTINE", "SMALL INTESTINE": "SMALLINTESTINE", "BILE DUCT": "BILEDUCT"},
+    **{"JAW REGION": "JAW", "MANDIBLE": "JAW", "MASTOID BONE": "MASTOID", "OPTIC CANAL": "OPTICCANAL"},
+    **{"PAROTID GLAND": "PAROTID", "SUBMANDIBULAR GLAND": "SUBMANDIBULAR", "SELLA TURCICA": "SELLA"},
 }
 VIEW = {
     **{"ANTERO POSTERIOR": "AP", "ANTEROPOSTERIOR": "AP", "POSTERO ANTERIOR": "PA", "POSTEROANTERIOR": "PA"},
-    **{"LEFT LATERAL": "LL", "RIGHT LATERAL": "RL"},
+    **{"ANTERIOR POSTERIOR": "AP", "POSTERIOR ANTERIOR": "PA", "LEFT LATERAL": "LL", "RIGHT LATERAL": "RL"},
+    **{"LEFT LATERAL DECUBITUS": "LLD", "RIGHT LATERAL DECUBITUS": "RLD"},
+    **{"LEFT LATERAL OBLIQUE": "LLO", "RIGHT LATERAL OBLIQUE": "RLO"},
 }
 SEX = {"FEMALE": "F", "MALE": "M", "OTHER": "O"}
 SYNONYMS: Mapping[str, Mapping[str, str]] = {"modality": MODALITY, "body part": BODY_PART, "view": VIEW, "sex": SEX}

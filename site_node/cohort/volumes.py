@@ -11,7 +11,9 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from protocol import preprocessing_steps
 from protocol.digest import digest_of
+from protocol.preprocessing_steps import voxels_after_spacing
 from protocol.study import StudySpec
 from site_node.cohort.contents import UNDECODABLE, VANISHED, contents_of
 from site_node.cohort.index_database import Content, IndexDatabase, IndexedImage
@@ -27,6 +29,7 @@ NO_SERIES = "image: its header names no series, and this study takes volumes"
 ROWS_DISAGREE = "image: its series has rows in labels.csv that contradict each other"
 REPEATED_SERIES = "image: another series of the same imaging study is used instead"
 NO_VOLUME = "image: its series makes no volume: "
+TOO_FINE = "image: the study's preparation (Spacing) would make too many voxels of its series"
 DAMAGED_FILE = "a file of it is left out by the index"
 VOLUME_DIMENSIONS = 3
 
@@ -62,7 +65,9 @@ def volume_matches_of(
     repeated: defaultdict[tuple[str, str], list[_Found]] = defaultdict(list)
     for one in wanted:
         found = _found(one, contents, dropped, noticed)
-        if found is not None:
+        if found is not None and _is_too_fine(found.candidate, study):
+            dropped[TOO_FINE] += len(one.images)
+        elif found is not None:
             study_uid = one.images[0].header.study_instance_uid or one.uid
             repeated[one.row.patient_id, study_uid].append(found)
     return [_one_of(found, dropped) for found in repeated.values()]
@@ -150,6 +155,13 @@ def _found(
     facts = facts_of(images[0].header, one.row.others)
     slices = tuple(image.path for image in images)
     return _Found(Match(images[0], one.row, facts, Content(digest_of(digests), None), slices), candidate)
+
+
+def _is_too_fine(candidate: Candidate, study: StudySpec) -> bool:
+    stack = candidate.stack
+    shape = (len(stack.planes), stack.planes[0].rows, stack.planes[0].columns)
+    lengths_mm = [number * spacing for number, spacing in zip(shape, stack.spacing_mm, strict=True)]
+    return voxels_after_spacing(study.preprocessing.steps, lengths_mm) > preprocessing_steps.MOST_VOXELS
 
 
 def _order(candidate: Candidate) -> Sequence[int]:

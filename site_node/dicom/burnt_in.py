@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from site_node.dicom.connected_components import Components, connected_components
+from site_node.dicom.connected_components import Components, connected, connected_components
 
 Box = tuple[int, int, int, int]
 Grey = NDArray[np.uint8]
@@ -135,17 +135,9 @@ def _letters_in(line: Components) -> int:
 def _groups(letters: Components) -> NDArray[np.int64]:
     """Return for each letter the name of its line: neighbours of like height, side by side on one level."""
     count = len(letters)
-    name = np.arange(count)
     pairs = [_neighbours(letters, first, min(first + BLOCK, count)) for first in range(0, count, BLOCK)]
     one, other = (np.concatenate(side) for side in zip(*pairs, strict=True))
-    while True:
-        before = name.copy()
-        lowest = np.minimum(name[one], name[other])
-        np.minimum.at(name, before[one], lowest)
-        np.minimum.at(name, before[other], lowest)
-        name = name[name]
-        if np.array_equal(name, before):
-            return name
+    return connected(one, other, count)
 
 
 def _neighbours(letters: Components, first: int, last: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

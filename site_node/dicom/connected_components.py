@@ -51,7 +51,7 @@ def connected_components(mask: NDArray[np.bool_]) -> Components:
     Shapes: mask (row, column) bool.
     """
     row, start, end = _runs(mask)
-    label = _labels(*_touching(row, start, end, mask.shape[1]), len(row))
+    label = connected(*_touching(row, start, end, mask.shape[1]), len(row))
     order = np.argsort(label, kind="stable")
     first = np.flatnonzero(np.diff(label[order], prepend=-1))
     row, start, end = row[order], start[order], end[order]
@@ -88,8 +88,12 @@ def _touching(row: Ints, start: Ints, end: Ints, columns: int) -> tuple[Ints, In
     return above, np.repeat(first, count) + offset
 
 
-def _labels(one: Ints, other: Ints, runs: int) -> Ints:
-    label = np.arange(runs)
+def connected(one: Ints, other: Ints, count: int) -> Ints:
+    """Return for each of so many things the lowest number of those that are connected with it, over any others.
+
+    Shapes: one and other (pair,), the numbers of two that touch; result (count,).
+    """
+    label = np.arange(count)
     while True:
         before = label.copy()
         lowest = np.minimum(label[one], label[other])

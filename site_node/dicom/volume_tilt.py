@@ -10,8 +10,9 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from site_node.dicom.series import TILT_FROM_DEGREES
+from site_node.dicom.series import TILT_FROM_DEGREES, Stack
 from site_node.dicom.volume import Volume
+from site_node.dicom.volume_affine import Affine, ras_from_lps
 
 
 def straightened(volume: Volume) -> Volume:
@@ -30,6 +31,24 @@ def straightened(volume: Volume) -> Volume:
     affine = volume.affine.copy()
     affine[:3, 0] = step - rows * down - columns * right
     return replace(volume, values=values, affine=affine, tilt_degrees=0.0)
+
+
+def straightened_mask(mask: NDArray[np.uint8], stack: Stack) -> tuple[NDArray[np.uint8], Affine]:
+    """Move a volume's mask as `straightened` moves the volume of this stack, and return its affine (to RAS) with it.
+
+    Shapes: mask (slice, row, column) of class numbers; result likewise.
+    Guarantee: no class is mixed with another: a slice moves by parts of a pixel, and the class with most of it is kept.
+    """
+    affine = ras_from_lps(stack.affine)
+    if stack.tilt_degrees <= TILT_FROM_DEGREES:
+        return mask, affine
+    parts = []
+    for number in range(int(mask.max()) + 1):
+        part = Volume((mask == number).astype(np.float32), affine, stack.spacing_mm, "", stack.tilt_degrees)
+        straight = straightened(part)
+        parts.append(straight.values)
+    # outside the slice every part is 0, and the first of equals is the background
+    return np.argmax(parts, axis=0).astype(np.uint8), straight.affine
 
 
 def _shifted(picture: NDArray[np.float32], rows: float, columns: float, outside: float) -> NDArray[np.float32]:

@@ -20,8 +20,7 @@ MORE = "End other programs, raise the container's or unit's limit, or let studie
 
 def examine(settings: SiteSettings) -> list[Finding]:
     """Look at memory and shared memory as this user has them."""
-    available = available_bytes(_text(MEMINFO), _text(GROUP / "memory.max"), _text(GROUP / "memory.current"))
-    return [verdict_on_memory(available), verdict_on_shared(*_shared(), settings.processes)]
+    return [verdict_on_memory(available_here()), verdict_on_shared(*_shared(), settings.processes)]
 
 
 def verdict_on_memory(available: int | None) -> Finding:
@@ -57,6 +56,11 @@ def available_bytes(meminfo: str | None, group_limit: str | None, group_used: st
     if group_limit and group_limit.strip().isdecimal():
         figures.append(int(group_limit) - int(group_used or 0))
     return max(0, min(figures)) if figures else None
+
+
+def available_here() -> int | None:
+    """Return the bytes of memory that this process may still take; None if this machine does not tell."""
+    return available_bytes(_text(MEMINFO), _text(GROUP / "memory.max"), _text(GROUP / "memory.current"))
 
 
 def _shared() -> tuple[int | None, bool]:

@@ -41,6 +41,7 @@ from site_node.governance.records import (
     task_records,
     tasks_given,
 )
+from site_node.governance.update_receipts import receipt_of
 from site_node.sqlite import transaction
 
 MEGABYTE = 1 << 20
@@ -241,6 +242,7 @@ def _update_notice(
     task, maximum = record.task, context.policy().maximum_update_megabytes * MEGABYTE
     terms = admission.payload_terms(task, study, _base_manifest(context, task), maximum)
     digest, size = admission.check_description(candidate, record.digest, terms)
+    receipt = receipt_of(task, study, candidate, known.training_patients)
     kept = spool.keep_payload(context.paths, payload_path(context.paths, record.task_id), digest, size)
     context.checkpoint("payload kept")
     try:
@@ -272,6 +274,7 @@ def _update_notice(
         weight=float(known.training_patients) if by_patients else 1.0,
         privacy=None if noise is None else spent_so_far(study, noise, given),
         uncut=candidate.uncut,
+        receipt=receipt,
         key_id=key_id,
     )
 

@@ -14,7 +14,9 @@ from site_node.governance.context import GateContext
 from site_node.governance.decrypting import awaited_requests
 from site_node.governance.holding import is_draining
 from site_node.governance.privacy_ledger import accounts, spent_patients
+from site_node.governance.quality_records import class_weights_of
 from site_node.governance.records import StudyRecord, is_paused, study_record, study_records, task_records
+from site_node.governance.telling_readiness import readiness_orders
 from site_node.orders import ENDED_SUFFIX, WorkOrder, cohort_task_id, ended_path, order_path, write_order
 from site_node.settings import SitePaths
 from site_node.sqlite import transaction
@@ -90,7 +92,9 @@ def write_verdicts_and_orders(context: GateContext) -> int:
     for known in study_records(context.database, "counting"):
         orders[cohort_task_id(known.digest, known.recount)] = known
     changed = _write_cohort_orders(context, {} if holds_counts else orders)
-    for task_id in orders:
+    looking = readiness_orders(context.database)
+    changed += _write_new(context, {} if holds_counts else looking)
+    for task_id in {*orders, *looking}:
         verdicts[task_id] = ("wait", "paused" if paused else "draining") if holds_counts else ("accept", None)
     for record in task_records(context.database, "waiting", "accepted", "refused"):
         word = {"waiting": "wait", "accepted": "accept", "refused": "refuse"}[record.state]
@@ -98,7 +102,7 @@ def write_verdicts_and_orders(context: GateContext) -> int:
     for request in awaited_requests(context):
         verdicts[request.task_id] = ("wait", "paused") if paused else ("accept", None)
     wanted = {task_id for task_id, (word, _) in verdicts.items() if word == "accept"}
-    changed += _write_task_orders(context, wanted - set(orders))
+    changed += _write_task_orders(context, wanted - {*orders, *looking})
     context.checkpoint("orders written")
     for path in finished_files(paths.orders, ".json"):
         if path.stem not in wanted:
@@ -150,6 +154,13 @@ def _write_cohort_orders(context: GateContext, wanted: dict[str, StudyRecord]) -
     return changed
 
 
+def _write_new(context: GateContext, wanted: dict[str, WorkOrder]) -> int:
+    new = [order for task_id, order in wanted.items() if not order_path(context.paths, task_id).exists()]
+    for order in new:
+        write_order(context.paths, order)
+    return len(new)
+
+
 def _cohort_order(context: GateContext, task_id: str, known: StudyRecord) -> WorkOrder:
     held = accounts(context.database, context.policy())
     spent = spent_patients(context.database, held, known.study, known.noise_multiplier, apart=known.recount > 0)
@@ -189,6 +200,9 @@ def _write_task_orders(context: GateContext, wanted: set[str]) -> int:
                 noise_multiplier=known.noise_multiplier if training else None,
                 update_norm=task.update_norm,
                 rate_factor=task.rate_factor,
+                class_weights=class_weights_of(context.database, study, known.digest, known.training_patients)
+                if training
+                else None,
                 boot=boot_id(),
             ),
         )

@@ -24,6 +24,7 @@ from site_node.governance import answers, folders, high_water, mail, proposals
 from site_node.governance.context import GateContext, fresh_nonce, nothing, read_hub_key
 from site_node.governance.progress import ProgressRelay
 from site_node.governance.records import is_paused, open_records
+from site_node.governance.telling_readiness import advance_readiness
 from site_node.settings import SiteSettings
 
 PAUSE_SECONDS = 1.0
@@ -78,7 +79,7 @@ class Gate:
     def _decide(self, context: GateContext) -> int:
         done = mail.read_mail(context)
         if not is_paused(context.database):
-            done += proposals.advance_studies(context)
+            done += advance_readiness(context) + proposals.advance_studies(context)
             done += answers.decide_tasks(context)
             done += answers.advance_masks(context)
             done += answers.admit_candidates(context)

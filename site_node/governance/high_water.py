@@ -29,7 +29,7 @@ from protocol.messages import MAX_RECORD_CHARGES, LedgerRecord, Reason
 from protocol.signing import PublicKey
 from site_node.durable import finished_files, read_up_to, write_durably
 from site_node.errors import GateError
-from site_node.governance import hash_chain, ledger_heads
+from site_node.governance import hash_chain, ledger_heads, switches
 from site_node.governance.context import GateContext, fresh_nonce
 from site_node.governance.policy import Objection
 from site_node.governance.reasons import sentence_of
@@ -45,8 +45,6 @@ CREATE TABLE IF NOT EXISTS lives (
 MAX_MARK_BYTES = 64 << 20
 CHARGE_SUFFIX = ".dsse.json"
 PRIVATE = 0o600
-HEARD = "hub heard"
-"""The switch that notes, before a lost mark is dealt with, that the hub has sent the site's charges already."""
 GIVEN_UP = "A restored backup has forgotten which of its rounds were answered here, so it cannot go on at this site."
 _log = structlog.get_logger()
 
@@ -77,9 +75,9 @@ def advance(context: GateContext) -> None:
         return
     _keep_charges(paths, database)
     _write(paths, database)
-    if not _is_switched(database, "marked"):
+    if not switches.is_on(database, "marked"):
         with transaction(database):
-            _switch(database, "marked")
+            switches.turn(database, "marked", on=True)
 
 
 def is_behind(paths: SitePaths, database: sqlite3.Connection) -> bool:
@@ -93,7 +91,7 @@ def fits(paths: SitePaths, database: sqlite3.Connection) -> bool:
     A mark that is gone or damaged, where there was one, could have said more: then it does not.
     """
     data = read_up_to(paths.mark_of_egress, MAX_MARK_BYTES)
-    if data is None and not _is_switched(database, "marked"):
+    if data is None and not switches.is_on(database, "marked"):
         return True
     known = _parsed(data)
     return known is not None and known.life == _life(database) and _chain_at(database, known.number) == known.chain
@@ -130,7 +128,7 @@ def hear(context: GateContext, record: LedgerRecord) -> str:
         if begun:
             database.execute("UPDATE lives SET hub_was_heard = 1 WHERE number = (SELECT MAX(number) FROM lives)")
         else:
-            _switch(database, HEARD)
+            switches.turn(database, "hub heard", on=True)
     return outcome
 
 
@@ -179,12 +177,12 @@ def begin_again(paths: SitePaths, database: sqlite3.Connection, *, mark_is_old: 
     """
     with transaction(database):
         if mark_is_old or not fits(paths, database):
-            lost, heard = mark_is_old or is_lost(paths, database), _is_switched(database, HEARD)
+            lost, heard = mark_is_old or is_lost(paths, database), switches.is_on(database, "hub heard")
             database.execute(
                 "INSERT INTO lives (nonce, mark_was_lost, hub_was_heard) VALUES (?, ?, ?)", (fresh_nonce(), lost, heard)
             )
-            database.execute("DELETE FROM switches WHERE name = ?", (HEARD,))
-            _switch(database, "marked")
+            switches.forget(database, "hub heard")
+            switches.turn(database, "marked", on=True)
             _keep_charges(paths, database)
             _write(paths, database)
 
@@ -252,11 +250,3 @@ def _last_life(database: sqlite3.Connection) -> sqlite3.Row | None:
 def _life(database: sqlite3.Connection) -> str | None:
     row = _last_life(database)
     return None if row is None else str(row["nonce"])
-
-
-def _switch(database: sqlite3.Connection, name: str) -> None:
-    database.execute("INSERT OR REPLACE INTO switches (name, value) VALUES (?, 1)", (name,))
-
-
-def _is_switched(database: sqlite3.Connection, name: str) -> bool:
-    return database.execute("SELECT 1 FROM switches WHERE name = ?", (name,)).fetchone() is not None

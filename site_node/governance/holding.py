@@ -5,7 +5,8 @@
     outside-hours   no training begins; what was begun is finished and leaves, and all else goes on
 
 A task that is held waits: it is neither accepted nor refused, and spends nothing. Its deadline goes on, so that the
-site may come too late for it, as any site may. The two switches are kept in the gate's database.
+site may come too late for it, as any site may. The two switches are kept in the gate's database
+(`switches.py`).
 """
 
 import sqlite3
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from protocol.messages import TaskKind
+from site_node.governance import switches
 from site_node.governance.masking_records import open_rounds
 from site_node.governance.records import is_paused, set_paused, task_records
 from site_node.training_hours import TrainHours, may_train
@@ -55,20 +57,19 @@ def hold_now(database: sqlite3.Connection, hours: TrainHours | None, kind: TaskK
 
 def is_draining(database: sqlite3.Connection) -> bool:
     """Tell whether the administrator lets nothing new begin."""
-    row = database.execute("SELECT value FROM switches WHERE name = 'draining'").fetchone()
-    return row is not None and bool(row["value"])
+    return switches.is_on(database, "draining")
 
 
 def drain(database: sqlite3.Connection) -> None:
     """Let nothing new begin; a paused site goes on with what was begun."""
-    _set_draining(database, True)
+    switches.turn(database, "draining", on=True)
     set_paused(database, False)
 
 
 def resume(database: sqlite3.Connection) -> None:
     """Let everything go on."""
     set_paused(database, False)
-    _set_draining(database, False)
+    switches.turn(database, "draining", on=False)
 
 
 def remaining(database: sqlite3.Connection) -> Remaining:
@@ -78,7 +79,3 @@ def remaining(database: sqlite3.Connection) -> Remaining:
         len(open_rounds(database)),
         int(database.execute("SELECT COUNT(*) FROM unsent").fetchone()[0]),
     )
-
-
-def _set_draining(database: sqlite3.Connection, draining: bool) -> None:
-    database.execute("INSERT OR REPLACE INTO switches (name, value) VALUES ('draining', ?)", (int(draining),))

@@ -29,6 +29,9 @@ _TEMPLATE = """\
 # Who approves a study: a person (`wardround site approve`), or automatically whatever this policy allows.
 approval: {approval}            # person | automatic
 approval_days: 365          # an approval ends after so many days
+tell_readiness: asked       # asked | always: may the researcher be told, before anybody decides, whether this place is
+                            # ready (disk, memory, minutes a round; never patients)? asked: only by
+                            # `wardround site check --send`; always: of each study that this policy allows
 
 networks: [convnet, densenet, resnet]  # permitted networks (`wardround site networks`), or: any
 modalities: [CR, DX]          # DICOM modalities that studies may ask for, or: any
@@ -75,6 +78,7 @@ class Policy(BaseModel):
 
     approval: Literal["person", "automatic"] = "person"
     approval_days: int = Field(default=365, ge=1, le=3650)
+    tell_readiness: Literal["asked", "always"] = "asked"
     networks: list[str] | Literal["any"] = ["convnet", "densenet", "resnet"]
     modalities: list[str] | Literal["any"] = ["CR", "DX"]
     minimum_patients: int = Field(default=10, ge=1)
@@ -214,12 +218,18 @@ def _figures(policy: Policy, study: StudySpec) -> str | None:
     asked = {
         "site_rates.quality_epsilon": study.site_rates.quality_epsilon,
         "privacy.count_epsilon": study.privacy.count_epsilon,
+        f"{study.maximum_training_tasks} times privacy.receipt_epsilon": _of_receipts(study),
     }
     spent = {key: epsilon for key, epsilon in asked.items() if epsilon is not None}
     if study.privacy.epsilon is not None or sum(spent.values()) <= policy.maximum_epsilon:
         return None
     said = " and ".join(f"{key} {epsilon:g}" for key, epsilon in spent.items())
     return f"{said} {'is' if len(spent) == 1 else 'are'} above `maximum_epsilon` {policy.maximum_epsilon:g}."
+
+
+def _of_receipts(study: StudySpec) -> float | None:
+    each = study.privacy.receipt_epsilon
+    return None if each is None else each * study.maximum_training_tasks
 
 
 def _counts(policy: Policy, study: StudySpec) -> str | None:

@@ -233,6 +233,7 @@ def what_would_fit(
     asked = {
         "site_rates.quality_epsilon": study.site_rates.quality_epsilon,
         "privacy.count_epsilon": study.privacy.count_epsilon,
+        "privacy.receipt_epsilon": study.privacy.receipt_epsilon,
     }
     smaller = " or ".join(key for key, epsilon in asked.items() if epsilon is not None)
     if study.privacy.epsilon is None and smaller:

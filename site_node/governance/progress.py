@@ -13,6 +13,7 @@ from site_node.durable import finished_files, remove
 from site_node.governance.context import GateContext
 from site_node.governance.holding import is_draining
 from site_node.governance.records import TaskRecord, task_records
+from site_node.settings import SitePaths
 from site_node.sqlite import transaction
 from site_node.training_hours import may_train
 
@@ -40,7 +41,7 @@ class ProgressRelay:
         return sent + self._rest(context, accepted.values())
 
     def _relay_one(self, context: GateContext, task_id: str) -> int:
-        found = _read(context, task_id)
+        found = read_progress(context.paths, task_id)
         if found is None:
             return 0
         activity, fraction = found
@@ -71,9 +72,13 @@ def _resting(context: GateContext) -> Activity:
     return Activity.WAITING if TaskKind.TRAIN in waiting else Activity.IDLE
 
 
-def _read(context: GateContext, task_id: str) -> tuple[Activity, float] | None:
+def read_progress(paths: SitePaths, task_id: str) -> tuple[Activity, float] | None:
+    """Return what the worker does of a task, and the share that is done; None if it says nothing.
+
+    It stays while the task waits for another attempt, which goes on from the last checkpoint.
+    """
     try:
-        with (context.paths.progress / f"{task_id}.json").open("rb") as file:
+        with (paths.progress / f"{task_id}.json").open("rb") as file:
             document = parse_json(file.read(MAX_PROGRESS_BYTES))
         activity, fraction = Activity(document["activity"]), float(document["fraction"])
     except (OSError, DigestError, KeyError, TypeError, ValueError):

@@ -5,6 +5,7 @@ They are kept before the study is charged for them, and told in the transaction 
 
 import sqlite3
 
+from protocol.class_balance import balanced_weights
 from protocol.digest import canonical_json
 from protocol.messages import Reason
 from protocol.site_rates import QualityFigures
@@ -38,6 +39,14 @@ def keep_quality(database: sqlite3.Connection, study_digest: str, quality: Quali
         database.execute(
             "INSERT INTO quality_figures VALUES (?, ?)", (study_digest, canonical_json(quality.model_dump(mode="json")))
         )
+
+
+def class_weights_of(
+    database: sqlite3.Connection, study: StudySpec, study_digest: str, training_patients: int
+) -> list[float] | None:
+    """Return the weights of a study's classes, made of the figures that it told; None where it states its own."""
+    figures = quality_of(database, study_digest) if study.label.balance == "quality" else None
+    return None if figures is None else list(balanced_weights(figures, training_patients))
 
 
 def quality_of(database: sqlite3.Connection, study_digest: str) -> QualityFigures | None:

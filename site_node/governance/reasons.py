@@ -41,6 +41,10 @@ SENTENCES: dict[Reason, tuple[str, str]] = {
         "Nothing: newer versions are judged. Is the evaluation slow here?",
     ),
     Reason.OUT_OF_MEMORY: ("The memory was not enough.", "Give the worker more, or decline the study."),
+    Reason.DEVICE_LOST: (
+        "A GPU was lost while it trained, again and again.",
+        "See nvidia-smi; or let it go on on the processor: cpu_if_gpu_is_lost in site.yaml.",
+    ),
     Reason.DISK_FULL: ("The disk is full.", "Make room on the site's disk."),
     Reason.PAUSED: ("The site is paused.", "Continue with `wardround site resume DIR`."),
     Reason.UNKNOWN_PEER: (

@@ -20,6 +20,8 @@ from site_node.governance import (
     patient_accounts,
     privacy_ledger,
     quality_records,
+    readiness_requests,
+    switches,
     told_figures,
 )
 from site_node.governance.hash_chain import chain_schema
@@ -66,8 +68,8 @@ CREATE TABLE IF NOT EXISTS unsent (number INTEGER PRIMARY KEY, payload_digest TE
 CREATE TABLE IF NOT EXISTS receipts (
     number INTEGER PRIMARY KEY, envelope BLOB NOT NULL, accepted INTEGER NOT NULL, reason TEXT NOT NULL,
     received_at TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS switches (name TEXT PRIMARY KEY, value INTEGER NOT NULL);
 """
+    + switches.SCHEMA
     + chain_schema("ledger")
     + chain_schema("egress")
     + patient_accounts.SCHEMA
@@ -76,6 +78,7 @@ CREATE TABLE IF NOT EXISTS switches (name TEXT PRIMARY KEY, value INTEGER NOT NU
     + high_water.SCHEMA
     + quality_records.SCHEMA
     + told_figures.SCHEMA
+    + readiness_requests.SCHEMA
     + approval.SCHEMA
     + MASKING_SCHEMA
 )
@@ -236,13 +239,12 @@ def output_digest(database: sqlite3.Connection, task: RoundTask) -> str | None:
 
 def is_paused(database: sqlite3.Connection) -> bool:
     """Tell whether the administrator has paused the site."""
-    row = database.execute("SELECT value FROM switches WHERE name = 'paused'").fetchone()
-    return row is not None and bool(row["value"])
+    return switches.is_on(database, "paused")
 
 
 def set_paused(database: sqlite3.Connection, paused: bool) -> None:
     """Pause the site or let it go on."""
-    database.execute("INSERT OR REPLACE INTO switches (name, value) VALUES ('paused', ?)", (int(paused),))
+    switches.turn(database, "paused", on=paused)
 
 
 def _digest_in(database: sqlite3.Connection, table: Literal["inputs", "outputs"], task: RoundTask) -> str | None:

@@ -143,24 +143,25 @@ def _write(target: Path, pieces: Iterable[bytes | memoryview]) -> tuple[str, int
     hasher, count = hashlib.sha256(), 0
     with target.open("xb") as file:
         for piece in pieces:
+            before, count = count, count + file.write(piece)
+            keeping().begin_to_sync(file.fileno(), before, count)  # the disk works while the digest is taken
             hasher.update(piece)
-            count += file.write(piece)
         file.flush()
         keeping().sync(file.fileno())
     return "sha256:" + hasher.hexdigest(), count
 
 
-def _pieces_of(source: Path, limit: int) -> Iterator[bytes]:
-    """Yield a candidate's payload, a piece more than the limit at most."""
+def _pieces_of(source: Path, limit: int) -> Iterator[memoryview]:
+    """Yield a candidate's payload, a piece more than the limit at most; a piece is valid until the next one."""
     # A link could name the gate's own key: only a plain file of the handover folder is read.
     try:
         descriptor = os.open(source, os.O_RDONLY | os.O_NOFOLLOW)
     except OSError as error:
         raise GateError("A candidate's payload cannot be read.", REMEDY) from error
-    count = 0
-    with os.fdopen(descriptor, "rb") as reader:
+    count, memory = 0, memoryview(bytearray(COPY_CHUNK_BYTES))
+    with os.fdopen(descriptor, "rb", buffering=0) as reader:
         if not stat.S_ISREG(os.fstat(reader.fileno()).st_mode):
             raise GateError("A candidate's payload is no plain file.", REMEDY)
-        while count <= limit and (piece := reader.read(COPY_CHUNK_BYTES)):
-            count += len(piece)
-            yield piece
+        while count <= limit and (filled := reader.readinto(memory)):
+            count += filled
+            yield memory[:filled]

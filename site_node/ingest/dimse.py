@@ -36,6 +36,7 @@ FIND = StudyRootQueryRetrieveInformationModelFind
 GET = StudyRootQueryRetrieveInformationModelGet
 MOVE = StudyRootQueryRetrieveInformationModelMove
 HUNG_UP = "the PACS ended the connection, or fell silent, before its answer was whole"
+NOT_SENT = "(with C-MOVE it sends to our listener: is `wardround site listen` running, and does the PACS reach it?)"
 
 
 class DimsePacs:
@@ -93,7 +94,9 @@ class DimsePacs:
         if code is None:
             code = self._move(questions)
             self._offers_get = False  # only now: a C-MOVE was answered
-        return None if code == SUCCESS else f"the PACS ended with status {code:04X}"
+            if code != SUCCESS:
+                return f"{_ended(code)} {NOT_SENT}"
+        return None if code == SUCCESS else _ended(code)
 
     def close(self) -> None:
         """Release the association for queries."""
@@ -165,6 +168,10 @@ class DimsePacs:
 
     def _line(self, contexts: Sequence[Any], roles: Sequence[Any] = (), handlers: Sequence[Any] = ()) -> Line:
         return Line.open(self._settings, self._tls, contexts, roles, handlers)
+
+
+def _ended(code: int) -> str:
+    return f"the PACS ended with status {code:04X}"
 
 
 class _Storing:

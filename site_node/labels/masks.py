@@ -19,6 +19,7 @@ from site_node.labels.naming import folded
 from site_node.labels.nifti import nifti_values, read_nifti_mask
 from site_node.labels.rtstruct import read_rtstruct
 from site_node.labels.seg import read_seg
+from site_node.labels.seg_set import read_segs
 from site_node.labels.voxel_values import whole_values
 
 __all__ = ["MaskRef", "PictureGeometry", "geometry_of_picture", "geometry_of_volume", "read_mask"]
@@ -32,12 +33,16 @@ Reader = Callable[[Path, PictureGeometry, Mapping[str, int]], NDArray[np.uint8]]
 
 @dataclass(frozen=True)
 class MaskRef:
-    """A mask's file, and the series or instance that it was drawn on. Never leaves the hospital."""
+    """A mask's file, and the series or instance that it was drawn on. Never leaves the hospital.
+
+    `beside`: further segmentations (DICOM SEG) of the same picture, one for each organ.
+    """
 
     path: Path
     kind: Kind
     series_instance_uid: str | None = None
     sop_instance_uid: str | None = None
+    beside: tuple[Path, ...] = ()
 
 
 READERS: Mapping[Kind, Reader] = {
@@ -57,8 +62,12 @@ def read_mask(mask: MaskRef, geometry: PictureGeometry, classes: Mapping[str, in
     Guarantee: nothing is interpolated, and a mask that does not fit the picture is refused.
     Raises: MaskError with the reason and a remedy, without a word of the file's or a path.
     """
-    check_is_there(mask.path)
-    return READERS[mask.kind](mask.path, geometry, {folded(name): number for name, number in classes.items()})
+    known = {folded(name): number for name, number in classes.items()}
+    for path in (mask.path, *mask.beside):
+        check_is_there(path)
+    if mask.beside:
+        return read_segs((mask.path, *mask.beside), geometry, known)
+    return READERS[mask.kind](mask.path, geometry, known)
 
 
 def values_in(mask: MaskRef) -> list[int]:

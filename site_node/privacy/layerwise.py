@@ -91,7 +91,7 @@ def _shares(network: nn.Module, loss: Loss, batch: PatientBatch) -> dict[Tensor,
             if maps._version != version:
                 raise ValueError("Expected a layer's input to stay as it was. Turn in-place modules off.")
             with torch.no_grad():
-                own = _RULES[type(layer)](layer, maps, gradient, batch)
+                own = _RULES[type(layer)](layer, _single(maps), _single(gradient), batch)
             shares.update(zip(layer.parameters(recurse=False), own, strict=True))
 
         output.register_hook(book)  # type: ignore[no-untyped-call]
@@ -104,6 +104,11 @@ def _shares(network: nn.Module, loss: Loss, batch: PatientBatch) -> dict[Tensor,
         objective = (loss(network(batch.images), batch.targets) * weights).sum()
         torch.autograd.grad(objective, first_outputs, allow_unused=True)
     return shares
+
+
+def _single(values: Tensor) -> Tensor:
+    """Return what a layer computed in half precision as float32: lengths and sums are made of the same numbers."""
+    return values.float() if values.dtype in (torch.bfloat16, torch.float16) else values
 
 
 @contextmanager

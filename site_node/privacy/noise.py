@@ -19,6 +19,7 @@ ESORICS 2021; Ghosh et al. 2009 (two-sided geometric noise).
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
@@ -32,7 +33,10 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from numpy.typing import NDArray
 
 KEY_BYTES = 32
-NONCE_BYTES = 16
+COUNTER_BYTES, NONCE_BYTES = 8, 8
+BLOCK_BYTES = 64
+CIPHER_BYTES = BLOCK_BYTES << 32
+"""Of one cipher's blocks the numbers have 32 bits (RFC 8439); the next cipher has the number's upper half as nonce."""
 GRID_BITS = 24
 """A grid step is at most 2**-24 of the noise's standard deviation."""
 NORMALS_AT_ONCE = 1 << 14
@@ -53,17 +57,39 @@ class Purpose(StrEnum):
     ROUNDING = "rounding"
     QUALITY = "quality"
     COUNTS = "counts"
+    RECEIPTS = "receipts"
 
 
 class SecureStream:
-    """An endless stream of uniform bits from ChaCha20; equal keys give equal streams."""
+    """An endless stream of uniform bits from ChaCha20; equal keys give equal streams.
+
+    `position` is how many bytes were drawn. It follows from which patients were drawn, and is as secret as they are.
+    """
 
     def __init__(self, key: bytes) -> None:
-        self._cipher: CipherContext = Cipher(ChaCha20(key, bytes(NONCE_BYTES)), mode=None).encryptor()
+        self._key = key
+        self.move_to(0)
+
+    def move_to(self, position: int) -> None:
+        """Go on as a stream does of which so many bytes were drawn: ChaCha20 makes each block of its number alone."""
+        block, within = divmod(position, BLOCK_BYTES)
+        start = block.to_bytes(COUNTER_BYTES, "little") + bytes(NONCE_BYTES)
+        self._cipher: CipherContext = Cipher(ChaCha20(self._key, start), mode=None).encryptor()
+        self._cipher.update(bytes(within))
+        self.position = position
 
     def words(self, count: int) -> Words:
         """Return the next independent uniform 64-bit words."""
-        return np.frombuffer(self._cipher.update(bytes(8 * count)), dtype="<u8").astype(np.uint64, copy=False)
+        return np.frombuffer(self._bytes(8 * count), dtype="<u8").astype(np.uint64, copy=False)
+
+    def _bytes(self, count: int) -> bytes:
+        left = CIPHER_BYTES - self.position % CIPHER_BYTES
+        if count < left:
+            self.position += count
+            return self._cipher.update(bytes(count))
+        drawn = self._cipher.update(bytes(left))
+        self.move_to(self.position + left)
+        return drawn + self._bytes(count - left)
 
     def halves(self, count: int) -> NDArray[np.uint32]:
         """Return the next independent uniform 32-bit numbers."""
@@ -152,6 +178,25 @@ class NoiseSource:
     def counts(self) -> SecureStream:
         """Return the stream of the noise on the number of training patients."""
         return self._stream(Purpose.COUNTS)
+
+    @cached_property
+    def receipts(self) -> SecureStream:
+        """Return the stream of the noise on the number of patients that a round used."""
+        return self._stream(Purpose.RECEIPTS)
+
+    def positions(self) -> dict[str, int]:
+        """Return how many bytes were drawn of each stream that was drawn of."""
+        return {name: stream.position for name, stream in vars(self).items() if isinstance(stream, SecureStream)}
+
+    def move_to(self, positions: Mapping[str, int]) -> None:
+        """Go on as a source does that has these `positions`.
+
+        Raises: ValueError if one is no position of a stream of ours.
+        """
+        for name in positions.keys() | self.positions().keys():
+            if name not in set(Purpose) or positions.get(name, 0) < 0:
+                raise ValueError("Expected positions that a noise source has given.")
+            getattr(self, name).move_to(positions.get(name, 0))
 
     def _stream(self, purpose: Purpose) -> SecureStream:
         info = "\n".join(("wardround.noise/1", purpose, self.task_digest, self.cohort_digest)).encode()

@@ -30,10 +30,6 @@ class Run:
             patients = min(patients_at_once, self.patients - done)
             yield Run(self.first_patient + done, patients, self.first_image + done * self.images_each, self.images_each)
 
-    def patients_of(self, values: Tensor) -> Tensor:
-        """Return the run's part of the batch's patients."""
-        return values[self.first_patient : self.first_patient + self.patients]
-
     def images_of(self, values: Tensor) -> Tensor:
         """Return the run's images. Shapes: values (image of the batch, ...); result (patient, image of theirs, ...)."""
         images = values[self.first_image : self.first_image + self.patients * self.images_each]

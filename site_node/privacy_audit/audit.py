@@ -34,7 +34,7 @@ from site_node.privacy_audit.attacks import GradientAttack, Persons, Released, l
 from site_node.privacy_audit.canaries import Canaries, make_canaries, with_canaries
 from site_node.privacy_audit.one_run_bound import Guesses, epsilon_lower_bound, guess
 from site_node.training.networks import initial_weights
-from site_node.training.patients import PreparedPatients
+from site_node.training.prepared_patients import PreparedPatients
 from site_node.training.trainer import train
 
 SCHEMA = "wardround.privacy-audit/1"
@@ -111,6 +111,7 @@ def audited_study(study: StudySpec, epsilon: float | None, public_patients: int)
     document = study.model_dump(mode="json", by_alias=True)
     document["privacy"] |= {"epsilon": epsilon, "spare_tasks": 0, "allow_large_delta": "canaries are no patients"}
     document["privacy"]["count_epsilon"] = None  # the number that divides stays the public one, told or not
+    document["privacy"]["receipt_epsilon"] = None  # nor does the attack read receipts
     document["participants"]["training_patients"] = public_patients
     document["preprocessing"]["augmentation"] = "none"
     document["rounds"] = study.maximum_steps

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protocol.study import StudySpec
-from site_node.training.patients import PreparedPatients
+from site_node.training.prepared_patients import PreparedPatients
 
 CANARIES, COINS, PATIENTS = 0, 1, 2
 """What a seed draws; each has a generator of its own."""

@@ -34,7 +34,7 @@ from site_node.errors import OrderError
 from site_node.privacy.noise import NoiseSource
 from site_node.training.networks import build_network, initial_weights, load_into
 from site_node.training.objectives.choice import loss_of
-from site_node.training.patients import PreparedPatients
+from site_node.training.prepared_patients import PreparedPatients
 from site_node.training.trainer import train
 
 View = Literal["plain", "private", "masked"]

@@ -8,7 +8,8 @@ from site_node.cohort.cohort import build_cohort
 from site_node.errors import TooFewPatientsError
 from site_node.opt_outs import load_identities
 from site_node.settings import load_settings
-from site_node.training.patients import PreparedPatients, prepare_cohort
+from site_node.training.patients import prepare_cohort
+from site_node.training.prepared_patients import PreparedPatients
 
 
 def training_patients(folder: Path, study: StudySpec, seed: int) -> PreparedPatients:

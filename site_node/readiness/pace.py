@@ -28,11 +28,12 @@ from protocol.study import StudySpec
 from site_node.cohort.cohort import Cohort, Patient
 from site_node.errors import SiteError
 from site_node.privacy.noise import NoiseSource
+from site_node.training.device import chosen_device
 from site_node.training.job import usable_cores
 from site_node.training.networks import initial_weights, threads_worth
 from site_node.training.patients import prepare_cohort
 from site_node.training.prepared_patients import PreparedPatients
-from site_node.training.trainer import chosen_device, train
+from site_node.training.trainer import train
 
 FEWEST_STEPS, MOST_STEPS = 5, 200
 ENOUGH_SECONDS = 3.0
@@ -131,13 +132,13 @@ def measure(study: StudySpec, cohort: Cohort, threads: int, report: Report, bega
     reading = time.perf_counter() - opened
     whole = repeated(prepared, len(cohort.of("train")))
     all_images = sum(len(patient.images) for patient in cohort.patients)
-    first, *others = _timed_steps(study, whole, report)
+    first, *others = timed_steps(study, whole, report)
     mean = statistics.fmean(others or [first])
     return Pace(
         start_seconds=starting + max(0.0, first - mean),
         step_seconds=mean,
         image_seconds=reading / max(1, images),
-        peak_bytes=_peak_bytes(),
+        peak_bytes=peak_bytes(),
         device=str(chosen_device()),
         steps=study.noised_steps,
         images=all_images,
@@ -173,7 +174,11 @@ def repeated(prepared: PreparedPatients, patients: int) -> PreparedPatients:
     )
 
 
-def _timed_steps(study: StudySpec, patients: PreparedPatients, report: Report) -> list[float]:
+def timed_steps(study: StudySpec, patients: PreparedPatients, report: Report) -> list[float]:
+    """Take some steps of the study's training on patients, and return the seconds of each; what is trained is lost.
+
+    Raises: NotFiniteError if training diverges at once.
+    """
     moments: list[float] = [time.perf_counter()]
 
     def stepped(_: float) -> None:
@@ -200,7 +205,8 @@ def _with_steps(study: StudySpec) -> StudySpec:
     return study.model_copy(update={"training": training, "privacy": privacy})
 
 
-def _peak_bytes() -> int:
+def peak_bytes() -> int:
+    """Return the most memory that this process has held."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 

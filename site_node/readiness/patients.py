@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from protocol.study import StudySpec
 from protocol.study_parts import Split
-from site_node.cohort.cohort import BELOW_MINIMUM, ONE_CLASS, Cohort, ImageRef, Patient, build_cohort
-from site_node.cohort.fallen_out import fallen_out
+from site_node.cohort.cohort import Cohort, ImageRef, Patient, build_cohort
+from site_node.cohort.fallen_out import NOT_TRAINING, fallen_out
 from site_node.cohort.masks import mask_values
 from site_node.cohort.table_cohort import build_table_cohort
 from site_node.doctor.finding import Finding, fine, problem, warning
@@ -28,13 +28,6 @@ from site_node.site_secrets import read_noise_key, split_key
 MOST_MASKS = 200
 """Looked into, evenly spread over the cohort; all of them were read to the voxel already."""
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
-NOT_TRAINING = {
-    BELOW_MINIMUM: "Label more patients of this study, or let the site evaluate only.",
-    ONE_CLASS: (
-        "Check the label column, and the study's label.patient_label (any: one positive image is enough for the "
-        "patient); add patients of the other class, or let the site evaluate only."
-    ),
-}
 ANSWER = "Mend what fell out, or refuse the study."
 
 

@@ -1,15 +1,15 @@
 """Disk and memory that a study needs here, beside what this machine has."""
 
 import math
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from protocol.study import StudySpec
 from site_node.cohort.cohort import Cohort
-from site_node.doctor.disk import MOUNTS, kinds_of_mounts, room_of
 from site_node.doctor.finding import Finding, fine, problem, warning
-from site_node.doctor.memory import GROUP, MEMINFO, available_bytes
+from site_node.doctor.memory import available_here
 from site_node.readiness.pace import Pace
 from site_node.settings import SiteSettings
 
@@ -23,7 +23,11 @@ MORE_MEMORY = "End other programs, or ask the researcher for smaller images or b
 
 def needed_bytes(study: StudySpec, cohort: Cohort, values: int) -> int:
     """Return what the prepared images and the versions of a network of so many values take on the disk. Pure."""
-    images = sum(len(patient.images) for patient in cohort.patients)
+    return stored_bytes(study, sum(len(patient.images) for patient in cohort.patients), values)
+
+
+def stored_bytes(study: StudySpec, images: int, values: int) -> int:
+    """Return what so many prepared images take on the disk, with the versions of a network of so many values. Pure."""
     size = 0 if study.kind == "tabular" else math.prod(study.preprocessing.size)
     each = PIXEL_BYTES + (MASK_BYTES if study.kind == "segmentation" else 0)
     return images * size * each + VERSIONS_KEPT * values * 4
@@ -35,23 +39,15 @@ def find_room(
     """Compare what is needed with what is there."""
     needed = needed_bytes(study, cohort, values)
     free = _free_bytes(settings.paths.worker)
-    available = available_bytes(_text(MEMINFO), _text(GROUP / "memory.max"), _text(GROUP / "memory.current"))
+    available = available_here()
     peak = None if pace is None else pace.peak_bytes * settings.processes
     findings = [*_disk(needed, free), *_memory(peak, available)]
     return findings, {"disk_needed": needed, "disk_free": free, "memory_needed": peak, "memory_left": available}
 
 
 def _free_bytes(folder: Path) -> int | None:
-    mounts = kinds_of_mounts(MOUNTS.read_text(encoding="utf-8") if MOUNTS.exists() else "")
     try:
-        return room_of(folder, mounts).free_bytes
-    except OSError:
-        return None
-
-
-def _text(path: Path) -> str | None:
-    try:
-        return path.read_text(encoding="utf-8")
+        return shutil.disk_usage(folder).free
     except OSError:
         return None
 

@@ -25,6 +25,8 @@ from site_node.logs import configure_logs
 from site_node.settings import SitePaths, load_settings
 
 TRAINING_JOB = "site_node.training.job:run_order"
+MEASURING_JOB = "site_node.readiness.job:tell_machine"
+"""Of a readiness report; its server has imported what most of it needs for training."""
 RULES = "protocol.study_rules"
 """Imported by whoever first parses a study: a child would do it anew for each job."""
 ORPHANED = 70

@@ -29,20 +29,23 @@ from site_node.candidate import (
     write_candidate,
     write_cohort_figures,
 )
+from site_node.checkpoint_folders import checkpoint_folder
 from site_node.cohort_members import members_path
-from site_node.durable import sync_folder
+from site_node.durable import remove, sync_folder
 from site_node.errors import DatabaseError, OrderError
+from site_node.machine_figures import MachineFigures, machine_path, write_machine_figures
 from site_node.orders import WorkOrder, order_path, read_order
 from site_node.settings import SitePaths, SiteSettings
-from site_node.tasks.child import DISK_WAS_FULL, TRAINING_JOB, JobProcess
+from site_node.tasks.child import DISK_WAS_FULL, MEASURING_JOB, TRAINING_JOB, JobProcess
 from site_node.tasks.lease import HEARTBEAT_SECONDS, Lease, Leases, holder_name
 from site_node.training_hours import may_train
 
 MAX_CRASHES = 2
 NOT_STARTED = 71
 REASON_OF_EXIT = {-9: Reason.OUT_OF_MEMORY, DISK_WAS_FULL: Reason.DISK_FULL}
-MAY_PASS = frozenset({Reason.OUT_OF_MEMORY, Reason.DISK_FULL})
-"""Failures that another attempt may not meet; a redelivered order draws the same patients and the same noise."""
+MAY_PASS = frozenset({Reason.OUT_OF_MEMORY, Reason.DISK_FULL, Reason.DEVICE_LOST})
+"""Failures that another attempt may not meet; a redelivered order draws the same patients and the same noise, from its
+last checkpoint on (`training/checkpoints.py`)."""
 POLL_SECONDS = 0.1
 _NOT_STARTED_REMEDY = "As the worker's user run: python -c 'import site_node.training.job'. Its last line says why."
 _DISK_REMEDY = "Make room on the worker's disk, or check its rights; the worker tries again by itself."
@@ -68,6 +71,8 @@ def result_exists(paths: SitePaths, order: WorkOrder) -> bool:
     """Tell whether an order's result was handed over."""
     if order.kind == "cohort":
         return cohort_path(paths, order.study_digest).exists()
+    if order.kind == "readiness":
+        return machine_path(paths, order.study_digest).exists()
     return candidate_folder(paths, order.task_id).exists()
 
 
@@ -126,11 +131,14 @@ def _work_under(worker: Worker, leases: Leases, lease: Lease, order: WorkOrder) 
         if failure in MAY_PASS or not result_exists(staged, order):
             _make_empty(staging, staged)  # what lies there may be what filled the disk
             if lease.crashes < MAX_CRASHES:
+                _make_room(paths, order, failure, lease)
                 leases.release(lease, crashed=True)
                 _log.warning("order_failed", task=order.task_id, reason=failure, next="it is tried again after a rest")
                 return "crashed"
             _give_up(staged, order, failure or Reason.INTERNAL)
         done = leases.publish(lease, lambda: _hand_over(staged, paths, order))
+        if done:
+            remove(checkpoint_folder(paths, order))
         return "done" if done else "lease lost"
     finally:
         shutil.rmtree(staging, ignore_errors=True)
@@ -142,6 +150,12 @@ def _make_empty(staging: Path, staged: SitePaths) -> None:
         folder.mkdir(parents=True)
 
 
+def _make_room(paths: SitePaths, order: WorkOrder, failure: Reason | None, lease: Lease) -> None:
+    """Give up the checkpoints before the last attempt on a disk that stays full: their room may be what it lacks."""
+    if failure is Reason.DISK_FULL and lease.crashes == MAX_CRASHES - 1:
+        remove(checkpoint_folder(paths, order))
+
+
 def _watch(worker: Worker, leases: Leases, lease: Lease, order: WorkOrder, staging: Path) -> int | None:
     """Run the child with heartbeats; return its exit code (NOT_STARTED if none came to be), or None if it was stopped.
 
@@ -150,7 +164,8 @@ def _watch(worker: Worker, leases: Leases, lease: Lease, order: WorkOrder, stagi
     """
     paths = worker.settings.paths
     try:
-        child = JobProcess(paths.root, staging, order.task_id, worker.job)
+        job = MEASURING_JOB if order.kind == "readiness" else worker.job
+        child = JobProcess(paths.root, staging, order.task_id, job)
     except (EOFError, OSError) as error:  # the fork server died while it imported, or could not be started
         _log.error("job_not_started", task=order.task_id, why=type(error).__name__, remedy=_NOT_STARTED_REMEDY)
         return NOT_STARTED
@@ -173,6 +188,8 @@ def _failure(staged: SitePaths, order: WorkOrder, code: int) -> Reason | None:
     """Return why the child has failed, as it said itself or as its exit tells; None if it has not, or nobody knows."""
     if not result_exists(staged, order):
         return REASON_OF_EXIT.get(code)
+    if order.kind == "readiness":
+        return None
     if order.kind == "cohort":
         figures = read_cohort_figures(staged, order.study_digest)
         return None if figures is None else figures.problem
@@ -181,6 +198,10 @@ def _failure(staged: SitePaths, order: WorkOrder, code: int) -> Reason | None:
 
 
 def _give_up(staged: SitePaths, order: WorkOrder, reason: Reason) -> None:
+    if order.kind == "readiness":  # nothing was seen
+        figures = {"study_digest": order.study_digest, "number": order.recount}
+        write_machine_figures(staged, MachineFigures.model_validate(figures))
+        return
     if order.kind == "cohort":
         write_cohort_figures(
             staged, CohortFigures(study_digest=order.study_digest, problem=reason, recount=order.recount)
@@ -192,6 +213,10 @@ def _give_up(staged: SitePaths, order: WorkOrder, reason: Reason) -> None:
 
 
 def _hand_over(staged: SitePaths, paths: SitePaths, order: WorkOrder) -> None:
+    if order.kind == "readiness":
+        machine_path(staged, order.study_digest).replace(machine_path(paths, order.study_digest))
+        sync_folder(paths.cohorts)
+        return
     if order.kind == "cohort":
         if (members := members_path(staged, order.study_digest)).exists():
             members.replace(members_path(paths, order.study_digest))  # first: the figures say that all is there

@@ -1,7 +1,8 @@
 """Finds orders that nobody works on and queues them again: a worker was killed, Redis was lost, a pause ended.
 
 Duplicates are harmless (`run_order.py`), so it asks only whether the order's versions are here, and whether there is a
-result or a live lease. It also deletes what is kept here of studies that have ended (`ended_studies.py`).
+result or a live lease. It also deletes what is kept here of studies that have ended (`ended_studies.py`), and the
+checkpoints of tasks that have (`checkpoint_folders.py`).
 """
 
 import threading
@@ -9,6 +10,7 @@ from collections.abc import Callable
 
 import structlog
 
+from site_node.checkpoint_folders import erase_ended_tasks
 from site_node.durable import finished_files
 from site_node.errors import OrderError, SiteError
 from site_node.orders import read_order
@@ -49,6 +51,7 @@ class Supervisor:
                 self.look()
                 if erased := erase_ended(self._worker.settings.paths):
                     _log.info("ended_studies_erased", studies=erased)
+                erase_ended_tasks(self._worker.settings.paths, self._worker.clock())
             except (SiteError, OSError) as error:
                 _log.error("supervisor_failed", why=str(error))
 

@@ -22,11 +22,11 @@ from protocol.study_parts import HeldOutSplit
 from protocol.tensors import Weights
 from site_node.errors import NoHeldOutPatientsError
 from site_node.privacy.noise import NoiseSource
+from site_node.training.device import chosen_device
 from site_node.training.networks import build_network, images_at_once, load_into
 from site_node.training.objectives.choice import objective_of
 from site_node.training.parts import Parts
 from site_node.training.prepared_patients import PreparedPatients
-from site_node.training.trainer import chosen_device
 
 IMAGES_AT_ONCE = 256
 

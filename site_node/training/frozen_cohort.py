@@ -101,14 +101,21 @@ def _image_written(image: dict[str, Any]) -> dict[str, Any]:
     mask = written.pop("mask")
     if mask is not None:
         written["mask"] = {**mask, "path": _written(mask["path"])}
+        beside = written["mask"].pop("beside")
+        written["mask"] |= {"beside": [_written(path) for path in beside]} if beside else {}
     return written | ({"slices": [_written(path) for path in slices]} if slices else {})
 
 
 def _image(entry: dict[str, Any]) -> ImageRef:
     slices, drawn = tuple(_path(path) for path in entry.get("slices", ())), entry.get("mask")
-    mask = MaskRef(**{**drawn, "path": _path(drawn["path"])}) if drawn else None
+    mask = _mask(drawn) if drawn else None
     findings = tuple(entry.get("findings", ()))
     return ImageRef(**{**entry, "path": _path(entry["path"]), "slices": slices, "findings": findings, "mask": mask})
+
+
+def _mask(entry: dict[str, Any]) -> MaskRef:
+    beside = tuple(_path(path) for path in entry.get("beside", ()))
+    return MaskRef(**{**entry, "path": _path(entry["path"]), "beside": beside})
 
 
 def _written(path: Path) -> str | dict[str, str]:

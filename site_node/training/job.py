@@ -14,8 +14,6 @@ from typing import Any
 
 import structlog
 import torch
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from protocol.digest import canonical_json, digest_of, digest_of_bytes
 from protocol.errors import DigestError, ProtocolError
@@ -27,29 +25,37 @@ from protocol.study import StudySpec, parse_study
 from protocol.study_parts import HeldOutSplit
 from protocol.tensors import Weights, encode_weights
 from site_node.candidate import Candidate, CohortFigures, write_candidate, write_cohort_figures
-from site_node.cohort.cohort import BELOW_MINIMUM, ONE_CLASS, Cohort, Patient, build_cohort
-from site_node.cohort.fallen_out import fallen_out
+from site_node.checkpoint_folders import checkpoint_folder
+from site_node.cohort.cohort import Cohort, Patient, build_cohort
+from site_node.cohort.fallen_out import NOT_TRAINING, fallen_out
 from site_node.cohort.identities import AS_THEY_ARE, Identities
 from site_node.cohort.opted_out import without_opted_out
 from site_node.cohort.roll import Roll
 from site_node.cohort.table_cohort import build_table_cohort
 from site_node.cohort_members import CohortMembers, pseudonym_key, read_spent, write_members
-from site_node.durable import unfinished_beside
+from site_node.durable import remove, unfinished_beside
 from site_node.errors import OrderError, SettingsError, SiteError, TooFewPatientsError
 from site_node.opt_outs import load_identities
 from site_node.orders import WorkOrder, read_order
-from site_node.privacy.noise import KEY_BYTES, NoiseSource
+from site_node.privacy.noise import NoiseSource
 from site_node.settings import SiteSettings
+from site_node.site_secrets import read_noise_key, split_key
+from site_node.training.checkpoints import Checkpoints, task_checkpoints
+from site_node.training.device import is_lost_device, is_out_of_memory
 from site_node.training.evaluation import evaluate
 from site_node.training.frozen_cohort import freeze_cohort, frozen_cohort
 from site_node.training.local_round import Round, train_locally
 from site_node.training.local_state import LocalState
 from site_node.training.networks import initial_weights, threads_worth
-from site_node.training.patients import PreparedPatients, prepare_cohort
+from site_node.training.objectives.imbalance import with_class_weights
+from site_node.training.patients import prepare_cohort
 from site_node.training.personal import judged_weights, kept_tensors
 from site_node.training.pixel_cache import pixel_cache
+from site_node.training.prepared_patients import PreparedPatients
 from site_node.training.processes import Together, processes_for, training_together
 from site_node.training.round_output import round_output
+from site_node.training.task_device import TaskDevice
+from site_node.training.used_patients import use_that_leaves, used_patients
 from site_node.update.handover import hand_over_payload
 from site_node.update.steps import weights_payload
 from site_node.update.versions import read_version
@@ -58,13 +64,6 @@ from site_node.work_receipts import WorkReceipt, write_receipt
 PROGRESS_SECONDS = 0.5
 WHERE_TO_LOOK = "wardround site receipts, wardround site budget"
 HELD_OUT: tuple[HeldOutSplit, ...] = ("validation", "test")
-NOT_TRAINING = {
-    BELOW_MINIMUM: "Add patients, or let the site evaluate only.",
-    ONE_CLASS: (
-        "Check the label column in labels.csv, and the study's label.patient_label (any: one positive image is enough "
-        "for the patient); add patients of the other class, or let the site evaluate only."
-    ),
-}
 
 log = structlog.get_logger()
 
@@ -80,8 +79,8 @@ class Job:
 
     def cohort(self) -> Cohort:
         """Return the study's cohort, frozen when it was counted, without those who have opted out since."""
-        split_key = _split_key(_noise_key(self.settings.paths.noise_key))
-        return without_opted_out(self.frozen(), self.identities, split_key)
+        key = split_key(read_noise_key(self.settings.paths.noise_key))
+        return without_opted_out(self.frozen(), self.identities, key)
 
     def frozen(self) -> Cohort:
         """Return the study's cohort as it was approved, with those who have opted out since."""
@@ -94,7 +93,9 @@ class Job:
 
     def noise(self, cohort: Cohort) -> NoiseSource:
         """Return the task's secret streams."""
-        return NoiseSource(_noise_key(self.settings.paths.noise_key), self.order.task_digest, cohort.manifest_digest)
+        return NoiseSource(
+            read_noise_key(self.settings.paths.noise_key), self.order.task_digest, cohort.manifest_digest
+        )
 
     def base(self) -> Weights:
         """Return the version to start from, its bytes checked against the digest.
@@ -115,6 +116,15 @@ class Job:
     def state(self) -> LocalState:
         """Return what is kept here between the study's rounds, as this task's round sees it."""
         return LocalState(self.settings.paths.local_state, self.order.study_digest, self.order.round)
+
+    @property
+    def device(self) -> TaskDevice:
+        """Return what this task is trained on."""
+        return TaskDevice(checkpoint_folder(self.settings.paths, self.order), self.settings.cpu_if_gpu_is_lost)
+
+    def checkpoints(self, cohort: Cohort, *, writes: bool) -> Checkpoints:
+        """Return where this task's training goes on if it was killed."""
+        return task_checkpoints(self.settings, self.order, cohort.manifest_digest, writes=writes)
 
 
 def run_order(settings: SiteSettings, task_id: str) -> None:
@@ -137,6 +147,8 @@ def run_order(settings: SiteSettings, task_id: str) -> None:
         _hand_over_failure(settings, order, _reason_of(error))
         _log_failure(settings, order, error)
         receipt = {"failed": True, "reason": _reason_of(error).value}
+    if settings.paths.staging is None:  # else the worker does, when it has published what was handed over
+        remove(checkpoint_folder(settings.paths, order))
     seconds = round(time.monotonic() - started, 3)
     _keep_receipt(settings, order, {"study": name, "seconds": seconds, **receipt})
     log.info("order done", task=task_id, kind=order.kind, seconds=seconds)
@@ -147,8 +159,8 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _run(job: Job) -> dict[str, int]:
-    kinds: dict[str, Callable[[Job], dict[str, int]]] = {
+def _run(job: Job) -> dict[str, Any]:
+    kinds: dict[str, Callable[[Job], dict[str, Any]]] = {
         "cohort": _count_cohort,
         "initialise": _initialise,
         "train": _train,
@@ -161,11 +173,11 @@ def _count_cohort(job: Job) -> dict[str, int]:
     version_zero = encode_weights(initial_weights(job.study))  # an unknown network is refused before anybody approves
     kept_tensors(job.study)  # and so are tensors to keep that it does not have
     paths = job.settings.paths
-    noise_key = _noise_key(paths.noise_key)
+    noise_key = read_noise_key(paths.noise_key)
     spent = read_spent(paths, job.order.task_id, job.order.spent_digest)
     roll = Roll(spent, pseudonym_key(noise_key), job.identities)
     try:
-        cohort = _cohort_of(job, _split_key(noise_key), roll.may_take_part)
+        cohort = _cohort_of(job, split_key(noise_key), roll.may_take_part)
     except TooFewPatientsError:
         if not roll.has_left_out:
             raise
@@ -218,7 +230,7 @@ def _figures_noise(job: Job, cohort: Cohort, exact: tuple[int, ...]) -> NoiseSou
     also the same patients' in another study: with equal noise, equal figures would tell that two groups are the same.
     """
     counted = digest_of({"cohort": cohort.manifest_digest, "counts": list(exact)})
-    return NoiseSource(_noise_key(job.settings.paths.noise_key), job.order.task_digest, counted)
+    return NoiseSource(read_noise_key(job.settings.paths.noise_key), job.order.task_digest, counted)
 
 
 def _quality_of(job: Job, cohort: Cohort) -> QualityFigures | None:
@@ -258,18 +270,23 @@ def _initialise(job: Job) -> dict[str, int]:
     return {"patients": 0, "images": 0}
 
 
-def _train(job: Job) -> dict[str, int]:
+def _train(job: Job) -> dict[str, Any]:
     cohort, base = job.cohort(), job.base()
     patients = prepare_cohort(job.study, cohort, ["train"], pixel_cache(job.settings)).get("train")
     if patients is None:
         raise TooFewPatientsError("This site has no patient to train on.", "It can still evaluate.")
     report = _reporter(job, Activity.TRAINING)
-    training = Round(job.study, base, patients, job.noise(cohort), job.order, report, job.state, job.control())
+    weighted = with_class_weights(job.study, job.order.class_weights)
+    training = Round(weighted, base, patients, job.noise(cohort), job.order, report, job.state, job.control())
+    training = replace(training, checkpoints=job.checkpoints(cohort, writes=True))
     size = processes_for(job.study, job.settings.processes)
     values = sum(array.size for array in base.values())
-    with training_together(size, values, help_with_round, [job.settings, job.order, job.identities]) as together:
+    arguments = [job.settings, job.order, job.identities]
+    others = training_together(size, values, help_with_round, arguments, job.settings.processes_over)
+    with job.device.chosen(), others as together:
         payload, uncut = round_output(replace(training, together=together))
-    hand_over_payload(job.settings.paths, job.order, payload, uncut)
+    used = use_that_leaves(job.study, patients, job.noise(cohort))
+    hand_over_payload(job.settings.paths, job.order, payload, uncut, used)
     return _used(job, cohort, {"train": patients})
 
 
@@ -279,11 +296,14 @@ def help_with_round(together: Together, settings: SiteSettings, order: WorkOrder
     cohort = job.cohort()
     patients = prepare_cohort(job.study, cohort, ["train"], pixel_cache(settings))["train"]
     state = replace(job.state, keeps=False)
-    noise, control = job.noise(cohort), job.control()
-    train_locally(Round(job.study, job.base(), patients, noise, order, lambda _: None, state, control, together))
+    noise, control, checkpoints = job.noise(cohort), job.control(), job.checkpoints(cohort, writes=False)
+    weighted = with_class_weights(job.study, order.class_weights)
+    training = Round(weighted, job.base(), patients, noise, order, lambda _: None, state, control, together)
+    with job.device.as_recorded():
+        train_locally(replace(training, checkpoints=checkpoints))
 
 
-def _evaluate(job: Job) -> dict[str, int]:
+def _evaluate(job: Job) -> dict[str, Any]:
     cohort, judged = job.cohort(), judged_weights(job.study, job.base(), job.state)
     report = _reporter(job, Activity.EVALUATING)
     approved = [split for split in HELD_OUT if split in job.study.evaluation.splits and job.frozen().of(split)]
@@ -306,20 +326,18 @@ def _study_of(order: WorkOrder) -> StudySpec:
     return study
 
 
-def _used(job: Job, cohort: Cohort, prepared: Mapping[Any, PreparedPatients]) -> dict[str, int]:
-    counts = [(patients.patients, len(patients.rows)) for patients in prepared.values()]
-    patients, images = sum(patients for patients, _ in counts), sum(images for _, images in counts)
-    matched = patients + sum(cohort.left_out.get(split, 0) for split in prepared)
-    if 2 * patients < matched:  # no number: what is left out for its budget is a figure about patients
+def _used(job: Job, cohort: Cohort, prepared: Mapping[Any, PreparedPatients]) -> dict[str, Any]:
+    used = used_patients(cohort, prepared)
+    if 2 * used["patients"] < used["matched"]:  # no number: what is left out for its budget is a figure about patients
         log.warning("this task used less than half of the approved cohort", study=job.study.name, look=WHERE_TO_LOOK)
-    return {"matched": matched, "patients": patients, "images": images}
+    return used
 
 
 def _keep_receipt(settings: SiteSettings, order: WorkOrder, used: Mapping[str, Any]) -> None:
     named = {"task_id": order.task_id, "study_digest": order.study_digest, "round": order.round, "kind": order.kind}
     receipt = WorkReceipt.model_validate({**named, "at": time.time(), **used})
     try:
-        write_receipt(settings.paths, receipt, _noise_key(settings.paths.noise_key))
+        write_receipt(settings.paths, receipt, read_noise_key(settings.paths.noise_key))
     except SettingsError as error:  # without the site's secret nothing was used, and nothing can be signed
         log.error("no receipt", task=order.task_id, why=error.message)
 
@@ -337,8 +355,10 @@ def _hand_over_failure(settings: SiteSettings, order: WorkOrder, reason: Reason)
 def _reason_of(error: Exception) -> Reason:
     if isinstance(error, SiteError):
         return error.reason
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+    if isinstance(error, MemoryError) or is_out_of_memory(error):
         return Reason.OUT_OF_MEMORY
+    if is_lost_device(error):
+        return Reason.DEVICE_LOST
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return Reason.DISK_FULL
     if isinstance(error, ProtocolError | DigestError):
@@ -356,13 +376,13 @@ def _log_failure(settings: SiteSettings, order: WorkOrder, error: Exception) -> 
 
 def _reporter(job: Job, activity: Activity) -> Callable[[float], None]:
     path = job.settings.paths.progress / f"{job.order.task_id}.json"
-    last = [float("-inf")]
+    last, told = [float("-inf")], [0.0]
 
     def report(fraction: float) -> None:
         now = time.monotonic()
-        if now - last[0] < PROGRESS_SECONDS and fraction < 1.0:
+        if now - last[0] < PROGRESS_SECONDS and fraction < 1.0 and told[0] > 0:  # one that goes on says so at once
             return
-        last[0] = now
+        last[0], told[0] = now, fraction
         _write(path, {"activity": activity.value, "fraction": round(fraction, 4)})
 
     report(0.0)
@@ -375,17 +395,3 @@ def _write(path: Path, document: dict[str, object]) -> None:
     unfinished = unfinished_beside(path)
     unfinished.write_bytes(canonical_json(document))
     unfinished.replace(path)
-
-
-def _noise_key(path: Path) -> bytes:
-    try:
-        key = path.read_bytes()
-    except FileNotFoundError:
-        key = b""
-    if len(key) != KEY_BYTES:
-        raise SettingsError("The site's noise key is missing or damaged.", "`wardround site init` makes one.")
-    return key
-
-
-def _split_key(noise_key: bytes) -> bytes:
-    return HKDF(SHA256(), KEY_BYTES, salt=None, info=b"wardround.split-key/1").derive(noise_key)

@@ -5,21 +5,23 @@
     Ditto      beside it, a personal model is trained; the update does not know of it
 
 What is kept (`local_state.py`) is stored before anything is handed over, under the round's number and as a function of
-the task alone, so that a round that is killed and repeated ends with the same state and the same update.
+the task alone, so that a round that is killed and repeated ends with the same state and the same update; from its last
+checkpoint on, where there is one (`checkpoints.py`), of each of its two passes.
 """
 
 from dataclasses import dataclass
 
 import structlog
 
+from protocol.digest import digest_of_bytes
 from protocol.study import StudySpec
-from protocol.tensors import Weights
+from protocol.tensors import Weights, weights_file
 from site_node.errors import NotFiniteError
 from site_node.orders import WorkOrder
 from site_node.privacy.noise import NoiseSource
+from site_node.training.checkpoints import Checkpoints, PassCheckpoint
 from site_node.training.corrections import CONTROL, Correction, next_control, scaffold
 from site_node.training.local_state import LocalState
-from site_node.training.patients import PreparedPatients
 from site_node.training.personal import (
     DIVERGED,
     OWN,
@@ -30,16 +32,21 @@ from site_node.training.personal import (
     with_own,
     without_own,
 )
+from site_node.training.prepared_patients import PreparedPatients
 from site_node.training.processes import ALONE, Together
 from site_node.training.trainer import Report, train
 from site_node.update.steps import difference
 
+ROUND_PASS, PERSONAL_PASS = "round", "personal"
 _log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
 class Round:
-    """All that a round's training works with; `control` is SCAFFOLD's control variate of all sites."""
+    """All that a round's training works with; `control` is SCAFFOLD's control variate of all sites.
+
+    `checkpoints` is where a training that was killed goes on; None: it begins anew.
+    """
 
     study: StudySpec
     base: Weights
@@ -50,9 +57,10 @@ class Round:
     state: LocalState
     control: Weights | None = None
     together: Together = ALONE
+    checkpoints: Checkpoints | None = None
 
-    def trained(self, start: Weights, correction: Correction | None, report: Report) -> Weights:
-        """Take the round's steps from these weights; see `train`."""
+    def trained(self, start: Weights, correction: Correction | None, report: Report, name: str = ROUND_PASS) -> Weights:
+        """Take the round's steps from these weights; see `train`. `name`: of the pass, for its checkpoint."""
         return train(
             self.study,
             start,
@@ -63,8 +71,18 @@ class Round:
             rate_factor=self.order.rate_factor,
             correction=correction,
             together=self.together,
+            checkpoint=self.checkpoint(name, start, correction),
             report=report,
         )
+
+    def checkpoint(self, name: str, start: Weights, correction: Correction | None = None) -> PassCheckpoint | None:
+        """Return a pass's checkpoint, which belongs to the weights that it starts from and to what is added there."""
+        if self.checkpoints is None:
+            return None
+        added = Correction() if correction is None else correction
+        tensors = {"start": start, "towards": added.towards, "shift": added.shift}
+        digests = {key: _digest_of(weights) for key, weights in tensors.items()}
+        return self.checkpoints.of_pass(name, pull=repr(added.pull), **digests)
 
 
 def train_locally(training: Round) -> Weights:
@@ -102,11 +120,15 @@ def _train_beside(training: Round, pull: float) -> None:
     start = personal_start(training.base, training.state.before(OWN))
     correction = Correction(pull, towards=training.base)
     try:
-        trained = training.trained(start, correction, lambda done: training.report(0.5 + done / 2))
+        trained = training.trained(start, correction, lambda done: training.report(0.5 + done / 2), PERSONAL_PASS)
     except NotFiniteError:
         _log.warning("personal_model_diverged", study=training.study.name, round=training.order.round)
         trained = DIVERGED
     training.state.keep(OWN, trained, rounds_kept(training.study))
+
+
+def _digest_of(weights: Weights | None) -> str:
+    return "none" if weights is None else digest_of_bytes(weights_file(weights))
 
 
 def _first_part(training: Round) -> Report:

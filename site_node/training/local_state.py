@@ -1,6 +1,6 @@
 """What stays at the site between rounds: named float32 tensors of a study, which no message carries.
 
-    control     SCAFFOLD's control variate: from the update as it was made for sending (`objectives.py`)
+    control     SCAFFOLD's control variate: from the update as it was made for sending (`corrections.py`)
     own         FedBN's tensors that stay home, or Ditto's personal model (`personal.py`)
     residual    what a lossy codec left out of the last update (`site_node/update/`)
 

@@ -12,6 +12,8 @@ from typing import TypeVar
 import structlog
 import torch
 
+from site_node.training.device import is_out_of_memory
+
 Made = TypeVar("Made")
 _log = structlog.get_logger()
 
@@ -33,8 +35,9 @@ class Parts:
         while True:
             try:
                 return compute(self.images_at_once)
-            except torch.OutOfMemoryError:
-                if not self._may_be_smaller or min(self.images_at_once, images) <= least:
+            except RuntimeError as error:
+                is_too_much = is_out_of_memory(error)
+                if not is_too_much or not self._may_be_smaller or min(self.images_at_once, images) <= least:
                     raise
             self._halve(images)  # after the exception is gone: its frames hold the tensors
 

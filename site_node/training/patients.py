@@ -6,6 +6,7 @@ were standardised, and its rounding (2**-11) is below that of the 8-bit original
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,11 +23,13 @@ from site_node.privacy.clipping import PatientBatch
 from site_node.privacy.noise import NoiseSource
 from site_node.privacy.sampling import draw_images, draw_patients
 from site_node.training.objectives.choice import objective_of
-from site_node.training.pixel_cache import PixelCache
+from site_node.training.pixel_cache import Make, PixelCache
 from site_node.training.prepared_masks import VERSION as MASK_VERSION
 from site_node.training.prepared_masks import prepared_masks
-from site_node.training.prepared_patients import PreparedPatients as PreparedPatients
+from site_node.training.prepared_patients import PreparedPatients
 from site_node.training.sealed_images import SealedImages
+from site_node.training.stepwise import VERSION as STEP_VERSION
+from site_node.training.stepwise import prepared_volume, upright_axes
 from site_node.training.transforms import VERSION, Picture, augment, augment_with_masks, preparation
 from site_node.training.volume_picture import VERSION as VOLUME_VERSION
 from site_node.training.volume_picture import read_volume_picture
@@ -48,14 +51,14 @@ def draw_batch(study: StudySpec, patients: PreparedPatients, noise: NoiseSource,
     batch, terms = patients.batch(chosen, device), study.preprocessing
     if study.kind == "tabular":
         return batch
+    upright = upright_axes(terms)
     if study.kind == "segmentation":
         images, masks = augment_with_masks(
-            batch.images, batch.targets, terms.augmentation, noise.augmentation, mirror=terms.mirror
+            batch.images, batch.targets, terms.augmentation, noise.augmentation, mirror=terms.mirror, upright=upright
         )
         return PatientBatch(images, masks, batch.counts)
-    return PatientBatch(
-        augment(batch.images, terms.augmentation, noise.augmentation, mirror=terms.mirror), batch.targets, batch.counts
-    )
+    images = augment(batch.images, terms.augmentation, noise.augmentation, mirror=terms.mirror, upright=upright)
+    return PatientBatch(images, batch.targets, batch.counts)
 
 
 def prepare_cohort(
@@ -66,10 +69,9 @@ def prepare_cohort(
     `read` decodes one image (by default its DICOM file). With a cache folder the pixels are kept there.
     Raises: PixelsError if an image of the cohort cannot be read any more.
     """
-    images = (
-        _values(cohort) if study.kind == "tabular" else _cached_images(study, cohort, cache, read or _reader(study))
-    )
-    masks = _cached_masks(study, cohort, cache) if study.kind == "segmentation" else None
+    tabular, masked = study.kind == "tabular", study.kind == "segmentation"
+    images = _values(cohort) if tabular else _images(study, cohort, cache, read or _reader(study))
+    masks = _masks(study, cohort, cache) if masked else None
     prepared: dict[Split, PreparedPatients] = {}
     start = 0
     rows: dict[str, list[int]] = {patient.key: [] for patient in cohort.patients}
@@ -101,28 +103,28 @@ def _values(cohort: Cohort) -> NDArray[np.float32]:
     return cohort.values
 
 
-def _cached_images(
+def _images(
     study: StudySpec, cohort: Cohort, cache: PixelCache | None, read: Read
 ) -> NDArray[np.float16] | SealedImages:
     shape = (_number_of_images(cohort), 1, *study.preprocessing.size)
-    name = hex_of(digest_of(_named(study, cohort)))
-    made = (
-        None
-        if cache is None
-        else cache.images(hex_of(study.digest), name, shape, "float16", lambda: _each_image(study, cohort, read))
-    )
-    return made if made is not None else _prepared_images(study, cohort, read)
+    kept = _kept(cache, study, _named(study, cohort), shape, "float16", lambda: _each_image(study, cohort, read))
+    return _prepared_images(study, cohort, read) if kept is None else kept
 
 
-def _cached_masks(study: StudySpec, cohort: Cohort, cache: PixelCache | None) -> NDArray[np.uint8] | SealedImages:
+def _masks(study: StudySpec, cohort: Cohort, cache: PixelCache | None) -> NDArray[np.uint8] | SealedImages:
     shape = (_number_of_images(cohort), *study.preprocessing.size)
-    name = hex_of(digest_of([MASK_VERSION, "masks", _named(study, cohort)]))
-    made = (
-        None
-        if cache is None
-        else cache.images(hex_of(study.digest), name, shape, "uint8", lambda: prepared_masks(study, cohort))
-    )
-    return made if made is not None else prepared_masks(study, cohort)
+    named = [MASK_VERSION, "masks", _named(study, cohort)]
+    kept = _kept(cache, study, named, shape, "uint8", lambda: prepared_masks(study, cohort))
+    return prepared_masks(study, cohort) if kept is None else kept
+
+
+def _kept(
+    cache: PixelCache | None, study: StudySpec, named: Any, shape: tuple[int, ...], dtype: str, make: Make
+) -> SealedImages | None:
+    """Return the cache's images of this name, made first where it has none; None if they cannot be kept."""
+    if cache is None:
+        return None
+    return cache.images(hex_of(study.digest), hex_of(digest_of(named)), shape, dtype, make)
 
 
 def _number_of_images(cohort: Cohort) -> int:
@@ -132,14 +134,18 @@ def _number_of_images(cohort: Cohort) -> int:
 def _named(study: StudySpec, cohort: Cohort) -> list[object]:
     preprocessing = study.preprocessing.model_dump(mode="json", exclude={"augmentation", "mirror", "preset"})
     volumes = [VOLUME_VERSION] if takes_volumes(study) else []
-    return [VERSION, cohort.manifest_digest, preprocessing, *volumes]
+    stepwise = [STEP_VERSION] if study.preprocessing.steps else []
+    return [VERSION, cohort.manifest_digest, preprocessing, *volumes, *stepwise]
 
 
 def _each_image(study: StudySpec, cohort: Cohort, read: Read) -> Iterator[Picture]:
-    prepare = preparation(study.preprocessing)
+    prepare, terms = preparation(study.preprocessing), study.preprocessing
     for patient in cohort.patients:
         for reference in patient.images:
-            yield prepare(read(reference))
+            if terms.steps and reference.slices:
+                yield prepared_volume(terms, reference.slices)
+            else:
+                yield prepare(read(reference))
 
 
 def _prepared_images(study: StudySpec, cohort: Cohort, read: Read) -> NDArray[np.float16]:

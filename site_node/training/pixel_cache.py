@@ -50,13 +50,13 @@ class PixelCache:
             return None
         self.folder.mkdir(parents=True, exist_ok=True)
         self._make_room(needed)
-        key = self._key()
+        key = self.key()
         seal_images(path, key, shape, dtype, make())
         return SealedImages(path, key)
 
     def _existing(self, path: Path, shape: Sequence[int], dtype: str) -> SealedImages | None:
         try:
-            found = SealedImages(path, self._key())
+            found = SealedImages(path, self.key())
             os.utime(path)  # the one that was used last goes last
         except (FileNotFoundError, CacheError, ValueError, KeyError):
             return None
@@ -73,7 +73,7 @@ class PixelCache:
             taken -= _size(path)
             path.unlink(missing_ok=True)  # who reads it at this moment keeps it until done
 
-    def _key(self) -> bytes:
+    def key(self) -> bytes:
         """Return the key; a missing or damaged one is replaced, and what it sealed is made again."""
         with suppress(FileNotFoundError):
             key = self.key_file.read_bytes()

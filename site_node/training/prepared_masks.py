@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 from protocol.study import StudySpec
 from site_node.cohort.cohort import Cohort, ImageRef
 from site_node.cohort.masks import digest_of_mask, mask_values
+from site_node.dicom.pixels import read_pixels
 from site_node.dicom.volume import stack_of
 from site_node.errors import MaskError
+from site_node.training.stepwise import prepared_picture_mask, prepared_volume_mask
 from site_node.training.volume_picture import cubic_mask, nearest
 
 VERSION = 1
@@ -29,7 +31,10 @@ def prepared_masks(study: StudySpec, cohort: Cohort) -> NDArray[np.uint8]:
     references = [image for patient in cohort.patients for image in patient.images]
     result = np.empty((len(references), *study.preprocessing.size), np.uint8)
     for number, reference in enumerate(references):
-        result[number] = on_the_grid(_drawn(study, reference, cohort.mask_names), study.preprocessing.size)
+        values = _checked(reference, cohort.mask_names)
+        result[number] = (
+            _stepwise(study, reference, values) if study.preprocessing.steps else _drawn(study, reference, values)
+        )
     return result
 
 
@@ -44,12 +49,23 @@ def on_the_grid(mask: NDArray[np.uint8], size: list[int]) -> NDArray[np.uint8]:
     return nearest(np.pad(mask, pads), size)
 
 
-def _drawn(study: StudySpec, reference: ImageRef, names: Mapping[str, int]) -> NDArray[np.uint8]:
+def _checked(reference: ImageRef, names: Mapping[str, int]) -> NDArray[np.uint8]:
     if reference.mask is None:
         raise MaskError(MISSING, "Stop the study at the hub; a new study counts its patients anew.")
     values = mask_values(reference.mask, reference.path, reference.frame, reference.slices, names)
     if digest_of_mask(values) != reference.mask_digest:
         raise MaskError(CHANGED, "Stop the study at the hub; a new study counts its patients anew.")
-    if reference.slices:
-        return cubic_mask(values, stack_of(reference.slices), max(study.preprocessing.size))
     return values
+
+
+def _drawn(study: StudySpec, reference: ImageRef, values: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    size = study.preprocessing.size
+    if reference.slices:
+        values = cubic_mask(values, stack_of(reference.slices), max(size))
+    return on_the_grid(values, size)
+
+
+def _stepwise(study: StudySpec, reference: ImageRef, values: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    if reference.slices:
+        return prepared_volume_mask(study.preprocessing, reference.slices, values, stack_of(reference.slices))
+    return prepared_picture_mask(study.preprocessing, read_pixels(reference.path, reference.frame), values)

@@ -6,9 +6,9 @@ follow; so all hold the same weights after every step. The mechanism, and what i
 sum is over the same drawn patients, the noise is the same draw. Results differ by the rounding of the sum.
 
 It is data-parallel training as torch's DistributedDataParallel does it, with a reduction of our own: that one averages
-gradients of equal parts, where DP-SGD needs the sum of clipped ones and noise on the whole; and it speaks over sockets,
-which nothing that reads patients may open. Here values lie in memory that the processes share and that has no name,
-and pipes say when. A process whose first one has ended, however, ends with its step.
+gradients of equal parts, where DP-SGD needs the sum of clipped ones and noise on the whole. What carries the values is
+chosen in site.yaml (`carriers.py`): memory that the processes share, or torch's collectives. A process whose first one
+has ended ends with its step.
 Source: Li et al. 2020, arXiv:2006.15704 (DistributedDataParallel).
 """
 
@@ -16,54 +16,41 @@ import mmap
 import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from multiprocessing.reduction import DupFd
-from typing import Any, Protocol
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import structlog
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from protocol.study import StudySpec
 from site_node.errors import SiteError, TrainingProcessLostError
 from site_node.privacy.patient_batch import PatientBatch
+from site_node.training.carriers import Carrier, Over, Pipe, SharedMemory
+from site_node.training.device import is_lost_device
+from site_node.training.loopback import check_backend, collectives
 from site_node.training.objectives.choice import objective_of
 
-FAILED = 1
+FAILED, WITHOUT_DEVICE = 1, 2
 KILLED = -9
 ENDING_SECONDS = 5.0
 FLOAT64_BYTES = 8
 _log = structlog.get_logger()
 
 
-class Pipe(Protocol):
-    """One end of a pipe between two processes."""
-
-    def send(self, obj: object, /) -> None:
-        """Tell the other end."""
-
-    def recv(self) -> object:
-        """Wait for the other end. Raises: EOFError if it is gone."""
-
-    def close(self) -> None:
-        """Close this end."""
-
-
 @dataclass(frozen=True)
 class Together:
-    """One of the processes that train a round together; alone by default.
-
-    Shapes: shared (process, value) float64, of which the first row is for what the first process tells.
-    """
+    """One of the processes that train a round together; alone by default."""
 
     rank: int = 0
     size: int = 1
-    shared: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 0)))
-    pipes: tuple[Pipe, ...] = ()
+    carrier: Carrier | None = None
 
     def share_of(self, batch: PatientBatch) -> PatientBatch:
         """Return this process's part of a step's drawn patients: neighbours, as many as the others' or one more."""
@@ -75,34 +62,29 @@ class Together:
 
     def summed(self, part: Tensor) -> Tensor:
         """Return the sum of all processes' parts, in the first; in the others their own."""
-        if self.size == 1:
-            return part
-        if self.rank > 0:
-            self.shared[self.rank, : part.numel()] = part.detach().cpu().numpy()
-            self.pipes[0].send(True)
-            return part
-        total = part.to("cpu", torch.float64)
-        for rank, pipe in enumerate(self.pipes, start=1):
-            pipe.recv()
-            total = total + torch.from_numpy(self.shared[rank, : part.numel()])
-        return total.to(part.device, part.dtype)
+        return part if self.carrier is None else self.carrier.summed(part)
 
     def told(self, make: Callable[[], Tensor], like: Tensor) -> Tensor:
         """Return what the first process makes, in every process.
 
         Shapes: result as `like`, float32.
         """
-        if self.size == 1:
+        if self.carrier is None:
             return make()
-        row = self.shared[0, : like.numel()]
-        if self.rank > 0:
-            self.pipes[0].recv()
-            return torch.from_numpy(row.astype(np.float32)).to(like.device)
-        made = make()
-        row[:] = made.cpu().numpy()  # the others have read the last one: they have sent their sums since
-        for pipe in self.pipes:
-            pipe.send(True)
-        return made
+        return self.carrier.told(make() if self.rank == 0 else None, like)
+
+    def agree(self, number: int) -> bool:
+        """Tell whether every process says the same number; all are told the same answer."""
+        if self.size == 1:
+            return True
+        said = torch.tensor([number, number**2], dtype=torch.float64)
+        total = self.summed(said)  # equal numbers, and no others, have no spread
+
+        def agreement() -> Tensor:
+            agreed = self.size * float(total[1]) == float(total[0]) ** 2
+            return torch.full((2,), float(agreed))
+
+        return bool(self.told(agreement, like=said)[0])
 
 
 ALONE = Together()
@@ -125,35 +107,88 @@ def is_sum_over_patients(study: StudySpec) -> bool:
 
 @contextmanager
 def training_together(
-    size: int, values: int, help_in: Callable[..., None], arguments: Sequence[Any]
+    size: int,
+    values: int,
+    help_in: Callable[..., None],
+    arguments: Sequence[Any],
+    over: Over = "shared-memory",
 ) -> Iterator[Together]:
     """Start `size` - 1 further processes and yield this one's place among them; a gradient has at most so many values.
 
     Each calls `help_in(together, *arguments)`: a function of a module, with what can be pickled.
-    Raises: TrainingProcessLostError if one ended; MemoryError if one was killed, which the system does for memory.
+    Raises: TrainingProcessLostError if one ended; MemoryError if one was killed, which the system does for memory;
+        SettingsError if this machine has not what carries the values.
     """
     if size == 1:
         yield ALONE
         return
-    memory = os.memfd_create("wardround")
     helpers: list[BaseProcess] = []
     pipes: list[Pipe] = []
-    try:
-        os.ftruncate(memory, size * values * FLOAT64_BYTES)
-        context = multiprocessing.get_context("spawn")  # a fork would copy the locks of a torch that has computed
-        for rank in range(1, size):
-            ours, theirs = context.Pipe()
-            place = (theirs, _Memory(memory), rank, size, values, torch.get_num_threads())
-            helpers.append(context.Process(target=_help, args=(*place, help_in, tuple(arguments))))
-            helpers[-1].start()
-            theirs.close()
-            pipes.append(ours)
-        yield Together(0, size, _mapped(memory, size, values), tuple(pipes))
-    except (EOFError, BrokenPipeError, ConnectionResetError):
-        raise _loss(helpers) from None
-    finally:
-        os.close(memory)
-        _end(helpers, pipes)
+    made: AbstractContextManager[_Means]
+    made = _SharedMeans.made(size, values) if over == "shared-memory" else _met(over, size)
+    with made as means, ExitStack() as ends:
+        ends.callback(_end, helpers, pipes)
+        try:
+            context = multiprocessing.get_context("spawn")  # a fork would copy the locks of a torch that has computed
+            for rank in range(1, size):
+                ours, theirs = context.Pipe()
+                place = (theirs, means, rank, size, torch.get_num_threads())
+                helpers.append(context.Process(target=_help, args=(*place, help_in, tuple(arguments))))
+                helpers[-1].start()
+                theirs.close()
+                pipes.append(ours)
+            with means.joined(0, size, tuple(pipes)) as carrier:
+                yield Together(0, size, carrier)
+        except (EOFError, BrokenPipeError, ConnectionResetError):
+            raise _loss(helpers) from None
+
+
+class _Means(Protocol):
+    """What the processes need to carry values; a spawned one is given it."""
+
+    def joined(self, rank: int, size: int, pipes: tuple[Pipe, ...]) -> AbstractContextManager[Carrier]:
+        """Yield one process's place."""
+
+
+@dataclass(frozen=True)
+class _SharedMeans:
+    memory: "_Memory"
+    values: int
+
+    @classmethod
+    @contextmanager
+    def made(cls, size: int, values: int) -> Iterator["_SharedMeans"]:
+        memory = os.memfd_create("wardround")
+        try:
+            os.ftruncate(memory, size * values * FLOAT64_BYTES)
+            yield cls(_Memory(memory), values)
+        finally:
+            os.close(memory)
+
+    @contextmanager
+    def joined(self, rank: int, size: int, pipes: tuple[Pipe, ...]) -> Iterator[Carrier]:
+        shared = mmap.mmap(self.memory.descriptor, size * self.values * FLOAT64_BYTES)
+        yield SharedMemory(rank, np.frombuffer(shared, np.float64).reshape(size, self.values), pipes)
+
+
+@dataclass(frozen=True)
+class _Meeting:
+    backend: Literal["gloo", "nccl"]
+    point: Path
+
+    @contextmanager
+    def joined(self, rank: int, size: int, pipes: tuple[Pipe, ...]) -> Iterator[Carrier]:
+        for pipe in pipes:  # one that ends while it starts is noticed here: torch would wait for it
+            pipe.recv() if rank == 0 else pipe.send(True)
+        with collectives(self.backend, rank, size, self.point) as carrier:
+            yield carrier
+
+
+@contextmanager
+def _met(backend: Literal["gloo", "nccl"], size: int) -> Iterator[_Meeting]:
+    check_backend(backend, size)
+    with TemporaryDirectory(prefix="wardround-") as folder:
+        yield _Meeting(backend, Path(folder) / "met")
 
 
 class _Memory:
@@ -170,31 +205,42 @@ def _detached(duplicate: Any) -> _Memory:
     return _Memory(duplicate.detach())
 
 
-def _mapped(descriptor: int, size: int, values: int) -> NDArray[np.float64]:
-    shared = mmap.mmap(descriptor, size * values * FLOAT64_BYTES)
-    return np.frombuffer(shared, np.float64).reshape(size, values)
-
-
 def _help(
     pipe: Pipe,
-    memory: _Memory,
+    means: _Means,
     rank: int,
     size: int,
-    values: int,
     threads: int,
     help_in: Callable[..., None],
     arguments: tuple[Any, ...],
 ) -> None:
     torch.set_num_threads(threads)
-    if torch.cuda.is_available():
-        torch.cuda.set_device(rank % torch.cuda.device_count())
     try:
-        help_in(Together(rank, size, _mapped(memory.descriptor, size, values), (pipe,)), *arguments)
-    except (SiteError, EOFError, BrokenPipeError):
+        take_gpu(rank)
+        with means.joined(rank, size, (pipe,)) as carrier:
+            help_in(Together(rank, size, carrier), *arguments)
+    except (SiteError, EOFError, BrokenPipeError, ConnectionResetError):
         os._exit(FAILED)  # the first process fails in the same way and says so, or it is gone
     except Exception as error:
+        if is_lost_device(error):
+            os._exit(WITHOUT_DEVICE)
         _log.error("training_process_failed", rank=rank, error=type(error).__name__)  # its text may hold a path
         os._exit(FAILED)
+
+
+def gpu_of(rank: int, gpus: int) -> int:
+    """Return which of the GPUs that these processes are shown is a process's own; they share where there are fewer.
+
+    >>> [gpu_of(rank, 4) for rank in range(4)], [gpu_of(rank, 2) for rank in range(4)]
+    ([0, 1, 2, 3], [0, 1, 0, 1])
+    """
+    return rank % gpus
+
+
+def take_gpu(rank: int) -> None:
+    """Let a further process compute on a GPU of its own, if any is shown; the first has the first."""
+    if torch.cuda.is_available():
+        torch.cuda.set_device(gpu_of(rank, torch.cuda.device_count()))
 
 
 def _end(helpers: Sequence[BaseProcess], pipes: Sequence[Pipe]) -> None:
@@ -209,8 +255,11 @@ def _end(helpers: Sequence[BaseProcess], pipes: Sequence[Pipe]) -> None:
 def _loss(helpers: Sequence[BaseProcess]) -> Exception:
     for helper in helpers:
         helper.join(ENDING_SECONDS)
-    if any(helper.exitcode == KILLED for helper in helpers):
+    codes = {helper.exitcode for helper in helpers}
+    if KILLED in codes:
         return MemoryError()
+    if WITHOUT_DEVICE in codes:
+        return RuntimeError("CUDA error: lost in another of the processes")  # as if it were lost in this one
     return TrainingProcessLostError(
         "One of the processes that train together was lost.", "Look for its error above; or set processes: 1."
     )

@@ -9,7 +9,7 @@ Each is a line of the table at the end; the job does not ask which.
 
 from collections.abc import Callable
 
-from site_node.training.local_round import Round, train_locally
+from site_node.training.local_round import ROUND_PASS, Round, train_locally
 from site_node.training.shared_noise import noised_step
 from site_node.training.site_level import train_and_release
 from site_node.update.steps import Payload, Rounding, integers_payload, update_payload
@@ -33,6 +33,7 @@ def _site_level(training: Round) -> tuple[Payload, float | None]:
         noise_multiplier=training.order.noise_multiplier,
         update_norm=training.order.update_norm,
         round_number=training.order.round,
+        checkpoint=training.checkpoint(ROUND_PASS, training.base),
         report=training.report,
     )
     return update_payload(training.study, released.update, _rounding(training)), released.uncut

@@ -25,6 +25,7 @@ class UnetSizes(Sizes):
     strides: list[Stride] = Field(default=[2, 2, 2], min_length=1, max_length=7)
     kernel: Kernel = 3
     residual_units: int = Field(default=0, ge=0, le=4)
+    activation: Literal["relu", "prelu"] = "relu"
 
     @model_validator(mode="after")
     def _one_stride_between_two(self) -> "UnetSizes":
@@ -68,7 +69,7 @@ def unet(sizes: UnetSizes, dimensions: int, classes: int) -> nn.Module:
     """Return a UNet; see `networks.build_network`."""
     network: nn.Module = UNet(
         dimensions, 1, classes, sizes.channels, sizes.strides, kernel_size=sizes.kernel, up_kernel_size=sizes.kernel,
-        num_res_units=sizes.residual_units, act="relu", norm="batch",
+        num_res_units=sizes.residual_units, act=sizes.activation, norm="batch",
     )  # fmt: skip
     return network
 

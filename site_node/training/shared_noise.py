@@ -19,9 +19,12 @@ from protocol.tensors import Weights
 from site_node.errors import OrderError, TooFewPatientsError
 from site_node.privacy.noise import Floats, NoiseSource
 from site_node.privacy.skellam import skellam_noise
+from site_node.training.device import chosen_device
 from site_node.training.networks import build_network, load_into
-from site_node.training.patients import PreparedPatients, draw_batch
-from site_node.training.trainer import chosen_device, clipped_sum_in_parts, parts_of
+from site_node.training.patients import draw_batch
+from site_node.training.precision import in_precision
+from site_node.training.prepared_patients import PreparedPatients
+from site_node.training.trainer import clipped_sum_in_parts, parts_of
 
 Whole = NDArray[np.int64]
 
@@ -56,7 +59,7 @@ def noised_step(
 
 def _clipped_sum(study: StudySpec, base: Weights, patients: PreparedPatients, noise: NoiseSource) -> Floats:
     device = chosen_device()
-    network = build_network(study).to(device).train()
+    network = in_precision(study, build_network(study).to(device).train())
     load_into(network, base)
     bound = _bound(shared_noise_of(study), sum(parameter.numel() for parameter in network.parameters()))
     batch = draw_batch(study, patients, noise, device)

@@ -15,8 +15,10 @@ Source: Abadi et al. 2016, arXiv:1607.00133, Algorithm 1, with the patient as th
 import math
 import sys
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
+import structlog
 import torch
 from torch import Tensor, nn
 
@@ -26,14 +28,20 @@ from protocol.tensors import Weights
 from site_node.errors import NotFiniteError, OrderError, TooFewPatientsError
 from site_node.privacy.clipping import PatientBatch, clipped_sum_of_batch
 from site_node.privacy.noise import NoiseSource, add_gaussian_noise, clipping_reserve
+from site_node.training.checkpoints import PassCheckpoint
 from site_node.training.corrections import Correction, proximal
+from site_node.training.device import chosen_device
 from site_node.training.networks import build_network, images_at_once, load_into, weights_of
 from site_node.training.objectives.choice import loss_of, objective_of
 from site_node.training.parts import Parts
-from site_node.training.patients import PreparedPatients, draw_batch
+from site_node.training.patients import draw_batch
+from site_node.training.precision import in_precision
+from site_node.training.prepared_patients import PreparedPatients
 from site_node.training.processes import ALONE, Together, is_sum_over_patients
+from site_node.training.training_state import Running
 
 PLAIN_IMAGES_AT_ONCE = 256
+_log = structlog.get_logger()
 Report = Callable[[float], None]
 """Told the fraction of planned steps that are done, which depends on no patient."""
 
@@ -49,6 +57,7 @@ def train(
     rate_factor: float | None = None,
     correction: Correction | None = None,
     together: Together = ALONE,
+    checkpoint: PassCheckpoint | None = None,
     report: Report = lambda fraction: None,
 ) -> Weights:
     """Take a round's steps from the base version and return the new weights.
@@ -56,6 +65,7 @@ def train(
     `rate_factor` is what the round's learning rate is multiplied by at this site (`site_rates`); None: by nothing.
     `correction` is what is added to each gradient; None: what the study's own terms ask for (FedProx or nothing).
     `together` is this process's place among those that train the round, all with the same arguments.
+    `checkpoint` is where the training goes on if it was killed before; None: it begins at the base.
     Guarantee: with DP, each of exactly `local_steps` steps is a Poisson-sampled Gaussian mechanism with the study's
         sampling rate and this noise multiplier, whatever the drawn patients are. Deterministic for the noise source on
         one machine with one number of threads and processes, and, to rounding, with less memory.
@@ -64,14 +74,18 @@ def train(
     """
     _check(study, patients, noise_multiplier)
     device = chosen_device()
-    network = build_network(study).to(device).train()
+    network = in_precision(study, build_network(study).to(device).train())
     load_into(network, base)
     rate = learning_rate_of(study, round_number) * (1.0 if rate_factor is None else rate_factor)
     optimizer = _optimizer(study, network, rate)
     added = (proximal(study, base) if correction is None else correction).on(network)
     expected = study.training.sampling_rate * patients.public_figure
     parts = parts_of(study, is_private=noise_multiplier is not None)
-    for step in range(study.local_steps):
+    running = Running(network, optimizer, noise, parts)
+    taken = _steps_taken(running, checkpoint, together)
+    if taken:
+        report(taken / study.local_steps)
+    for step in range(taken, study.local_steps):
         batch = together.share_of(draw_batch(study, patients, noise, device))
         if noise_multiplier is None:
             gradient = _plain_gradient(study, network, batch, expected, parts, together)
@@ -79,6 +93,8 @@ def train(
             total = together.summed(_clipped_sum(study, network, batch, noise_multiplier, parts))
             gradient = _noised(study, total, noise, noise_multiplier, together).div_(expected)
         _follow(network, optimizer, added.added_to(gradient, network))
+        if checkpoint is not None:
+            checkpoint.after(partial(running.state, step + 1))
         report((step + 1) / study.local_steps)
     trained = weights_of(network)
     if not all(np.isfinite(array).all() for array in trained.values()):
@@ -86,9 +102,14 @@ def train(
     return trained
 
 
-def chosen_device() -> torch.device:
-    """Return the first GPU that this process is shown (`tasks/gpu.py`), else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+def _steps_taken(running: Running, checkpoint: PassCheckpoint | None, together: Together) -> int:
+    """Go on from the checkpoint, if every process found the same one; return how many steps were taken there."""
+    found = None if checkpoint is None else checkpoint.found()
+    if checkpoint is None or not together.agree(0 if found is None else found.step) or found is None:
+        return 0
+    running.go_on_from(found)
+    _log.info("training_goes_on", step=found.step, part=checkpoint.name)
+    return found.step
 
 
 def _check(study: StudySpec, patients: PreparedPatients, noise_multiplier: float | None) -> None:

@@ -9,8 +9,9 @@ Orientation: rows downwards, columns rightwards, as stored; of a volume, the las
 are mirrored only where the study says so: on a radiograph the heart is on one side.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import monai
 import numpy as np
@@ -30,6 +31,7 @@ from torch import Tensor
 from protocol.preprocessing import Preprocessing
 from site_node.errors import PixelsError
 from site_node.privacy.noise import SecureStream
+from site_node.training.stepwise import prepared_picture
 
 LOW_PERCENTILE = 0.5
 HIGH_PERCENTILE = 99.5
@@ -63,12 +65,14 @@ STILL = Variation(shift=0.0, zoom=0.0, turn_degrees=0.0, contrast=0.0)
 
 
 def preparation(preprocessing: Preprocessing) -> Prepare:
-    """Return what prepares one image.
+    """Return what prepares one image; a volume of a study with steps comes from `stepwise.prepared_volume` instead.
 
     Shapes: (*original size) float32 -> (1, *preprocessing.size) float32, mean 0 and deviation 1 (0 for an even image);
         with a stated window from -1 to 1, its two ends.
     Raises (when called): PixelsError if the image has another number of dimensions than the study.
     """
+    if preprocessing.steps:
+        return partial(prepared_picture, preprocessing)
     monai.data.set_track_meta(False)
     channel_first = EnsureChannelFirst(channel_dim="no_channel")
     # In a window a value means the same at every patient, and goes on doing so: -1 is its lower end, 1 its upper.
@@ -98,28 +102,49 @@ def _scaling(picture: Picture, preprocessing: Preprocessing) -> Callable[[Pictur
     return ScaleIntensity(0.0, 1.0)  # type: ignore[no-any-return]
 
 
-def augment(images: Tensor, kind: str, stream: SecureStream, *, mirror: bool = False) -> Tensor:
+def augment(
+    images: Tensor, kind: str, stream: SecureStream, *, mirror: bool = False, upright: Sequence[int] = ()
+) -> Tensor:
     """Vary each image by itself.
 
+    `upright`: which axis of an image is an upright one's first, second and last (`stepwise.upright_axes`).
     Shapes: images and result (image, 1, *size) float32.
     Guarantee: deterministic for the stream; what leaves the frame is filled from the border.
     """
-    return _varied(images, None, kind, stream, mirror)[0]
+    return _varied(images, None, kind, stream, mirror, upright)[0]
 
 
 def augment_with_masks(
-    images: Tensor, masks: Tensor, kind: str, stream: SecureStream, *, mirror: bool = False
+    images: Tensor,
+    masks: Tensor,
+    kind: str,
+    stream: SecureStream,
+    *,
+    mirror: bool = False,
+    upright: Sequence[int] = (),
 ) -> tuple[Tensor, Tensor]:
     """Vary each image by itself, and move its mask with it.
 
     Shapes: images (image, 1, *size) float32, masks (image, *size) float32 of class numbers; the results likewise.
     Guarantee: the images are those of `augment`; a mask's numbers are moved, never mixed.
     """
-    images, moved = _varied(images, masks.unsqueeze(1), kind, stream, mirror)
+    images, moved = _varied(images, masks.unsqueeze(1), kind, stream, mirror, upright)
     return images, masks if moved is None else moved.squeeze(1)
 
 
 def _varied(
+    images: Tensor, masks: Tensor | None, kind: str, stream: SecureStream, mirror: bool, upright: Sequence[int]
+) -> tuple[Tensor, Tensor | None]:
+    if list(upright) == sorted(upright):
+        return _varied_upright(images, masks, kind, stream, mirror)
+    there = [0, 1, *(axis + 2 for axis in upright)]
+    back = [there.index(axis) for axis in range(len(there))]
+    turned = None if masks is None else masks.permute(there)
+    images, masks = _varied_upright(images.permute(there), turned, kind, stream, mirror)
+    return images.permute(back).contiguous(), None if masks is None else masks.permute(back).contiguous()
+
+
+def _varied_upright(
     images: Tensor, masks: Tensor | None, kind: str, stream: SecureStream, mirror: bool
 ) -> tuple[Tensor, Tensor | None]:
     variation = VARIATIONS[kind] or (STILL if mirror else None)

@@ -14,10 +14,10 @@ import numpy as np
 from monai.transforms import Resize
 from numpy.typing import NDArray
 
-from site_node.dicom.series import TILT_FROM_DEGREES, Stack
+from site_node.dicom.series import Stack
 from site_node.dicom.volume import Volume, read_volume
-from site_node.dicom.volume_affine import Affine, ras_from_lps, spacing_of, upright
-from site_node.dicom.volume_tilt import straightened
+from site_node.dicom.volume_affine import Affine, spacing_of, upright
+from site_node.dicom.volume_tilt import straightened, straightened_mask
 from site_node.training.transforms import Picture
 
 VERSION = 1
@@ -51,16 +51,8 @@ def cubic_mask(mask: NDArray[np.uint8], stack: Stack, edge: int) -> NDArray[np.u
 
     Shapes: mask (slice, row, column) as `read_volume` gives the volume of this stack; result as that of `cubic`.
     """
-    affine = ras_from_lps(stack.affine)
-    if stack.tilt_degrees > TILT_FROM_DEGREES:  # a slice moves by parts of a pixel: the class with most of it is kept
-        parts = []
-        for number in range(int(mask.max()) + 1):
-            part = Volume((mask == number).astype(np.float32), affine, stack.spacing_mm, "", stack.tilt_degrees)
-            straight = straightened(part)
-            parts.append(straight.values)
-        # outside the slice every part is 0, and the first of equals is the background
-        mask, affine = np.argmax(parts, axis=0).astype(np.uint8), straight.affine
-    values, affine = upright(mask, affine)
+    straight, affine = straightened_mask(mask, stack)
+    values, affine = upright(straight, affine)
     return nearest(values, _cubic_shape(values.shape, affine, edge))
 
 

@@ -5,14 +5,16 @@ synced where the gate can tell that the power failed in between: the order names
 is this one's. The gate then has the order done again, which gives the same bytes (`governance/answers.py`).
 """
 
-from site_node.candidate import Candidate, write_update_candidate
+from site_node.candidate import Candidate, NoisedUse, write_update_candidate
 from site_node.durable import boot_id
 from site_node.orders import WorkOrder
 from site_node.settings import SitePaths
 from site_node.update.steps import Payload
 
 
-def hand_over_payload(paths: SitePaths, order: WorkOrder, payload: Payload, uncut: float | None = None) -> None:
+def hand_over_payload(
+    paths: SitePaths, order: WorkOrder, payload: Payload, uncut: float | None = None, used: NoisedUse | None = None
+) -> None:
     """Hand over what an order's task made of a model."""
     unsynced_in = order.boot if order.boot == boot_id() else None
 
@@ -26,6 +28,7 @@ def hand_over_payload(paths: SitePaths, order: WorkOrder, payload: Payload, uncu
             manifest_digest=payload.manifest_digest,
             steps=list(payload.steps),
             uncut=uncut,
+            used=used,
             unsynced_in=unsynced_in,
         )
 

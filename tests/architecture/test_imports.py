@@ -29,6 +29,7 @@ READS_PATIENTS = (
     "site_node.cohort",
     "site_node.labels",
     "site_node.readiness",
+    "site_node.reading",
     "site_node.training",
     "site_node.tasks",
     "site_node.privacy",
@@ -90,7 +91,8 @@ def test_the_native_homomorphic_library_is_loaded_by_one_file_and_never_by_the_h
 
 def test_site_and_hub_do_not_know_each_other() -> None:
     assert offences("site_node", "hub", "ui", "sqlalchemy", "streamlit") == []
-    assert not [offence for offence in offences("site_node", "fastapi") if not offence.startswith("site_node/api/")]
+    served = ("site_node/api/", "site_node/reading/")
+    assert not [offence for offence in offences("site_node", "fastapi") if not offence.startswith(served)]
     assert offences("hub", "site_node", "ui", "monai", "pydicom", "torch", "streamlit") == []
 
 
@@ -116,6 +118,13 @@ def test_the_gate_can_read_no_patient_and_reach_no_network() -> None:
 
 def test_the_site_s_api_can_read_no_patient_and_does_not_speak_to_the_hub() -> None:
     assert offences("site_node/api", *READS_PATIENTS, "torch", "monai", "pydicom", "httpx", "site_node.agent") == []
+
+
+def test_the_reading_api_speaks_to_nobody_and_knows_of_the_gate_its_policy_alone() -> None:
+    network = ("httpx", "urllib", "http", "requests", "redis", "celery", "socket")
+    assert offences("site_node/reading", *network, "site_node.agent", "site_node.tasks") == []
+    of_the_gate = offences("site_node/reading", "site_node.governance", "site_node.update")
+    assert not [offence for offence in of_the_gate if "site_node.governance.policy" not in offence]
 
 
 def test_what_can_read_patients_reaches_no_network() -> None:
@@ -153,10 +162,11 @@ def test_only_the_entry_points_read_the_environment() -> None:
 
 # compose starts processes and hands its own environment on; an entry point may set thread counts before torch loads; a
 # worker gives its jobs the name of a user that has no account, and shows them one GPU; the doctor says which proxy and
-# which bundle the agent's environment names.
+# which bundle the agent's environment names; gloo and NCCL are told by it alone to keep to the loopback.
 ENVIRONMENT_READERS = {
     *("compose/processes.py", "compose/nursery.py"),
     *("site_node/tasks/child.py", "site_node/tasks/gpu.py", "site_node/doctor/hub.py"),
+    "site_node/training/loopback.py",
 }
 
 

@@ -15,7 +15,6 @@ centres, which gives their batch (4 or 8) on average over the centres: more at a
 import argparse
 import json
 import logging
-import sqlite3
 import sys
 import tempfile
 from collections.abc import Callable
@@ -29,11 +28,12 @@ from structlog import configure, make_filtering_bound_logger
 
 from compose.simulation import Simulation, run_simulation
 from protocol.concordance import summarise_pairs
-from protocol.messages import EvaluationReport, expect
+from protocol.messages import EvaluationReport
 from protocol.metrics import summarise
 from protocol.study import parse_study
 from protocol.unused_keys import SECOND_MOMENT
 from tests.benchmarks.flamby_tables import Tables, configuration, heart_disease, published, tcga_brca
+from tests.benchmarks.last_reports import last_reports
 
 ROOT = Path(__file__).parents[2]
 FIRST_SEED = 42
@@ -109,17 +109,7 @@ def run(tables: Tables, study: dict[str, Any], seed: int) -> list[float]:
         )
         if report["study"]["state"] != "completed":
             raise SystemExit(f"{study['name']} ended as {report['study']['state']}: {report['study']['reason']}")
-        return [_figure(report) for report in _last_reports(out / "hub" / "hub.sqlite")]
-
-
-def _last_reports(database: Path) -> list[EvaluationReport]:
-    """Return the centres' reports on the last version, as the hub keeps them: what it shows hides small centres."""
-    connection = sqlite3.connect(database)
-    try:
-        query = "SELECT report FROM evaluations WHERE version = (SELECT max(version) FROM evaluations) ORDER BY site"
-        return [expect(row[0], EvaluationReport) for row in connection.execute(query)]
-    finally:
-        connection.close()
+        return [_figure(report) for report in last_reports(out / "hub" / "hub.sqlite")]
 
 
 def _figure(report: EvaluationReport) -> float:

@@ -37,10 +37,12 @@ from site_node.cohort.cohort import Cohort, ImageRef, build_cohort
 from site_node.cohort.index import index_folder
 from site_node.dicom.pixels import read_pixels
 from site_node.privacy.noise import KEY_BYTES, NoiseSource
+from site_node.training.device import chosen_device
 from site_node.training.networks import initial_weights
-from site_node.training.patients import PreparedPatients, prepare_cohort
+from site_node.training.patients import prepare_cohort
 from site_node.training.pixel_cache import PixelCache
-from site_node.training.trainer import chosen_device, train
+from site_node.training.prepared_patients import PreparedPatients
+from site_node.training.trainer import train
 from site_node.training.transforms import Picture
 from site_node.update.steps import difference, update_payload
 from tests.fakes.dicom import make_hospital

@@ -69,7 +69,8 @@ def study_of(sites: int, rounds: int) -> StudySpec:
             "participants": {"minimum_sites": sites, "quorum": 1.0},
             "privacy": {"epsilon": None},
             "transport": {"upload": []},
-            "evaluation": {"splits": ["test"], "every": rounds},
+            # In clear: these hospitals make no masks, and under masks each of a thousand would send a thousand shares.
+            "evaluation": {"splits": ["test"], "every": rounds, "sum_under_masks": False},
         }
     )
 

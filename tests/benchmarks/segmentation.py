@@ -15,7 +15,6 @@ import argparse
 import json
 import logging
 import shutil
-import sqlite3
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
@@ -30,11 +29,12 @@ from rich.console import Console
 from structlog import configure, make_filtering_bound_logger
 
 from compose.simulation import Simulation, run_simulation
-from protocol.messages import EvaluationReport, expect
+from protocol.messages import EvaluationReport
 from protocol.metrics import merge, summarise
 from protocol.study import parse_study
 from protocol.study_parts import HeldOutSplit
 from protocol.value_histograms import mean_of, merge_values
+from tests.benchmarks.last_reports import last_reports
 from tests.benchmarks.segmentation_data import Folders, hippocampus, joined, lgg, lgg_slices, only
 from tests.benchmarks.segmentation_tables import with_tables
 
@@ -124,7 +124,7 @@ def measure(name: str, data: Path, choice: Choice) -> dict[str, Any]:
         place = Path(folder)
         folders = task.lay(data / task.folder, place / "data")
         federations = _federations(folders, place / "sites", choice.split)
-        with ProcessPoolExecutor(choice.processes, get_context("spawn"), initializer=_quiet) as pool:
+        with ProcessPoolExecutor(choice.processes, get_context("spawn"), initializer=quiet) as pool:
             runs: dict[str, list[Future[Scores]]] = {
                 model: [
                     pool.submit(_run, name, sites, seed, place / f"{model}-{seed}", choice.split)
@@ -147,7 +147,8 @@ def measure(name: str, data: Path, choice: Choice) -> dict[str, Any]:
     }
 
 
-def _quiet() -> None:
+def quiet() -> None:
+    """Log errors alone."""
     configure(wrapper_class=make_filtering_bound_logger(logging.ERROR))
 
 
@@ -168,35 +169,33 @@ def _has_rows(folder: Path) -> bool:
 
 def _run(name: str, sites: Folders, seed: int, out: Path, split: HeldOutSplit) -> Scores:
     task = TASKS[name]
+    alone = {"single_class": "train"} if task.metric == "AUC" else {}
+    terms = {"cohort": {"minimum_patients": 1, **alone}, "privacy": {"epsilon": None, "clip_norm": 10.0}, **task.terms}
+    return train(terms, sites, seed, out, split)
+
+
+def train(terms: Mapping[str, Any], sites: Folders, seed: int, out: Path, split: HeldOutSplit) -> Scores:
+    """Train a study of these terms in a simulation; return the last version's figures on held-out patients."""
     study = {
         "name": f"hospitals-{seed}",
         "seed": seed,
-        "cohort": {"minimum_patients": 1, **({"single_class": "train"} if task.metric == "AUC" else {})},
+        "cohort": {"minimum_patients": 1},
         "participants": {"minimum_sites": len(sites), "quorum": 1.0},
-        "privacy": {"epsilon": None, "clip_norm": 10.0},
-        "evaluation": {"splits": [split], "every": task.terms["rounds"], "sum_under_masks": False},
-        **task.terms,
+        "evaluation": {"splits": [split], "every": terms["rounds"], "sum_under_masks": False},
+        **terms,
     }
     report = run_simulation(
         Simulation(parse_study(study), sites, out, seed, threads=1), Console(file=sys.stderr, quiet=True)
     )
     if report["study"]["state"] != "completed":
         raise SystemExit(f"The study ended as {report['study']['state']}: {report['study']['reason']}")
-    reports = _last_reports(out / "hub" / "hub.sqlite")
+    reports = last_reports(out / "hub" / "hub.sqlite")
     shutil.rmtree(out)  # some GB: each round's versions and updates
+    if not reports:  # summed under masks: the hub knows what all of them come to
+        return {"all": report["final"]["metrics"]["mean"]}
     scores = {**{one.site: _figure([one], split) for one in reports}, "all": _figure(reports, split)}
-    sys.stderr.write(f"{name}, {out.name}: {scores}\n")
+    sys.stderr.write(f"{study['name']}, {out.name}: {scores}\n")
     return scores
-
-
-def _last_reports(database: Path) -> list[EvaluationReport]:
-    """Return the hospitals' reports on the last version, as the hub keeps them: what it shows hides small hospitals."""
-    connection = sqlite3.connect(database)
-    try:
-        query = "SELECT report FROM evaluations WHERE version = (SELECT max(version) FROM evaluations) ORDER BY site"
-        return [expect(row[0], EvaluationReport) for row in connection.execute(query)]
-    finally:
-        connection.close()
 
 
 def _figure(reports: list[EvaluationReport], split: HeldOutSplit) -> float | None:

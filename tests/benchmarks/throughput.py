@@ -45,8 +45,9 @@ from numpy.typing import NDArray
 from protocol.study import StudySpec, parse_study
 from site_node.cohort.cohort import Cohort, ImageRef, Patient
 from site_node.dicom.pixels import read_pixels
-from site_node.training.patients import PreparedPatients, prepare_cohort
+from site_node.training.patients import prepare_cohort
 from site_node.training.pixel_cache import PixelCache
+from site_node.training.prepared_patients import PreparedPatients
 from tests.fakes.dicom import make_dataset, save
 
 BATCH = 32

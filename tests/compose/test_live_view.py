@@ -126,3 +126,10 @@ def test_what_is_promised_is_said_plainly() -> None:
     assert "Held-out patients: noise of epsilon 0.5" in privacy_sentence(snapshot_of(study(study=noised), [], []))
     off = {"unit": "patient", "epsilon_target": None, "epsilon": None, "delta": 1e-4}
     assert "No differential privacy" in privacy_sentence(snapshot_of(study(privacy=off), [], []))
+
+
+def test_a_round_trained_on_a_fraction_of_the_patients_is_a_line_of_its_own() -> None:
+    warning = "st-anna trained this round on a fraction of the patients that it told: at most 43 of 67."
+    lines = [line for _, line in milestones(snapshot_of(study(), [one_round(warnings=[warning])], []))]
+    assert f"round 1: WARNING: {warning}" in lines
+    assert lines.index(f"round 1: WARNING: {warning}") < len(lines) - 1

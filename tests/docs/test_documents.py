@@ -65,6 +65,14 @@ def test_every_command_in_a_document_exists_with_its_options(text: str) -> None:
     assert [word for word in rest if word.startswith("--") and word.split("=")[0] not in known] == []
 
 
+@pytest.mark.parametrize("package", ["site_node", "hub"])
+def test_the_architecture_names_every_folder_of_a_package_and_no_other(package: str) -> None:
+    parts = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8").split("## Parts", 1)[1].split("```")[1]
+    [said] = re.findall(rf"^{package}/ (.*(?:\n +.*)*)", parts, re.MULTILINE)
+    folders = {path.parent.name for path in (ROOT / package).glob("*/__init__.py")}
+    assert set(re.findall(r"(\w+)/", said)) == folders
+
+
 def test_the_tables_of_the_specification_are_the_code_s() -> None:
     source = importlib.util.spec_from_file_location(
         "specification_table", Path(__file__).with_name("specification_table.py")

@@ -10,6 +10,7 @@ from protocol.value_histograms import NOISED_VALUE_BINS, VALUE_BINS
 from site_node.training.networks import build_network
 from tests.benchmarks.segmentation import TASKS
 from tests.benchmarks.segmentation_data import only
+from tests.benchmarks.segmentation_privacy import TERMS, WITHOUT, private
 from tests.benchmarks.segmentation_tables import table_of, with_tables
 
 PAGE = Path(__file__).parents[2] / "docs" / "segmentation.md"
@@ -60,3 +61,11 @@ def test_whom_settings_are_chosen_by_and_who_is_shown_are_other_patients(tmp_pat
     (folder / "labels.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
     shown = (only(folder, tmp_path / split, {split}) / "labels.csv" for split in ("validation", "test"))
     assert [path.read_text(encoding="utf-8").split()[1:] for path in shown] == [["b,2,validation"], ["c,3,test"]]
+
+
+def test_the_study_with_privacy_is_the_one_without_it_but_for_noise_and_masks() -> None:
+    name = {"name": "compared"}
+    noised, plain = parse_study({**name, **TERMS, **private(8.0)}), parse_study({**name, **TERMS, **WITHOUT})
+    same = {"privacy": noised.privacy, "secure_aggregation": noised.secure_aggregation}
+    assert plain.model_copy(update=same) == noised
+    assert plain.privacy.clip_norm == noised.privacy.clip_norm

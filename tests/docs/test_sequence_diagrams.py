@@ -12,6 +12,7 @@ from hub.api.app import ROUTERS
 from protocol.message import Message
 from protocol.messages import HUB_TO_SITE, SITE_TO_HUB, Enrolment
 from site_node.candidate import Candidate, CohortFigures
+from site_node.machine_figures import MachineFigures
 from site_node.orders import WorkOrder
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "federation.md"
@@ -67,7 +68,11 @@ def names_of(kinds: tuple[type[Message], ...]) -> set[str]:
 def may_say(arrow: Arrow) -> set[str]:
     """Return what may stand on an arrow."""
     if {arrow.source, arrow.target} <= INSIDE:
-        return {WorkOrder.__name__} if arrow.target == "worker" else {Candidate.__name__, CohortFigures.__name__}
+        return (
+            {WorkOrder.__name__}
+            if arrow.target == "worker"
+            else {kind.__name__ for kind in (Candidate, CohortFigures, MachineFigures)}
+        )
     if arrow.source == HUB:
         return names_of(HUB_TO_SITE)
     return names_of((*SITE_TO_HUB, Enrolment))

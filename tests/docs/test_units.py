@@ -24,12 +24,14 @@ def units() -> list[tuple[str, dict[str, list[str]]]]:
 OF_A_SITE = [(page, unit) for page, unit in units() if unit.get("User", [""])[0].startswith("wr-")]
 
 
-def test_gate_worker_agent_ingest_and_api_have_units() -> None:
+def test_gate_worker_agent_ingest_and_what_serves_pages_have_units() -> None:
     assert [(page, unit["User"][0]) for page, unit in OF_A_SITE] == [
         ("images_in.md", "wr-ingest"),
         ("operations.md", "wr-worker"),
         ("operations.md", "wr-agent"),
         ("site_operations.md", "wr-gate"),
+        ("site_pages.md", "wr-worker"),
+        ("site_pages.md", "wr-pages"),
     ]
 
 
@@ -44,3 +46,13 @@ def test_the_api_may_write_to_the_gate_s_folder_alone_and_reach_no_address_of_th
     assert api["ProtectSystem"] == ["strict"]
     assert [Path(place).name for place in api["ReadWritePaths"]] == ["gate"]
     assert api["IPAddressAllow"] == ["localhost", "10.1.2.0/24"]
+
+
+def test_the_reading_api_may_write_to_the_worker_s_folder_alone_and_the_pages_see_nothing_of_the_site() -> None:
+    reading, pages = [unit for page, unit in OF_A_SITE if page == "site_pages.md"]
+    for unit in (reading, pages):
+        assert (unit["ProtectSystem"], unit["IPAddressAllow"]) == (["strict"], ["localhost"])
+    assert [Path(place).name for place in reading["ReadWritePaths"]] == ["worker"]
+    assert "ReadWritePaths" not in pages
+    [closed] = pages["InaccessiblePaths"]
+    assert Path(reading["ReadWritePaths"][0]).is_relative_to(closed)

@@ -5,6 +5,7 @@ import math
 from typing import Any
 
 from protocol.study import StudySpec, parse_study
+from tests.fakes import fake_receipts
 
 HOSPITALS = {"northgate": 167, "riverside": 100, "st-anna": 67}
 BIAS = {"northgate": 0.012, "riverside": -0.006, "st-anna": -0.022}
@@ -39,7 +40,8 @@ def specification(name: str, title: str, rounds: int, epsilon: float | None, **t
 
 def studies(now: float) -> list[dict[str, Any]]:
     rates = {"adapt": "both", "quality_epsilon": 0.8}
-    running = specification("pneumonia-cxr", "Pneumonia on chest radiographs", 16, 8.0, site_rates=rates)
+    told = {"epsilon": 8.0, "delta": 1e-4, "receipt_epsilon": 0.2}
+    running = specification("pneumonia-cxr", "Pneumonia on chest radiographs", 16, 8.0, site_rates=rates, privacy=told)
     pilot = specification("pneumonia-pilot", "Pneumonia, pilot without privacy", 8, None)
     noised = {"epsilon": 3.0, "delta": 1e-4, "count_epsilon": 0.3}
     waiting = specification("effusion-cxr", "Pleural effusion on chest radiographs", 20, 3.0, privacy=noised)
@@ -90,6 +92,16 @@ def _study_site(name: str, proposed: bool, spec: StudySpec) -> dict[str, Any]:
         "training_patients": HOSPITALS[name] if known else 0,
         "evaluates": known,
         "quality": _quality(name) if known and spec.site_rates.reads_quality else None,
+        "readiness": _readiness() if proposed and name == "hillcrest" else None,
+    }
+
+
+def _readiness() -> dict[str, Any]:
+    return {
+        **{"number": 1, "policy": "allows", "tasks": "taken", "train_hours": 70, "received_at": 1_800_000_000.0},
+        **{"labels": "no-column", "class_names": "every", "decoders": "all", "device": "cpu"},
+        **{"disk": "suffices", "memory": "too-small", "minutes_a_round": 20, "stand_ins": 167},
+        **{"epsilon": 3.0, "noise_multiplier": 1.1},
     }
 
 
@@ -197,6 +209,7 @@ def rounds(study: dict[str, Any], now: float) -> list[dict[str, Any]]:
                 "sites": [_round_site(study, name, number, live) for name in HOSPITALS]
                 if number
                 else [_first_round_site(name) for name in HOSPITALS],
+                "warnings": fake_receipts.warnings(study, number),
             }
         )
     return found
@@ -243,6 +256,7 @@ def _round_site(study: dict[str, Any], name: str, number: int, live: bool) -> di
         "train_seconds": 60 + 40 * wobble(f"{name}{number}") + HOSPITALS[name] / 4 if done and not missed else None,
         "norm": 1.2 if done else None,
         "metrics": metrics(f"{name}{number}", centre_of(study, number) + BIAS[name], 31) if scored else None,
+        "receipt": fake_receipts.receipt(study, name, number, HOSPITALS[name]) if done and not missed else None,
         **rates(study, name, number, done and not missed),
     }
 
@@ -267,7 +281,10 @@ def _version(study: dict[str, Any], number: int, last: int) -> dict[str, Any]:
         "round": number,
         "created_at": study["started_at"] + 310 * number + 200,
         "participants": [
-            {"site": n, "weight": float(HOSPITALS[n]), "update_digest": digest_of(f"{key}/{n}/{number}")}
+            {
+                **{"site": n, "weight": float(HOSPITALS[n]), "update_digest": digest_of(f"{key}/{n}/{number}")},
+                "used": fake_receipts.receipt(study, n, number, HOSPITALS[n]),
+            }
             for n in took_part
         ],
         "privacy": {"epsilon": epsilon_at(study, number), "delta": study["privacy"]["delta"]},

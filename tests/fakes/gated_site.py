@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import zstandard
 
 from protocol.digest import digest_of_bytes, hex_of
@@ -30,6 +31,7 @@ from protocol.privacy_accounting import noise_multiplier_of
 from protocol.signing import SigningKey, open_envelope, sign
 from protocol.study import StudySpec, parse_study
 from protocol.tensors import encode_weights
+from site_node.budget_report import budget_overview
 from site_node.candidate import Candidate, CohortFigures, write_candidate, write_cohort_figures
 from site_node.cohort_members import CohortMembers, SpentPatients, read_spent, write_members
 from site_node.durable import write_durably
@@ -37,9 +39,11 @@ from site_node.enrolment import create_site
 from site_node.governance.approval import Decision, DecisionWord, record_decision
 from site_node.governance.context import fresh_nonce, nothing
 from site_node.governance.gate import Gate
+from site_node.governance.policy import load_policy
 from site_node.governance.records import StudyRecord, open_records, study_record
 from site_node.orders import cohort_task_id, read_order
 from site_node.settings import SitePaths, SiteSettings
+from tests.fakes.power_cuts import PowerCutError, power_cut
 
 PERMISSIVE_POLICY = (
     "approval: automatic\nnetworks: any\nmodalities: any\nminimum_patients: 1\nminimum_held_out_patients: 1\n"
@@ -128,6 +132,18 @@ class GatedSite:
         else:
             raise AssertionError("the gate never rests")
         self.look()
+
+    def lose_power_at(self, step: str) -> None:
+        """Sweep until the power fails at a step, and start the gate again."""
+        self.checkpoint = power_cut(step)
+        with pytest.raises(PowerCutError):
+            self.sweep()
+        self.checkpoint = nothing
+        self.start()
+
+    def budget(self) -> dict[str, Any]:
+        """Return what `wardround site budget` shows."""
+        return budget_overview(open_records(self.paths), load_policy(self.settings.policy))
 
     def post(self, message: Message, key: SigningKey | None = None) -> None:
         """Put a message of the hub into the inbox, as the agent does."""

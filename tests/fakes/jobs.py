@@ -8,6 +8,7 @@ import time
 
 from protocol.messages import Reason
 from site_node.candidate import Candidate, CohortFigures, write_candidate, write_cohort_figures
+from site_node.machine_figures import MachineFigures, write_machine_figures
 from site_node.orders import read_order
 from site_node.settings import SiteSettings
 from site_node.tasks.child import RULES
@@ -35,6 +36,14 @@ def quick_where_the_rules_are_loaded(settings: SiteSettings, task_id: str) -> No
     """Hand over a result at once if a study can be parsed without importing its rules first."""
     if RULES in sys.modules:
         quick(settings, task_id)
+
+
+def measuring(settings: SiteSettings, task_id: str) -> None:
+    """Hand over a machine's figures at once."""
+    _start(settings, task_id)
+    order = read_order(settings.paths, task_id)
+    assert order is not None
+    write_machine_figures(settings.paths, MachineFigures(study_digest=order.study_digest, number=1, device="cpu"))
 
 
 def slow(settings: SiteSettings, task_id: str) -> None:

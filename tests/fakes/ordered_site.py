@@ -19,6 +19,7 @@ def give_order(
     kind: str = "train",
     base_blob: str | None = None,
     study: str = "study",
+    recount: int = 0,
 ) -> WorkOrder:
     order = WorkOrder.model_validate(
         {
@@ -28,6 +29,7 @@ def give_order(
             "study": {},
             "study_digest": digest_of_bytes(study.encode()),
             "base_blob": base_blob,
+            "recount": recount,
         }
     )
     write_order(settings.paths, order)

@@ -23,6 +23,7 @@ from site_node.governance.masking_records import masked_round
 from site_node.governance.records import task_record
 from site_node.governance.spool import kept_payload
 from site_node.settings import SitePaths
+from tests.fakes.power_cuts import PowerCutError
 from tests.federation.masked_federation import (
     ALL,
     HOUR,
@@ -286,10 +287,6 @@ def test_after_the_study_no_secret_is_left_at_any_site(federation: MaskedFederat
         if path.is_file():
             data = path.read_bytes()
             assert not any(secret in data or secret.hex().encode() in data for secret in secrets), path.name
-
-
-class PowerCutError(Exception):
-    """The gate's process ends here."""
 
 
 @pytest.mark.parametrize("name", ["anna", "clara"])  # one that decrypts and one that does not

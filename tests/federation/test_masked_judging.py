@@ -1,27 +1,21 @@
 """Held-out counts under masks in whole federations: one sum is opened, no hospital's own, and judging fails nothing."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from hub.registry.lineage import read_lineage
-from hub.rounds.views import version_validation
 from hub.storage import stores
 from hub.storage.masking_stores import masking_messages, masking_round
 from protocol.messages import EvaluationReport
-from protocol.metrics import geometric_variance, merge, summarise
-from protocol.secure_aggregation.histograms import RING
+from protocol.metrics import geometric_variance, summarise
 from protocol.secure_messages import MaskedHistograms, MaskingKeys
 from tests.federation.masked_federation import (
     ALL,
     HOUR,
-    LEFT_AFTER_LOSS,
     PHASE_IS_OVER,
-    SPLITS,
     MaskedFederation,
     assert_pooled,
     masked_federation,
@@ -38,41 +32,6 @@ def federation(tmp_path: Path) -> Iterator[MaskedFederation]:
         yield opened
 
 
-def test_every_version_is_judged_by_the_sum_of_the_sites_counts(federation: MaskedFederation) -> None:
-    federation.rest()
-    assert federation.state()[0] == "completed", federation.state()
-    for version in (0, 1):
-        assert_pooled(federation, ALL, version)
-    shown = federation.rounds()[1]
-    assert shown["metrics"]["auc"] == summarise(merge([plain_sum(federation, ALL, 1, split) for split in SPLITS])).auc
-    assert (shown["metrics"]["patients"], shown["metrics"]["counts"]) == (300, "summed under masks")
-    assert [(site["evaluate_state"], site["metrics"]) for site in shown["sites"]] == [("accepted", None)] * 5
-    with federation.services.reading() as session:
-        validation = version_validation(session, federation.study.digest, 1)
-    assert validation["sites"] == []
-    assert validation["pooled"]["roc"]
-
-
-def test_nowhere_at_the_hub_lies_a_site_s_own_histogram(federation: MaskedFederation) -> None:
-    federation.rest()
-    assert federation.state()[0] == "completed"
-    kept = [path.read_bytes() for path in (federation.folder / "hub").rglob("*") if path.is_file()]
-    assert kept
-    for site in federation.sites:
-        assert not any(isinstance(message, EvaluationReport) for message in said_by(site))
-        assert sum(isinstance(message, MaskedHistograms) for message in said_by(site)) == 2
-        for histograms in (counted for version in site.counted.values() for counted in version.values()):
-            dense = RING.encode(np.concatenate(histograms.dense())).tobytes()
-            sparse = [
-                json.dumps(side, separators=(",", ":")).encode() for side in (histograms.negative, histograms.positive)
-            ]
-            for needle in (dense, dense.hex().encode(), *sparse):
-                assert not any(needle in data for data in kept)
-    pooled = plain_sum(federation, ALL, 1, "test")  # the search finds what is there
-    needle = json.dumps(pooled.negative, separators=(",", ":")).encode()
-    assert any(needle in data for data in kept)
-
-
 def test_training_and_judging_of_one_round_have_keys_of_their_own(federation: MaskedFederation) -> None:
     federation.rest()
     keys = [m for site in federation.sites for m in said_by(site) if isinstance(m, MaskingKeys)]
@@ -83,17 +42,6 @@ def test_training_and_judging_of_one_round_have_keys_of_their_own(federation: Ma
         assert {(row["phase"], row["channel_key"], row["seed"], row["own_shares"]) for row in rows} == {
             ("revealed", None, None, None)
         }
-
-
-@pytest.mark.parametrize(("phase", "survivors"), LEFT_AFTER_LOSS.items())
-def test_a_site_lost_while_a_version_is_judged_leaves_the_others_sum(
-    federation: MaskedFederation, phase: str, survivors: tuple[str, ...]
-) -> None:
-    federation.until_judging(1, phase)
-    federation.lose("clara")
-    federation.outlast()
-    assert federation.state()[0] == "completed", federation.state()
-    assert_pooled(federation, survivors, 1)
 
 
 @pytest.mark.parametrize("phase", ["keys", "shares", "uploads", "seen", "reveals"])

@@ -10,14 +10,11 @@ import pytest
 from hub.registry.lineage import read_lineage
 from hub.storage import stores
 from hub.storage.audit_stores import entries
-from protocol.message import Message
-from protocol.messages import parse_message
 from protocol.secure_messages import MaskingKeys
-from protocol.signing import SigningKey, read_unverified
+from protocol.signing import SigningKey
 from site_node.governance import masking
 from site_node.governance.context import GateContext
 from site_node.governance.peers import write_peers
-from tests.fakes.handing_site import HandingSite
 from tests.federation.masked_federation import (
     ALL,
     HOUR,
@@ -27,6 +24,7 @@ from tests.federation.masked_federation import (
     MaskedFederation,
     assert_exact,
     masked_federation,
+    said_by,
 )
 
 
@@ -213,7 +211,7 @@ def test_a_failed_round_is_made_up_for_by_a_new_one_with_new_keys(tmp_path: Path
         for site in federation.sites:
             rows = site.gate._context.database.execute("SELECT round, phase FROM masking ORDER BY round").fetchall()
             assert [(row["round"], row["phase"]) for row in rows] == [(1, "ended"), (2, "revealed"), (3, "revealed")]
-            sent = [keys for keys in keys_sent(site) if isinstance(keys, MaskingKeys)]
+            sent = [keys for keys in said_by(site) if isinstance(keys, MaskingKeys)]
             assert len({key for keys in sent for key in (keys.channel_key, keys.mask_key)}) == 6
 
 
@@ -228,11 +226,6 @@ def test_without_a_spare_task_left_the_study_has_failed(tmp_path: Path) -> None:
                 federation.site(name).mute = False
         assert federation.state()[0] == "failed"
         assert [r["state"] for r in federation.rounds()] == ["complete", "failed", "failed"]
-
-
-def keys_sent(site: HandingSite) -> list[Message]:
-    rows = site.gate._context.database.execute("SELECT envelope FROM envelopes ORDER BY number").fetchall()
-    return [parse_message(read_unverified(row["envelope"])) for row in rows]
 
 
 def test_the_lineage_names_the_survivors_with_the_weight_that_the_hub_knows(federation: MaskedFederation) -> None:

@@ -10,68 +10,16 @@ import pytest
 import torch
 
 from compose.simulated_hub import SimulatedHub
-from compose.simulated_site import SimulatedSite
 from protocol.messages import Reason
-from protocol.study import parse_study
 from site_node.errors import HubRefusedError
 from site_node.governance.gate import Gate
 from site_node.governance.reasons import SENTENCES, sentence_of
 from site_node.orders import read_order
 from site_node.settings import SiteSettings
-from site_node.training import job
-from tests.fakes.dicom import make_hospital
 from tests.federation.masked_federation import masked_federation
+from tests.federation.three_hospitals import NAMES, ThreeHospitals, Work, run
 
-NAMES = ("anna", "bela", "clara")
-STUDY: dict[str, Any] = {
-    "name": "bright-corner",
-    "cohort": {"modality": ["DX"], "minimum_patients": 4},
-    "label": {"classes": ["absent", "present"]},
-    "preprocessing": {"size": [16, 16], "augmentation": "none"},
-    "network": {"name": "convnet"},
-    "training": {"local_steps": 2, "sampling_rate": 0.5, "learning_rate": 0.5},
-    "rounds": 2,
-    "participants": {"minimum_sites": 2, "quorum": 0.6},
-    "privacy": {"epsilon": None},
-}
 DAY = 86_400.0
-Work = Callable[[SiteSettings, str], None]
-
-
-class Federation:
-    """A hub and three hospitals with DICOM; `work` is what the worker of the first does in place of the job."""
-
-    def __init__(self, folder: Path, hub: SimulatedHub, work: Work, **changes: Any) -> None:
-        self.hub, self.study = hub, parse_study(STUDY | changes)
-        self.sites = [
-            SimulatedSite(name, folder / name, folder / "sites" / name, hub, 0, 1, work if name == "anna" else run)
-            for name in NAMES
-        ]
-        for site in self.sites:
-            site.index()
-        hub.propose(self.study)
-
-    def run(self) -> None:
-        for _ in range(200):
-            if self.view()["state"] != "running" and self.view()["state"] != "proposed":
-                return
-            for site in self.sites:
-                site.step()
-            self.hub.step()
-        raise AssertionError("the study never ends")
-
-    def view(self) -> Any:
-        return self.hub.researcher.get(f"/v1/studies/{self.study.digest}")
-
-    def rounds(self) -> Any:
-        return self.hub.researcher.get(f"/v1/studies/{self.study.digest}/rounds")
-
-    def row(self, number: int, site: str = "anna") -> Any:
-        return next(row for row in self.rounds()[number]["sites"] if row["site"] == site)
-
-
-def run(settings: SiteSettings, task_id: str) -> None:
-    job.run_order(settings, task_id)
 
 
 def failing_in_training(fault: Callable[[Any], Any]) -> Work:
@@ -100,14 +48,6 @@ def not_a_number(training: Any) -> Any:
     return {name: array * float("nan") for name, array in training.base.items()}
 
 
-@pytest.fixture
-def hub(tmp_path: Path) -> Any:
-    for number, name in enumerate(NAMES):
-        make_hospital(tmp_path / name, patients=24, seed=number)
-    with SimulatedHub(tmp_path / "hub") as opened:
-        yield opened
-
-
 @pytest.mark.parametrize(
     ("fault", "reason"),
     [
@@ -121,7 +61,7 @@ def hub(tmp_path: Path) -> Any:
 def test_what_goes_wrong_in_one_hospital_s_training_is_read_there_and_at_the_hub_and_the_round_goes_on(
     tmp_path: Path, hub: SimulatedHub, capsys: pytest.CaptureFixture[str], fault: Callable[[Any], Any], reason: Reason
 ) -> None:
-    federation = Federation(tmp_path, hub, failing_in_training(fault))
+    federation = ThreeHospitals(tmp_path, hub, failing_in_training(fault))
     federation.run()
     assert (federation.view()["state"], federation.view()["final_version"]) == ("completed", 2)
     assert (federation.row(1)["train_state"], federation.row(1)["reason"]) == ("refused", reason.value)
@@ -137,7 +77,7 @@ def test_a_hospital_without_a_patient_for_the_study_takes_no_part_and_does_not_s
 ) -> None:
     labels = tmp_path / "anna" / "labels.csv"
     labels.write_text(labels.read_text().splitlines()[0] + "\n")
-    federation = Federation(tmp_path, hub, run)
+    federation = ThreeHospitals(tmp_path, hub, run)
     federation.run()
     view = federation.view()
     assert view["state"] == "completed"

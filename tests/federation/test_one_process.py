@@ -9,7 +9,7 @@ import pytest
 from compose.simulated_hub import SimulatedHub
 from protocol.keeping import LASTING, Keeping
 from tests.fakes.dicom import make_hospital
-from tests.federation.test_one_bad_thing import NAMES, Federation, run
+from tests.federation.three_hospitals import NAMES, ThreeHospitals, run
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def simulated(hospitals: Path, folder: Path, keeping: Keeping | None, **changes:
     """Return the digests of a simulation's versions, and how many names its blobs' files have."""
     shutil.copytree(hospitals, folder)
     with SimulatedHub(folder / "hub", keeping) as hub:
-        federation = Federation(folder, hub, run, **changes)
+        federation = ThreeHospitals(folder, hub, run, **changes)
         federation.run()
         assert federation.view()["state"] == "completed"
         versions = hub.researcher.get(f"/v1/studies/{federation.study.digest}/versions")

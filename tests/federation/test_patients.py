@@ -5,8 +5,6 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from compose.simulated_hub import SimulatedHub
 from site_node.cohort_members import pseudonym_key
 from site_node.governance.patient_accounts import charged_patients
@@ -20,21 +18,12 @@ from site_node.settings import SiteSettings, load_settings
 from site_node.site_secrets import read_noise_key
 from site_node.training.frozen_cohort import frozen_cohort
 from site_node.work_receipts import kept_receipts
-from tests.fakes.dicom import make_hospital
-from tests.federation.test_one_bad_thing import NAMES, Federation, run
+from tests.federation.three_hospitals import ThreeHospitals, run
 
 PRIVATE: dict[str, Any] = {
     "privacy": {"epsilon": 4.0, "delta": 1e-3},
     "participants": {"minimum_sites": 2, "training_patients": 60},
 }
-
-
-@pytest.fixture
-def hub(tmp_path: Path) -> Any:
-    for number, name in enumerate(NAMES):
-        make_hospital(tmp_path / name, patients=24, seed=number)
-    with SimulatedHub(tmp_path / "hub") as opened:
-        yield opened
 
 
 def opting_out_before_round_2(settings: SiteSettings, task_id: str) -> None:
@@ -63,7 +52,7 @@ def receipts(settings: SiteSettings) -> list[int]:
 def test_who_opts_out_in_a_running_study_is_left_out_from_the_next_task_on_and_the_hub_sees_no_difference(
     tmp_path: Path, hub: SimulatedHub
 ) -> None:
-    federation = Federation(tmp_path, hub, opting_out_before_round_2, **PRIVATE)
+    federation = ThreeHospitals(tmp_path, hub, opting_out_before_round_2, **PRIVATE)
     federation.run()
     assert (federation.view()["state"], federation.view()["final_version"]) == ("completed", 2)
     settings = load_settings(tmp_path / "sites" / "anna")
@@ -79,7 +68,7 @@ def test_who_opts_out_in_a_running_study_is_left_out_from_the_next_task_on_and_t
 
 
 def test_a_merged_patient_trains_once_and_is_charged_once_under_each_name(tmp_path: Path, hub: SimulatedHub) -> None:
-    federation = Federation(tmp_path, hub, with_site_yaml_as_it_is, **PRIVATE)
+    federation = ThreeHospitals(tmp_path, hub, with_site_yaml_as_it_is, **PRIVATE)
     settings = load_settings(tmp_path / "sites" / "anna")
     ids = sorted({line.split(",")[0] for line in settings.labels.read_text().splitlines()[1:]})
     (settings.paths.root / "merges.csv").write_text(f"old_id,new_id\n{ids[0]},{ids[1]}\n{ids[1]},{ids[2]}\n")
@@ -99,7 +88,7 @@ def test_a_merged_patient_trains_once_and_is_charged_once_under_each_name(tmp_pa
 def test_each_round_s_receipt_says_at_the_site_alone_how_much_of_the_cohort_it_used(
     tmp_path: Path, hub: SimulatedHub
 ) -> None:
-    federation = Federation(tmp_path, hub, opting_out_before_round_2, **PRIVATE)
+    federation = ThreeHospitals(tmp_path, hub, opting_out_before_round_2, **PRIVATE)
     federation.run()
     settings = load_settings(tmp_path / "sites" / "anna")
     kept = kept_receipts(settings.paths, read_noise_key(settings.paths.noise_key))

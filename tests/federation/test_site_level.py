@@ -23,7 +23,7 @@ from protocol.study import StudySpec, parse_study
 from protocol.tensors import Weights, decode_weights, encode_weights, norm_of
 from site_node.privacy.noise import NoiseSource
 from site_node.training.networks import initial_weights
-from site_node.training.patients import PreparedPatients
+from site_node.training.prepared_patients import PreparedPatients
 from site_node.training.site_level import train_and_release
 from site_node.training.trainer import train
 from site_node.update.steps import difference

@@ -1,5 +1,6 @@
-"""Held-out counts under masks where updates are not: in encrypted studies always, in plain ones if they say so."""
+"""Held-out counts under masks, however updates travel: masked, encrypted, or in clear in a study that says so."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from hub.rounds.views import version_validation
 from protocol.messages import EvaluationReport
 from protocol.metrics import merge, summarise
 from protocol.secure_aggregation.histograms import RING
@@ -24,6 +26,7 @@ from tests.federation.masked_federation import (
 )
 
 STUDIES: dict[str, dict[str, Any]] = {
+    "masked": {},
     "encrypted": {
         "secure_aggregation": {"method": "homomorphic", "maximum_sites": 5, "maximum_weight": 100, "value_bits": 8}
     },
@@ -46,18 +49,31 @@ def test_every_version_is_judged_by_the_sum_of_the_sites_counts(federation: Mask
     shown = federation.rounds()[1]
     assert shown["metrics"]["auc"] == summarise(merge([plain_sum(federation, ALL, 1, split) for split in SPLITS])).auc
     assert (shown["metrics"]["patients"], shown["metrics"]["counts"]) == (300, "summed under masks")
+    assert [(site["evaluate_state"], site["metrics"]) for site in shown["sites"]] == [("accepted", None)] * 5
+    with federation.services.reading() as session:
+        validation = version_validation(session, federation.study.digest, 1)
+    assert validation["sites"] == []
+    assert validation["pooled"]["roc"]
 
 
 def test_nowhere_at_the_hub_lies_a_site_s_own_histogram(federation: MaskedFederation) -> None:
     federation.rest()
     assert federation.state()[0] == "completed"
     kept = [path.read_bytes() for path in (federation.folder / "hub").rglob("*") if path.is_file()]
+    assert kept
     for site in federation.sites:
         assert not any(isinstance(message, EvaluationReport) for message in said_by(site))
         assert sum(isinstance(message, MaskedHistograms) for message in said_by(site)) == 2
         for histograms in (counted for version in site.counted.values() for counted in version.values()):
             dense = RING.encode(np.concatenate(histograms.dense())).tobytes()
-            assert not any(needle in data for needle in (dense, dense.hex().encode()) for data in kept)
+            sparse = [
+                json.dumps(side, separators=(",", ":")).encode() for side in (histograms.negative, histograms.positive)
+            ]
+            for needle in (dense, dense.hex().encode(), *sparse):
+                assert not any(needle in data for data in kept)
+    pooled = plain_sum(federation, ALL, 1, "test")  # the search finds what is there
+    needle = json.dumps(pooled.negative, separators=(",", ":")).encode()
+    assert any(needle in data for data in kept)
 
 
 @pytest.mark.parametrize(("phase", "survivors"), LEFT_AFTER_LOSS.items())

@@ -105,3 +105,18 @@ def test_a_file_that_was_digested_as_it_came_is_kept_without_a_second_copy(blobs
     assert upload.stat().st_ino == blobs.path(digest).stat().st_ino
     upload.unlink()
     assert blobs.read(digest) == b"right"
+
+
+def test_a_blob_that_rests_is_there_as_before(blobs: BlobStore) -> None:
+    digest = blobs.put(b"an update")
+    blobs.will_rest(digest)
+    assert blobs.read(digest) == b"an update"
+
+
+def test_letting_a_blob_rest_that_is_gone_harms_nothing(blobs: BlobStore) -> None:
+    blobs.will_rest(digest_of_bytes(b"never stored"))
+
+
+def test_pieces_are_taken_in_their_order_while_the_next_ones_are_made(blobs: BlobStore) -> None:
+    pieces = [bytes([number]) * (1 + 7919 * number) for number in range(40)]
+    assert blobs.read(blobs.put_stream(iter(pieces))) == b"".join(pieces)

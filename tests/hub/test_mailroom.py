@@ -130,3 +130,55 @@ def test_each_site_gets_its_own_mail(services: Services, hospitals: list[Hospita
         return [texts(items) for items in found]
 
     assert asyncio.run(scene()) == [["for anna"], ["for bela"], ["for clara"]]
+
+
+def test_a_look_tells_for_whom_there_is_new_mail_and_tells_it_once(
+    services: Services, hospitals: list[Hospital], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery, "ROWS_AT_ONCE", 2)
+    room = Mailroom(services)
+    assert room.refresh() == []
+    for site in ("bela", "anna", "bela", "clara", "bela"):
+        post(services, site, "news")
+    assert room.refresh() == ["bela", "anna", "clara"]
+    assert room.refresh() == []
+
+
+def test_a_reader_whose_wake_up_was_lost_is_woken_by_the_next_look_of_anybody(
+    services: Services, hospitals: list[Hospital]
+) -> None:
+    async def scene() -> bool:
+        rounds = MailRounds(services)
+        with services.waker.listening("anna") as signal:
+            await rounds.fetch("anna", 0)
+            await asyncio.to_thread(post, services, "anna", "nobody was told of this")
+            await rounds.fetch("bela", 0)
+            return await signal.wait(10.0)
+
+    assert asyncio.run(scene())
+
+
+def test_a_process_looks_by_itself_and_goes_on_after_a_look_that_failed(
+    services: Services, hospitals: list[Hospital], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures = iter([OSError("no database")])
+    refresh = Mailroom.refresh
+
+    def refreshed(room: Mailroom) -> list[str]:
+        for failure in failures:
+            raise failure
+        return refresh(room)
+
+    async def scene() -> bool:
+        rounds = MailRounds(services)
+        await rounds.fetch("anna", 0)
+        monkeypatch.setattr(Mailroom, "refresh", refreshed)
+        looking = asyncio.create_task(rounds.keep_looking(0.01))
+        with services.waker.listening("anna") as signal:
+            await asyncio.to_thread(post, services, "anna", "nobody was told of this")
+            woken = await signal.wait(10.0)
+        looking.cancel()
+        return woken
+
+    assert asyncio.run(scene())
+    assert list(failures) == []

@@ -111,6 +111,7 @@ def test_a_study_starts_by_itself_when_all_have_answered_and_enough_approved(
         "training_patients": 0,
         "evaluates": True,
         "quality": None,
+        "readiness": None,
     }
 
 

@@ -3,8 +3,11 @@
 import os
 from pathlib import Path
 
+import pytest
+
+from protocol import keeping as module
 from protocol.digest import digest_of_bytes
-from protocol.keeping import LASTING, MOST_KNOWN, in_one_process
+from protocol.keeping import BEGUN_BYTES, LASTING, MOST_KNOWN, Keeping, in_one_process
 
 BYTES = b"eight b."
 DIGEST = digest_of_bytes(BYTES)
@@ -83,3 +86,31 @@ def test_the_oldest_is_forgotten_and_that_costs_a_digest_only(tmp_path: Path) ->
     assert keeping.knows(last, DIGEST)
     os.utime(last)
     assert not keeping.knows(last, DIGEST)
+
+
+def begun_by(how: Keeping, steps: list[int], monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """Return the stretches (from, to) that the disk is asked to begin with while a file grows by these steps."""
+    stretches: list[tuple[int, int]] = []
+    monkeypatch.setattr(module, "_begin_to_write", lambda _, start, count: stretches.append((start, start + count)))
+    at = 0
+    for step in steps:
+        how.begin_to_sync(0, at, at + step)
+        at += step
+    return stretches
+
+
+def test_the_disk_begins_with_each_full_stretch_of_a_growing_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    half, much = BEGUN_BYTES // 2, 5 * BEGUN_BYTES // 2
+    assert begun_by(LASTING, [half, half, 1, much], monkeypatch) == [(0, BEGUN_BYTES), (BEGUN_BYTES, 3 * BEGUN_BYTES)]
+
+
+def test_a_simulation_leaves_the_disk_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert begun_by(in_one_process(), [3 * BEGUN_BYTES], monkeypatch) == []
+
+
+def test_to_begin_with_a_stretch_changes_no_byte(tmp_path: Path) -> None:
+    data = bytes(range(256)) * (BEGUN_BYTES // 128)
+    with (tmp_path / "a").open("wb", buffering=0) as file:
+        file.write(data)
+        LASTING.begin_to_sync(file.fileno(), 0, len(data))
+    assert (tmp_path / "a").read_bytes() == data

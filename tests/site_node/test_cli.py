@@ -22,11 +22,7 @@ from site_node.governance.records import open_records, set_study, study_records
 from site_node.settings import SitePaths, load_settings
 from site_node.sqlite import transaction
 from tests.fakes.gated_site import GatedSite, study_of
-
-
-def run(*words: str) -> tuple[int, str]:
-    result = CliRunner().invoke(app, [str(word) for word in words])
-    return result.exit_code, result.output
+from tests.fakes.site_command import run
 
 
 @pytest.fixture

@@ -7,18 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
-from site_node.cli import app
+from tests.fakes.annotations import coded, report
 from tests.fakes.dicom import make_dataset, save, write_labels
+from tests.fakes.site_command import run
 
 PIXELS = np.zeros((8, 8), dtype=np.uint8)
 NAME = "Jansen"
-
-
-def run(*words: object) -> tuple[int, str]:
-    result = CliRunner().invoke(app, [str(word) for word in words])
-    return result.exit_code, result.output
 
 
 @pytest.fixture
@@ -127,3 +122,62 @@ def test_images_of_one_imaging_study_under_several_ids_are_reported_and_listed_f
     assert merged["found"]["patients"] == 30
     assert (merged["doubtful_patients"], merged["several_ids"]) == (0, 12)
     assert "there already" in run("cohort", site, "--doubtful", listed)[1]
+
+
+LEVELS = ("sop_instance_uid", "series_instance_uid", "study_instance_uid", "patient_id")
+
+
+@pytest.mark.parametrize("with_patient", [True, False])
+@pytest.mark.parametrize("level", LEVELS)
+def test_labels_of_every_form_count_the_images_that_they_stand_for(
+    site: Path, tmp_path: Path, level: str, with_patient: bool
+) -> None:
+    rows = []
+    for number in range(24):
+        dataset = make_dataset(PIXELS, f"{NAME}{number}")
+        named = {
+            "sop_instance_uid": str(dataset.SOPInstanceUID),
+            "series_instance_uid": str(dataset.SeriesInstanceUID),
+            "study_instance_uid": str(dataset.StudyInstanceUID),
+            "patient_id": str(dataset.PatientID),
+        }
+        row = {level: named[level], "label": ""}
+        rows.append(row | {"patient_id": named["patient_id"]} if with_patient else row)
+    write_labels(tmp_path / "images" / "labels.csv", rows)
+    told = found(site, "--labelled")
+    assert told["found"]["patients"] == told["found"]["images"] == 20  # of 30, in tens
+    (why,) = told["fallen_out"]
+    assert why.startswith("fewer than 10 images: it has no row in labels.csv")
+
+
+def test_labels_by_patient_follow_who_is_one_patient(site: Path, tmp_path: Path) -> None:
+    merged = tmp_path / "merged.csv"
+    merged.write_text("old_id,new_id,kind\n" + "".join(f"old-{n},{NAME}{n},joined\n" for n in range(12)))
+    with (site / "site.yaml").open("a", encoding="utf-8") as file:
+        file.write(f"merged_patients: {merged}\n")
+    write_labels(tmp_path / "images" / "labels.csv", [{"patient_id": f"old-{n}", "label": "1"} for n in range(12)])
+    assert found(site, "--labelled")["found"]["patients"] == 10
+
+
+def test_a_study_whose_label_stands_in_reports_is_labelled_by_these(site: Path, tmp_path: Path) -> None:
+    for number in range(12):
+        image = make_dataset(PIXELS, f"{NAME}{number}")
+        save(report([image], [coded(("1", "99OWN", "seen"))], name=str(number)), tmp_path / f"images/sr{number}.dcm")
+    assert run("index", site)[0] == 0
+    study = tmp_path / "study.yaml"
+    study.write_text(
+        "name: tiny\nrounds: 1\nlabel: {classes: [none, some], column: finding}\n"
+        "network: {name: densenet}\nprivacy: {epsilon: null}\n"
+    )
+    assert found(site, study, "--labelled")["found"]["patients"] == 20  # those of labels.csv
+    with (site / "site.yaml").open("a", encoding="utf-8") as file:
+        file.write("reports: {finding: 'DCM:121071'}\n")
+    assert found(site, study, "--labelled")["found"]["patients"] == 10
+    assert found(site, "--labelled")["found"]["patients"] == 20
+
+
+def test_labels_that_name_nothing_are_refused(site: Path, tmp_path: Path) -> None:
+    (tmp_path / "images" / "labels.csv").write_text(f"name,label\n{NAME},1\n")
+    status, output = run("cohort", site, "--labelled")
+    assert (status, "'patient_id', 'sop_instance_uid'" in output) == (1, True)
+    assert NAME not in output

@@ -6,9 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
-from site_node.cli import app
 from site_node.cohort.index import index_folder
 from site_node.cohort_members import ledger_pseudonym, pseudonym_key
 from site_node.governance.records import open_records
@@ -18,13 +16,9 @@ from site_node.settings import load_settings
 from site_node.site_secrets import read_noise_key
 from tests.fakes.dicom import make_dataset, save
 from tests.fakes.gated_site import GatedSite, study_of
+from tests.fakes.site_command import run
 
 NAMES = [f"Jansen^{number}" for number in range(30)]
-
-
-def run(*words: object, typed: str | None = None) -> tuple[int, str]:
-    result = CliRunner().invoke(app, [str(word) for word in words], input=typed)
-    return result.exit_code, result.output
 
 
 @pytest.fixture

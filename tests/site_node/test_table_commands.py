@@ -4,17 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from site_node.cli import app
 from site_node.errors import SettingsError
 from site_node.settings import load_settings
+from tests.fakes.site_command import run
 from tests.site_node.cohort.tables import SURVIVAL_HEADER, many_rows, write_table
-
-
-def run(*words: str) -> tuple[int, str]:
-    result = CliRunner().invoke(app, list(words))
-    return result.exit_code, result.output
 
 
 def made(tmp_path: Path, rows: list[str], header: str = SURVIVAL_HEADER) -> str:

@@ -3,16 +3,10 @@
 from pathlib import Path
 
 import numpy as np
-from typer.testing import CliRunner
 
-from site_node.cli import app
 from site_node.settings import load_settings
 from tests.fakes.dicom import make_dataset, save
-
-
-def run(*words: str) -> tuple[int, str]:
-    result = CliRunner().invoke(app, list(words))
-    return result.exit_code, result.output
+from tests.fakes.site_command import run
 
 
 def site_in(folder: Path) -> str:

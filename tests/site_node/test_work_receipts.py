@@ -104,6 +104,38 @@ def test_two_rounds_between_which_one_patient_opted_out_look_alike() -> None:
         assert one == other
 
 
+SKIPPED: dict[str, Any] = {
+    "budget-spent": {"patients": 23, "images": 0},
+    "opted-out": {"patients": 4, "images": 12},
+    "unreadable": {"images": 31},
+    "orphans": {"images": 3},
+}
+
+
+def test_who_and_what_was_skipped_is_told_by_reason_in_tens_and_few_are_not() -> None:
+    used = receipt(matched=100, patients=73, images=140, images_matched=152, skipped=SKIPPED)
+    found = receipt_as_json(KeptReceipt("task-1", used), 10)
+    assert found["skipped"] == {
+        "budget-spent": {"patients": 20, "images": None},
+        "unreadable": {"patients": None, "images": 30},
+    }
+    assert found["images_matched"] == 150
+
+
+def test_the_command_says_why_patients_and_files_were_skipped(site: GatedSite) -> None:
+    keep(site, receipt(matched=100, patients=73, images=140, images_matched=152, skipped=SKIPPED))
+    line = run(site)[1]
+    assert "70 or more with 140 or more images were used of 150 or more, 2 s" in line
+    assert "; patients skipped: 20 or more with a spent budget;" in line
+    assert "files or rows left out when counted: unreadable 30 or more" in line
+    assert "opted out" not in line
+
+
+def test_where_few_were_used_no_reason_has_a_number() -> None:
+    few = receipt(matched=100, patients=9, skipped=SKIPPED)
+    assert receipt_as_json(KeptReceipt("task-1", few), 10)["skipped"] == {}
+
+
 def test_the_command_lists_rounds_and_failures(site: GatedSite) -> None:
     assert "No job has ended" in run(site)[1]
     keep(site, receipt(1), receipt(2, failed=True, reason="disk-full", matched=0, patients=0, images=0))

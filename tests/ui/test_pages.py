@@ -130,6 +130,20 @@ def test_rounds_say_who_is_late(open_page: OpenPage) -> None:
     assert "about 167" not in text
 
 
+def test_rounds_say_loudly_who_trained_on_a_fraction_of_the_patients(open_page: OpenPage) -> None:
+    text = text_of(open_page("claire", "rounds"))
+    assert "Round 3 was trained on a fraction of the patients" in text
+    assert "at most 43 of 67, below 90%" in text
+    assert text.count(">(on a fraction)</span>") == 1
+    assert "<dt>patients used</dt><dd>about 166 of 167, 143 to 189</dd>" in text
+
+
+def test_where_a_study_asks_for_no_number_a_card_says_so(open_page: OpenPage) -> None:
+    app = open_page("ada", "rounds")
+    app.selectbox[0].set_value("pneumonia-pilot").run()
+    assert "<dt>patients used</dt><dd>not asked for</dd>" in text_of(app)
+
+
 def test_a_proposed_study_shows_each_hospital_answer(open_page: OpenPage) -> None:
     app = open_page("ada", "rounds")
     app.selectbox[0].set_value("effusion-cxr").run()
@@ -138,6 +152,10 @@ def test_a_proposed_study_shows_each_hospital_answer(open_page: OpenPage) -> Non
     assert "Waiting for hospitals" in text
     assert "about 167 training patients" in text  # the study noises its hospitals' numbers
     assert [button.label for button in app.button if button.disabled] == ["Start now"]
+    assert "at most 20 min, with 167 stand-ins for patients" in text  # one hospital told of its readiness
+    assert "no GPU, too little memory" in text
+    assert "in 70 hours of the week" in text
+    assert "the table lacks a column of the study" in text
 
 
 def test_an_ended_study_without_rounds_waits_for_nobody(
@@ -227,6 +245,11 @@ def test_figures_of_personal_models_are_called_so(open_page: OpenPage, monkeypat
     app = open_page("claire", "validate_models")
     assert_clean(app)
     assert "Personal models" in text_of(app)
+
+
+def test_a_version_names_the_hospital_that_trained_on_a_fraction(open_page: OpenPage) -> None:
+    app = open_page("claire", "versions")
+    assert text_of(app).count("(on a fraction of its patients)") == 1
 
 
 def test_versions_name_parents_and_offer_digests_to_copy(open_page: OpenPage) -> None:

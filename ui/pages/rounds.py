@@ -7,8 +7,10 @@ import streamlit as st
 
 from ui import charts, markup
 from ui.live import attempt, live
+from ui.readiness import readiness_facts
 from ui.session import RESEARCHER, Session, require_session
 from ui.study_choice import auc_cell, choose_study
+from ui.used_patients import fraction_note, receipt_facts
 from ui.views import Quality, Round, RoundSite, Study, StudySite
 from ui.wording import (
     NONE,
@@ -74,6 +76,9 @@ def _follow(session: Session, digest: str, state: str) -> None:
         _answers(study)
         return
     st.html(_figures(study, rounds))
+    short = next((item for item in reversed(rounds) if item.warnings), None)
+    if short is not None:
+        st.html(fraction_note(short.warnings, short.number))
     st.html(_who_does_what(study, rounds[-1]))
     _charts(study, rounds)
     _history(rounds)
@@ -117,6 +122,7 @@ def _answer_card(site: StudySite, names: list[str], silent: str, *, noised: bool
     else:
         text = words_of(site.reason).capitalize() if site.reason else silent
     body = f'<div class="wr-quiet">{escape(text)}</div>'
+    body += "" if site.readiness is None else readiness_facts(site.readiness)
     return markup.card(site.site, markup.dot(markup.colour_of(site.site, names)), markup.pill(site.state), body)
 
 
@@ -175,6 +181,7 @@ def _site_card(site: RoundSite, names: list[str], over: bool, current: Round, *,
             ("update", size(site.update_bytes)),
             ("sent in all", size(site.bytes_up or 0)),
             ("fetched", size(site.bytes_down or 0)),
+            *receipt_facts(site.receipt),
             *_pace(site),
             *_rate(site),
         ]
@@ -316,6 +323,8 @@ def _history_row(item: Round) -> list[str]:
     missing = [f"{site.site}: {words_of(site.reason)}" for site in item.sites if _own_reason(site, item)]
     missing = missing or ([item.reason] if item.reason and item.state == "failed" else [])
     answered = f"{counted} of {len(asked)}" if asked else NONE
+    if item.warnings:
+        answered += f' <span class="wr-warn" title="{escape("; ".join(item.warnings))}">(on a fraction)</span>'
     if missing:
         answered += f' <span class="wr-warn" title="{escape("; ".join(missing))}">({escape(missing[0])})</span>'
     return [

@@ -8,6 +8,7 @@ import streamlit as st
 from ui import charts, markup
 from ui.session import require_session
 from ui.study_choice import auc_cell, choose_study, choose_version, local_clock
+from ui.used_patients import fraction_mark
 from ui.views import Study, Version, VersionParticipant
 from ui.wording import NONE, epsilon, per_unit, size
 
@@ -57,13 +58,13 @@ def _row(version: Version, is_final: bool) -> list[str]:
     metrics, privacy = version.metrics, version.privacy
     last = version.decisions[-1] if version.decisions else None
     final = ' <span class="wr-pill good">final</span>' if is_final else ""
-    sites = ", ".join(part.site for part in version.participants) or _origin(version)
+    sites = ", ".join(escape(part.site) + fraction_mark(part.used) for part in version.participants)
     spent = epsilon(privacy.epsilon) if privacy else NONE
     return [
         f"<b>{version.number}</b>",
         markup.digest(version.digest) + final,
         local_clock(version.created_at),
-        escape(sites),
+        sites or escape(_origin(version)),
         auc_cell(metrics.score, metrics.score_low, metrics.score_high) if metrics else NONE,
         spent,
         f"{markup.pill(last.decision)} <span class='wr-quiet'>{escape(last.person)}</span>" if last else NONE,
@@ -86,7 +87,7 @@ def _details(study: Study, versions: list[Version]) -> None:
                     icon=":material/verified:",
                     on_click="ignore",
                 )
-            st.html(markup.note("info", "As a MONAI Bundle", "With Wardround's extra `bundles` installed:"))
+            st.html(markup.note("info", "As a MONAI Bundle", "With Wardround's extra “bundles” installed:"))
             st.code(_export_command(study, version), language="bash", wrap_lines=True)
         with right:
             _contributions(version, hides_weights=_hides_weights(study))
@@ -131,7 +132,7 @@ def _contributions(version: Version, *, hides_weights: bool) -> None:
     whole = sum(part.weight for part in version.participants) or 1.0
     rows = [
         [
-            escape(part.site),
+            escape(part.site) + fraction_mark(part.used),
             "hidden" if hides_weights else f"{100 * _share(part, whole):.0f} %",
             markup.digest(part.update_digest),
         ]

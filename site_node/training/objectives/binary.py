@@ -8,13 +8,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from protocol.metrics import ScoreHistograms
-from protocol.secure_aggregation.histograms import bins_of
 from protocol.study import StudySpec
 from site_node.cohort.cohort import Patient
 from site_node.privacy.noise import NoiseSource
 from site_node.privacy.patient_batch import Loss
-from site_node.training.objectives.imbalance import class_weights, focused
+from site_node.training.objectives.imbalance import weighted
 from site_node.training.objectives.objective import Objective, Targets
+from site_node.training.objectives.one_versus_rest import class_histograms, classes_of_nobody
 from site_node.training.objectives.scores import joined_scores
 from site_node.training.prepared_patients import PreparedPatients
 
@@ -40,28 +40,20 @@ def patient_scores(study: StudySpec, outputs: Iterable[Tensor], patients: Prepar
 
 
 def _loss(study: StudySpec) -> Loss:
-    label = study.label
-
-    def loss(logits: Tensor, targets: Tensor) -> Tensor:
-        return focused(label, cross_entropy(logits, targets)) * class_weights(label, targets)
-
-    return loss
+    return weighted(study.label, cross_entropy)
 
 
 def _counts(
     study: StudySpec, outputs: Iterable[Tensor], patients: PreparedPatients, noise: NoiseSource
 ) -> ScoreHistograms:
     scores = patient_scores(study, outputs, patients)
-    return _noised(study, ScoreHistograms.from_scores(scores, patients.labels, bins_of(study)), noise)
+    (only,) = class_histograms(study, scores[:, None], patients.labels[:, None].astype(np.float32), noise)
+    return only
 
 
 def _of_nobody(study: StudySpec, noise: NoiseSource) -> ScoreHistograms:
-    return _noised(study, ScoreHistograms(bins=bins_of(study), negative=[], positive=[]), noise)
-
-
-def _noised(study: StudySpec, exact: ScoreHistograms, noise: NoiseSource) -> ScoreHistograms:
-    epsilon = study.evaluation.noise_epsilon
-    return exact if epsilon is None else exact.noised(epsilon, noise.histograms.two_sided_geometric)
+    (only,) = classes_of_nobody(study, noise)
+    return only
 
 
 BINARY = Objective(outputs=1, targets=label_targets, loss=_loss, counts=_counts, of_nobody=_of_nobody)

@@ -12,7 +12,7 @@ from protocol.study import StudySpec
 from site_node.privacy.noise import NoiseSource
 from site_node.privacy.patient_batch import Loss
 from site_node.training.objectives.binary import label_targets
-from site_node.training.objectives.imbalance import class_weights, focused
+from site_node.training.objectives.imbalance import weighted
 from site_node.training.objectives.objective import Objective
 from site_node.training.objectives.one_versus_rest import class_histograms, classes_of_nobody
 from site_node.training.objectives.scores import joined_scores
@@ -36,12 +36,7 @@ def multi_class(study: StudySpec) -> Objective:
 
 
 def _loss(study: StudySpec) -> Loss:
-    label = study.label
-
-    def loss(outputs: Tensor, targets: Tensor) -> Tensor:
-        return focused(label, softmax_cross_entropy(outputs, targets)) * class_weights(label, targets)
-
-    return loss
+    return weighted(study.label, softmax_cross_entropy)
 
 
 def _counts(

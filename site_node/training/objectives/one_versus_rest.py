@@ -1,4 +1,4 @@
-"""Held-out counts of several classes or findings: for each a pair of histograms, of who has it and who has not.
+"""Held-out counts of a class, of several, or of findings: for each a pair of histograms, of who has it and who has not.
 
 A patient is in one bin of the pair of every class, so that noise of epsilon in all is noise of epsilon / classes on
 each pair (`protocol/held_out.py`).

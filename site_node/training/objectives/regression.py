@@ -14,13 +14,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from protocol.study import StudySpec
-from protocol.value_histograms import ValueHistogram, value_terms
+from protocol.value_histograms import ValueHistogram
 from site_node.cohort.cohort import Patient
 from site_node.privacy.noise import NoiseSource
 from site_node.privacy.patient_batch import Loss
 from site_node.training.objectives.objective import Objective, Targets
 from site_node.training.objectives.scores import joined
-from site_node.training.objectives.values import noised_values
+from site_node.training.objectives.values import noised_values, values_of_nobody
 from site_node.training.prepared_patients import PreparedPatients
 
 
@@ -63,8 +63,6 @@ def _counts(
     return noised_values(study, patients_errors(study, outputs, patients)[:, None], noise)
 
 
-def _of_nobody(study: StudySpec, noise: NoiseSource) -> list[ValueHistogram]:
-    return noised_values(study, np.empty((0, len(value_terms(study).empty))), noise)
-
-
-REGRESSION = Objective(outputs=1, targets=value_targets, loss=regression_loss, counts=_counts, of_nobody=_of_nobody)
+REGRESSION = Objective(
+    outputs=1, targets=value_targets, loss=regression_loss, counts=_counts, of_nobody=values_of_nobody
+)

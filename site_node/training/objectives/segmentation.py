@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from protocol.study import StudySpec
-from protocol.value_histograms import ValueHistogram, value_terms
+from protocol.value_histograms import ValueHistogram
 from site_node.cohort.cohort import Patient
 from site_node.privacy.noise import NoiseSource
 from site_node.privacy.patient_batch import Loss
 from site_node.training.objectives.objective import Objective, Targets
-from site_node.training.objectives.values import noised_values
+from site_node.training.objectives.values import noised_values, values_of_nobody
 from site_node.training.prepared_patients import PreparedPatients
 
 SMOOTH_PIXELS = 1.0
@@ -100,12 +100,12 @@ def _counts(
     return noised_values(study, patients_dice(study, outputs, patients), noise)
 
 
-def _of_nobody(study: StudySpec, noise: NoiseSource) -> list[ValueHistogram]:
-    return noised_values(study, np.empty((0, len(value_terms(study).empty))), noise)
-
-
 def segmentation(study: StudySpec) -> Objective:
     """Return what a segmentation study trains and counts."""
     return Objective(
-        outputs=len(study.label.classes), targets=_targets, loss=segmentation_loss, counts=_counts, of_nobody=_of_nobody
+        outputs=len(study.label.classes),
+        targets=_targets,
+        loss=segmentation_loss,
+        counts=_counts,
+        of_nobody=values_of_nobody,
     )

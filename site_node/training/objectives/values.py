@@ -17,3 +17,8 @@ def noised_values(study: StudySpec, figures: NDArray[np.float64], noise: NoiseSo
     exact = [empty.of(column) for column, empty in zip(figures.T, terms.empty, strict=True)]
     epsilon = terms.epsilon_each
     return exact if epsilon is None else [h.noised(epsilon, noise.histograms.two_sided_geometric) for h in exact]
+
+
+def values_of_nobody(study: StudySpec, noise: NoiseSource) -> list[ValueHistogram]:
+    """Return the histograms of a split that this site has no patients of, noised as the study says."""
+    return noised_values(study, np.empty((0, len(value_terms(study).empty))), noise)

@@ -9,6 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -162,29 +163,35 @@ def _prepared(layout: DemoLayout, supervisor: Supervisor, names: list[str]) -> B
     write_settings(settings)
     services = open_services(settings, lambda *_: None)
     federation = BenchmarkFederation(layout, supervisor, names, services, Programs(layout, 1))
+    upgrade(services.database)
     taken: set[int] = set()
     for owner in ("hub", *names):
         folder = layout.hub_redis if owner == "hub" else layout.site(owner) / "redis"
         federation.redis[owner] = prepare_redis(folder, f"{owner} redis", layout.log(f"{owner} redis"), taken)
         supervisor.start(federation.redis[owner].service)
-    upgrade(services.database)
+        if owner == "hub":  # what takes longest to start is started first
+            _start_hub(federation)
     return federation
 
 
-def _start(federation: BenchmarkFederation) -> None:
+def _start_hub(federation: BenchmarkFederation) -> None:
     redis_url, programs = federation.redis["hub"].url, federation.programs
     federation.port = next_free_port(FIRST_PORT)
     federation.supervisor.start(programs.hub_api(federation.port, redis_url))
     federation.supervisor.start(programs.hub_worker(redis_url))
+
+
+def _start(federation: BenchmarkFederation) -> None:
     add_person(federation.services, "researcher", "researcher", PASSWORD, "operator:console")
     settings = [_made_site(federation, name) for name in federation.names]
+    codes = [invite_site(federation.services, one.name, "operator:console").code for one in settings]
     while not is_healthy(federation.hub_url):
         federation.supervisor.pause(0.05)
-    for one in settings:
-        _enrol(federation, one)
-        for part in ("gate", "agent"):
-            federation.supervisor.start(programs.site_process(one.name, part))
-        federation.supervisor.start(_worker(federation, one.name))
+    with ThreadPoolExecutor(len(settings)) as administrators:
+        for one, _ in zip(settings, administrators.map(_enrol, settings, codes), strict=True):
+            for part in ("gate", "agent"):
+                federation.supervisor.start(federation.programs.site_process(one.name, part))
+            federation.supervisor.start(_worker(federation, one.name))
 
 
 def _made_site(federation: BenchmarkFederation, name: str) -> SiteSettings:
@@ -196,8 +203,7 @@ def _made_site(federation: BenchmarkFederation, name: str) -> SiteSettings:
     )
 
 
-def _enrol(federation: BenchmarkFederation, settings: SiteSettings) -> None:
-    code = invite_site(federation.services, settings.name, "operator:console").code
+def _enrol(settings: SiteSettings, code: str) -> None:
     with connect(settings.hub_url) as http:
         client = HubClient(http, settings.name, SigningKey.load_or_create(settings.paths.transport_key))
         enroll_site(settings, client, code)

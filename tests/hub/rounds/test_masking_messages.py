@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 import pytest
+from sqlalchemy import event
 
 from hub.auth.coordinator import enrol_site, invite_site
 from hub.rounds.deadlines import tick
@@ -176,6 +177,24 @@ def test_each_phase_s_messages_lead_to_the_next_and_the_round_to_its_close(maske
     assert late.accepted  # it came too late to matter, and that is no fault
     assert not masked.bench.close()  # zeros are no shares: the sum stays closed
     assert masked.bench.view()["state"] == "failed"
+
+
+@pytest.mark.parametrize(("number", "kind"), [(1, TaskKind.TRAIN), (0, TaskKind.EVALUATE)])
+def test_a_message_loads_its_own_task_and_none_of_the_others(
+    services: Services, clock: Clock, queue: Queue, number: int, kind: TaskKind
+) -> None:
+    masked = begun(partial(MaskedBench, number=number, kind=kind), services, clock, queue)
+    keys, sent = masked.keys("anna"), list[str]()
+
+    def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        sent.append(statement)
+
+    engine = masked.bench.services.database.engine
+    event.listen(engine, "before_cursor_execute", note)
+    assert masked.say("anna", keys).accepted
+    event.remove(engine, "before_cursor_execute", note)
+    tasks = [statement for statement in sent if "tasks.document" in statement and "tasks.task_id = " not in statement]
+    assert (tasks, any("FROM tasks" in statement for statement in sent)) == ([], True)
 
 
 def test_repeating_a_message_changes_nothing_and_a_second_one_is_refused(masked: MaskedBench) -> None:

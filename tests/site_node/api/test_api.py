@@ -1,39 +1,37 @@
 """The site's own API: who may call what, approvals as strict as at the terminal, and nothing kept that opens it."""
 
-import asyncio
 import json
 import ssl
 import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from fastapi import FastAPI
 from typer.testing import CliRunner
 
 from protocol.messages import Approval
 from site_node.api.app import MAX_BODY_BYTES, make_app
 from site_node.api.readers import FOR_WHO_DECIDES
-from site_node.api.roles import PERMITTED, ROLES, Role, may_call
+from site_node.api.roles import GATE_PAGES, PERMITTED, READING_PAGES, ROLES, Role, may_call
 from site_node.api.tokens import add_token, caller_of, open_tokens, revoke_token
 from site_node.api_commands import check_address
 from site_node.cli import app
 from site_node.errors import SettingsError
 from site_node.governance.approval import account_of_last, decisions_on
 from site_node.governance.records import open_records
+from tests.fakes.api_caller import Caller
 from tests.fakes.certificates import Authority
 from tests.fakes.gated_site import PERMISSIVE_POLICY, GatedSite, study_of
 from tests.fakes.orthanc import free_port
 
 PERSON_DECIDES = PERMISSIVE_POLICY.replace("approval: automatic", "approval: person")
 PATHS = {
-    "status": "/v1/status", "studies": "/v1/studies", "study": f"/v1/studies/{study_of().digest}", "tasks": "/v1/tasks",
-    "budget": "/v1/budget", "egress": "/v1/egress", "doctor": "/v1/doctor",
+    "me": "/v1/me", "status": "/v1/status", "studies": "/v1/studies", "study": f"/v1/studies/{study_of().digest}",
+    "tasks": "/v1/tasks", "budget": "/v1/budget", "egress": "/v1/egress", "doctor": "/v1/doctor",
 }  # fmt: skip
 DAY = 86400.0
 
@@ -50,28 +48,6 @@ def site(tmp_path: Path) -> GatedSite:
 def token_of(site: GatedSite, role: Role, name: str | None = None, days: int = 90) -> str:
     with open_tokens(site.paths) as tokens:
         return add_token(tokens, name or f"some-{role}", role, days, site.now)
-
-
-@dataclass(frozen=True)
-class Caller:
-    """Calls an application in this process."""
-
-    app: FastAPI
-    headers: dict[str, str]
-
-    def get(self, path: str) -> httpx.Response:
-        return self.call("GET", path)
-
-    def post(self, path: str, **what: Any) -> httpx.Response:
-        return self.call("POST", path, **what)
-
-    def call(self, method: str, path: str, **what: Any) -> httpx.Response:
-        async def call() -> httpx.Response:
-            transport = httpx.ASGITransport(self.app, raise_app_exceptions=False)
-            async with httpx.AsyncClient(transport=transport, base_url="http://site", headers=self.headers) as http:
-                return await http.request(method, path, **what)
-
-        return asyncio.run(call())
 
 
 def client(site: GatedSite, token: str | None = None) -> Caller:
@@ -97,7 +73,8 @@ def test_each_page_is_answered_to_whom_the_table_names(site: GatedSite, role: Ro
 
 
 def test_the_table_names_every_page_and_only_administrators_decide() -> None:
-    assert set(PERMITTED) == {*PATHS, "decide"}
+    assert set(GATE_PAGES) == {*PATHS, "decide"}
+    assert set(PERMITTED) == {*GATE_PAGES, *READING_PAGES}
     assert PERMITTED["decide"] == {"administrator"}
 
 

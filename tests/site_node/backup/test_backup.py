@@ -6,70 +6,20 @@ import stat
 import threading
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
-from protocol.messages import Reason, TaskRefusal, UpdateNotice
+from protocol.messages import Reason, UpdateNotice
 from site_node.backup import sealed_file, writing
 from site_node.backup.contents import as_of_now, is_allowed, items
 from site_node.backup.inventory import Head, Inventory, heads_of
 from site_node.backup.restoring import Standing, objection_to, restore
-from site_node.backup.sealed_file import Secret
-from site_node.budget_report import budget_overview
-from site_node.cli import app
 from site_node.errors import BackupError
 from site_node.governance import hash_chain, high_water
-from site_node.governance.policy import load_policy
 from site_node.governance.records import open_records
 from site_node.settings import SitePaths, load_settings
 from tests.fakes.gated_site import GatedSite, study_of
-
-KEY = Secret("file", b"k" * 32)
-
-
-@pytest.fixture
-def site(tmp_path: Path) -> GatedSite:
-    return GatedSite.make(tmp_path / "hospital")
-
-
-@pytest.fixture
-def key(tmp_path: Path) -> Path:
-    path = tmp_path / "key"
-    path.write_bytes(KEY.value)
-    return path
-
-
-def run(*words: object) -> tuple[int, str]:
-    result = CliRunner().invoke(app, [str(word) for word in words])
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    return result.exit_code, result.output
-
-
-def back_up(site: GatedSite, target: Path, **options: Any) -> Inventory:
-    return writing.write_backup(load_settings(site.paths.root), target, KEY, **options).inventory
-
-
-def bring_back(site: GatedSite, backup: Path, *, force: bool = True, root: Path | None = None) -> None:
-    """Restore a site, and start its gate again."""
-    site.gate.close()
-    restore(root or site.paths.root, backup, KEY, force=force)
-    site.settings = load_settings(root or site.paths.root)
-    site.seen.clear()  # the numbers of what was forgotten are given again
-    site.start()
-
-
-def trained(site: GatedSite, number: int = 1) -> None:
-    """Answer one round; the hub gets it."""
-    site.hand_over(site.give(site.task(study_of(), number=number)))
-    site.sweep()
-    site.receive_all()
-    site.sweep()
-
-
-def refusals(site: GatedSite) -> list[Reason]:
-    return [message.reason for message in site.everything_sent() if isinstance(message, TaskRefusal)]
+from tests.site_node.backup.backed_up import KEY, back_up, bring_back, refusals, run, trained
 
 
 def test_what_cannot_be_made_again_is_in_it_and_the_mark_is_not(site: GatedSite, tmp_path: Path) -> None:
@@ -148,7 +98,7 @@ def test_after_a_round_a_restored_site_refuses_to_train_until_it_is_reconciled(
     site.join(study)  # charges the ledger
     site.receive_all()
     trained(site)
-    spent = budget_overview(open_records(site.paths), load_policy(site.settings.policy))["epsilon"]
+    spent = site.budget()["epsilon"]
     assert spent > 0
     site.gate.close()
 
@@ -157,7 +107,7 @@ def test_after_a_round_a_restored_site_refuses_to_train_until_it_is_reconciled(
     assert run("restore", site.paths.root, tmp_path / "before", "--key-file", key, "--force")[0] == 0
     site.seen.clear()
     site.start()
-    assert budget_overview(open_records(site.paths), load_policy(site.settings.policy))["epsilon"] < spent  # forgotten
+    assert site.budget()["epsilon"] < spent  # forgotten
     second = study_of(name="second")
     site.join(second)
     site.give(site.task(second))
@@ -166,7 +116,7 @@ def test_after_a_round_a_restored_site_refuses_to_train_until_it_is_reconciled(
 
     status, output = run("reconcile", site.paths.root, "--yes")
     assert status == 0, output
-    again = budget_overview(open_records(site.paths), load_policy(site.settings.policy))["epsilon"]
+    again = site.budget()["epsilon"]
     assert again >= spent  # charged to every patient: no budget was handed back
     assert study.digest in high_water.given_up(open_records(site.paths))
 

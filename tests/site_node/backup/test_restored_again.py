@@ -19,20 +19,8 @@ from site_node.opt_outs import load_identities, record_opt_outs
 from site_node.settings import load_settings
 from tests.fakes.gated_site import GatedSite, study_of
 from tests.fakes.masked_peers import MaskedPeers
-from tests.site_node.backup.test_backup import KEY, back_up, bring_back, refusals, run
+from tests.site_node.backup.backed_up import KEY, back_up, bring_back, refusals, run
 from tests.site_node.governance.test_high_water import answer, hear, notices
-
-
-@pytest.fixture
-def site(tmp_path: Path) -> GatedSite:
-    return GatedSite.make(tmp_path / "hospital")
-
-
-@pytest.fixture
-def key(tmp_path: Path) -> Path:
-    path = tmp_path / "key"
-    path.write_bytes(KEY.value)
-    return path
 
 
 def test_the_same_backup_restored_twice_onto_a_lost_machine_answers_no_round_otherwise(

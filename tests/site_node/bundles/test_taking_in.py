@@ -188,7 +188,7 @@ def test_a_network_of_masks_becomes_a_segmentation_study(tmp_path: Path, definit
 
 
 @pytest.mark.parametrize(
-    "change", [{"act": "prelu"}, {"norm": "instance"}, {"up_kernel_size": 5}, {"dropout": 0.5}, {"kernel_size": [3, 5]}]
+    "change", [{"act": "elu"}, {"norm": "instance"}, {"up_kernel_size": 5}, {"dropout": 0.5}, {"kernel_size": [3, 5]}]
 )
 def test_a_unet_that_no_study_can_have_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
     unet = {"_target_": "UNet", "spatial_dims": 2, "in_channels": 1, "out_channels": 2, "channels": [4, 8],
@@ -202,9 +202,91 @@ def test_references_within_the_config_are_followed(tmp_path: Path) -> None:
     assert taken(bundle).study.network.arguments["init_features"] == 4
 
 
-def test_preprocessing_that_a_study_cannot_have_is_told_transform_by_transform(bundle: Path) -> None:
-    with pytest.raises(BundleError, match=r"LoadImaged: turns the axes.*Resized: without padding.*--own-preprocessing"):
+def pipeline(*transforms: dict[str, Any]) -> dict[str, Any]:
+    return {"_target_": "Compose", "transforms": list(transforms)}
+
+
+LOAD: dict[str, Any] = {"_target_": "LoadImaged", "keys": ["image", "label"]}
+SCALE: dict[str, Any] = {"_target_": "monai.transforms.ScaleIntensityD", "keys": ["image"]}
+
+
+def test_a_bundles_own_preprocessing_becomes_a_studys_steps(tmp_path: Path) -> None:
+    own = pipeline(
+        LOAD,
+        {"_target_": "EnsureChannelFirstd", "keys": "image"},
+        {"_target_": "CropForegroundd", "keys": "image", "source_key": "image", "margin": 2},
+        SCALE,
+        {"_target_": "Resized", "keys": ["image", "label"], "spatial_size": 32, "mode": ["bilinear", "nearest"]},
+        {"_target_": "Lambdad", "keys": "label", "func": "x"},
+    )
+    bundle = foreign_bundle(tmp_path / "b", preprocessing=own)
+    with pytest.raises(BundleError, match="'Lambdad' is not among"):
         take_in(bundle, TERMS)
+    own["transforms"].pop()
+    bundle = foreign_bundle(tmp_path / "c", preprocessing=own)
+    found = take_in(bundle, {**TERMS, "preprocessing": {"augmentation": "none", "size": [99, 99]}}).study.preprocessing
+    assert found.model_dump(mode="json", exclude_defaults=True) == {
+        "size": [32, 32],
+        "augmentation": "none",
+        "steps": [
+            {"transform": "CropForeground", "margin": 2},
+            {"transform": "ScaleIntensity"},
+            {"transform": "Resize", "spatial_size": [32, 32], "mode": "linear"},
+        ],
+    }
+
+
+@pytest.mark.parametrize(("stated", "size"), [({}, [32, 32]), ({"preprocessing": {"size": [48, 40]}}, [48, 40])])
+def test_what_leaves_the_size_open_is_padded_or_cut_to_the_stated_one(
+    tmp_path: Path, stated: dict[str, Any], size: list[int]
+) -> None:
+    bundle = foreign_bundle(tmp_path / "b", preprocessing=pipeline(LOAD, SCALE))
+    found = take_in(bundle, {**TERMS, **stated}).study.preprocessing
+    assert found.size == size
+    assert found.steps[-1].model_dump() == {"transform": "ResizeWithPadOrCrop", "spatial_size": size}
+
+
+@pytest.mark.parametrize(
+    ("transform", "words"),
+    [
+        ({"_target_": "RandFlipd", "keys": "image"}, "RandFlip: draws at random"),
+        ({"_target_": "RepeatChanneld", "keys": "image", "repeats": 3}, "RepeatChannel: makes several channels"),
+        ({"_target_": "DivisiblePadd", "keys": "image", "k": 16}, "use ResizeWithPadOrCropd"),
+        ({"_target_": "Resized", "keys": "image", "spatial_size": 32, "size_mode": "longest"}, "size_mode has a value"),
+        ({"_target_": "Resized", "keys": "image", "spatial_size": [32, -1]}, "leaves a side open"),
+        ({"_target_": "Resized", "keys": "image", "spatial_size": [32, 32], "mode": "bicubic"}, "Known: area"),
+        ({"_target_": "SpatialPadd", "keys": "image", "spatial_size": [32, 32], "mode": "edge"}, "SpatialPad: mode"),
+        ({"_target_": "CropForegroundd", "keys": "image", "source_key": "label"}, "source_key has a value"),
+        ({"_target_": "Spacingd", "keys": "image", "pixdim": 1.0, "min_pixdim": 0.5}, "has no min_pixdim"),
+        ({"_target_": "LoadImaged", "keys": "image", "reader": "NumpyReader"}, "LoadImage: reader has a value"),
+        ({"_target_": "ScaleIntensityd", "keys": "image", "factor": 0.1}, "factor has a value"),
+    ],
+)
+def test_a_transform_that_a_study_cannot_have_is_refused_by_name_with_what_to_do(
+    tmp_path: Path, transform: dict[str, Any], words: str
+) -> None:
+    bundle = foreign_bundle(tmp_path / "b", preprocessing=pipeline(LOAD, SCALE, transform))
+    with pytest.raises(BundleError, match=words) as caught:
+        take_in(bundle, TERMS)
+    assert "--own-preprocessing" in caught.value.remedy
+
+
+def test_values_that_no_transform_scales_are_refused_as_in_any_study(bundle: Path) -> None:
+    with pytest.raises(SpecificationError, match="none of them scales the values"):
+        take_in(bundle, TERMS)
+
+
+def test_two_outputs_of_a_softmax_become_the_one_of_a_study_of_two_classes(tmp_path: Path) -> None:
+    two = {**DENSENET, "out_channels": 2}
+    bundle = foreign_bundle(tmp_path / "b", network_def=two)
+    own = ConfigParser({"network_def": two}).get_parsed_content("network_def").eval()
+    torch.save(own.state_dict(), bundle / "models" / "model.pt")
+    found = take_in(bundle, {**TERMS, "label": {"classes": ["no", "yes"]}}, own_preprocessing=True)
+    network = build_network(found.study)
+    load_into(network, decode_weights(found.weights))
+    images = torch.randn(2, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        torch.testing.assert_close(torch.sigmoid(network.eval()(images))[:, 0], torch.softmax(own(images), 1)[:, 1])
 
 
 def test_batch_normalisation_with_privacy_is_refused_as_in_any_study(tmp_path: Path) -> None:

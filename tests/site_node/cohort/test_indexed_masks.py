@@ -1,6 +1,7 @@
 """Segmentations and structure sets of the index: found by what they name, gone with their files."""
 
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -13,14 +14,17 @@ from site_node.cohort.cohort import Cohort, build_cohort
 from site_node.cohort.index import index_folder
 from site_node.cohort.index_database import open_index
 from site_node.cohort.indexed_masks import masks_of_index
-from site_node.cohort.masks import UNUSABLE, MaskList
-from site_node.errors import LabelsError
+from site_node.cohort.masks import UNUSABLE, MaskList, mask_values
+from site_node.errors import LabelsError, MaskError
 from site_node.label_settings import LabelSettings
 from site_node.labels.masks import MaskRef
+from site_node.labels.seg_set import DRAWN_TWICE
 from site_node.labels.structures import NONE_NAMED
+from site_node.training.frozen_cohort import freeze_cohort, frozen_cohort
 from tests.fakes.annotations import NEOPLASM, coded, report, segmentation, structure_set
-from tests.fakes.dicom import save
+from tests.fakes.dicom import save, uid_of
 from tests.fakes.drawn_hospital import make_drawn_volumes
+from tests.fakes.segmented_hospital import slices_of
 from tests.fakes.series import body, positions_of, saved, series_of
 
 PNEUMONIA = ("233604007", "SCT", "Pneumonia")
@@ -128,3 +132,74 @@ def test_neither_masks_csv_nor_a_mask_in_the_index_is_said_with_its_remedy(tmp_p
     (labels.parent / "masks.csv").unlink()
     with pytest.raises(LabelsError, match=r"masks\.csv"):
         cohort_of(labels, SEGMENTATION)
+
+
+def organs(slices: list[Dataset], folder: Path, **drawn: tuple[str, np.ndarray[Any, Any]]) -> None:
+    """Save a segmentation of its own for each name, with one segment of this label."""
+    for name, (label, marks) in drawn.items():
+        made = segmentation(slices, marks, segments=[(label, NEOPLASM)])
+        made.SOPInstanceUID = made.file_meta.MediaStorageSOPInstanceUID = uid_of(name)
+        save(made, folder / f"{name}.dcm")
+
+
+def two_organs(folder: Path, *, second: str = "spleen", apart: bool = True) -> tuple[Path, np.ndarray[Any, Any]]:
+    """Write a patient with a segmentation for each organ, and one with one; return labels.csv and the first's mask."""
+    labels = make_drawn_volumes(folder, 2)
+    (folder / "masks.csv").unlink()
+    whole = np.ones((10, 14, 18), np.uint8)
+    organs(slices_of(folder / "images" / "P0001"), folder / "images" / "P0001", alone=("box", whole))
+    slices = slices_of(folder / "images" / "P0000")
+    box, other = np.zeros((10, 14, 18), np.uint8), np.zeros((10, 14, 18), np.uint8)
+    box[2:6, 2:8, 2:8] = 1
+    other[4:8, 6:12, 6:12] = 1
+    organs(slices, folder / "images", a=("box", box), b=(second, other if apart else box), z=("couch", other))
+    return labels, np.maximum(box, 2 * other)
+
+
+def test_a_segmentation_for_each_organ_makes_one_mask_whatever_their_order(tmp_path: Path) -> None:
+    study = parse_study(
+        {**SEGMENTATION.model_dump(mode="json", by_alias=True), "label": {"classes": ["background", "box", "spleen"]}}
+    )
+    labels, both = two_organs(tmp_path / "site")
+    cohort = cohort_of(labels, study)
+    assert not cohort.dropped
+    (image,), (other,) = [patient.images for patient in cohort.patients]
+    assert other.mask is not None
+    assert other.mask.beside == ()
+    assert image.mask is not None
+    assert [path.name for path in image.mask.beside] == ["b.dcm", "z.dcm"]
+    values = mask_values(image.mask, image.path, image.frame, image.slices, cohort.mask_names)
+    np.testing.assert_array_equal(values, both)
+    turned = MaskRef(image.mask.beside[1], "seg", beside=(image.mask.beside[0], image.mask.path))
+    np.testing.assert_array_equal(mask_values(turned, image.path, None, image.slices, cohort.mask_names), both)
+    freeze_cohort(tmp_path, study.digest, cohort)
+    assert frozen_cohort(tmp_path, study.digest).patients == cohort.patients
+
+
+def test_the_same_class_drawn_twice_is_refused_where_the_two_differ(tmp_path: Path) -> None:
+    labels, _ = two_organs(tmp_path / "differ", second="Box")
+    cohort = cohort_of(labels, SEGMENTATION)
+    assert cohort.dropped == {UNUSABLE + DRAWN_TWICE: 1}
+    (remedy,) = cohort.remedies.values()
+    assert "masks.csv" in remedy
+    labels, _ = two_organs(tmp_path / "same", second="Box", apart=False)
+    assert not cohort_of(labels, SEGMENTATION).dropped
+
+
+def test_segmentations_that_hold_no_class_of_the_study_are_no_mask(tmp_path: Path) -> None:
+    labels, _ = two_organs(tmp_path / "site")
+    (tmp_path / "site" / "images" / "a.dcm").unlink()
+    assert cohort_of(labels, SEGMENTATION).dropped == {UNUSABLE + NONE_NAMED: 1}
+
+
+def test_one_of_several_segmentations_that_is_damaged_or_gone_is_said(tmp_path: Path) -> None:
+    labels, _ = two_organs(tmp_path / "site")
+    ((image,), _) = [patient.images for patient in cohort_of(labels, SEGMENTATION).patients]
+    assert image.mask is not None
+    second = image.mask.beside[0]
+    second.write_bytes(second.read_bytes()[:400])
+    with pytest.raises(MaskError, match="cannot be read"):
+        mask_values(image.mask, image.path, None, image.slices, {"background": 0, "box": 1})
+    second.unlink()
+    with pytest.raises(MaskError, match="missing"):
+        mask_values(image.mask, image.path, None, image.slices, {"background": 0, "box": 1})

@@ -6,13 +6,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from protocol import preprocessing_steps
 from protocol.study import parse_study
 from site_node.cohort.cohort import Cohort, build_cohort
 from site_node.cohort.contents import UNDECODABLE
 from site_node.cohort.fallen_out import fallen_out
 from site_node.cohort.index import index_folder
 from site_node.cohort.matching import ORPHAN, OTHER_PATIENT, UNLABELLED
-from site_node.cohort.volumes import DAMAGED_FILE, NO_VOLUME, REPEATED_SERIES, ROWS_DISAGREE
+from site_node.cohort.volumes import DAMAGED_FILE, NO_VOLUME, REPEATED_SERIES, ROWS_DISAGREE, TOO_FINE
 from site_node.dicom.series import GAP
 from site_node.dicom.volume import stack_of
 from tests.fakes.dicom import FakeHospital, write_labels
@@ -132,3 +133,27 @@ def test_what_has_no_row_or_no_series_or_another_patient_is_counted(hospital: Fa
     ]
     cohort = cohort_of(FakeHospital(hospital.folder, write_labels(hospital.labels, rows), ()))
     assert cohort.dropped == {OTHER_PATIENT: 5, UNLABELLED: 5, ORPHAN: 1}
+
+
+def test_a_series_of_which_the_studys_spacing_would_make_too_many_voxels_falls_out(
+    hospital: FakeHospital, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_series(hospital, "long", 40, 3.0, StudyInstanceUID="2.25.77")
+    data = study_of().model_dump(mode="json", by_alias=True)
+    data["preprocessing"] = {
+        "size": [8, 8, 8],
+        "steps": [
+            {"transform": "Orientation", "axcodes": "RAS"},
+            {"transform": "Spacing", "pixdim": [1.0, 1.0, 1.0]},
+            {"transform": "ScaleIntensity"},
+            {"transform": "Resize", "spatial_size": [8, 8, 8]},
+        ],
+    }
+    monkeypatch.setattr(preprocessing_steps, "MOST_VOXELS", 12_000)  # 5 slices make 1536, 40 make 12288
+    index = hospital.folder.with_suffix(".sqlite")
+    index_folder([hospital.folder], index)
+    cohort = build_cohort(index, hospital.labels, parse_study(data), KEY)
+    assert cohort.dropped == {TOO_FINE: 40}
+    assert [len(patient.images) for patient in cohort.patients] == [1] * 6
+    (fallen,) = fallen_out(cohort.dropped, 1)
+    assert "Spacing" in fallen.remedy

@@ -25,10 +25,7 @@ from site_node.governance.privacy_ledger import ledger_entries
 from site_node.governance.records import open_records, set_paused
 from site_node.orders import cohort_task_id, read_order
 from tests.fakes.gated_site import BASE, PERMISSIVE_POLICY, GatedSite, study_of, weights
-
-
-class PowerCutError(Exception):
-    """The process ends here."""
+from tests.fakes.power_cuts import PowerCutError, power_cut
 
 
 def only(messages: list[Message], kind: type[Message]) -> list[Message]:
@@ -153,14 +150,7 @@ def test_a_crash_between_any_two_steps_never_sends_two_different_outputs(
     site: GatedSite, step: str, occurrence: int
 ) -> None:
     """The worker even hands over a *different* update after the crash, as one with fresh noise would be."""
-    study, cuts = study_of(), 0
-
-    def cut(name: str) -> None:
-        nonlocal cuts
-        if name == step:
-            cuts += 1
-            if cuts == occurrence:
-                raise PowerCutError
+    study = study_of()
 
     def through(action: Callable[[], None]) -> bool:
         try:
@@ -171,7 +161,7 @@ def test_a_crash_between_any_two_steps_never_sends_two_different_outputs(
             return True
         return False
 
-    site.checkpoint = cut
+    site.checkpoint = power_cut(step, occurrence)
     site.propose(study)
     through(site.sweep)
     site.count_cohort(study)

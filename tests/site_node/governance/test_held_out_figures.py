@@ -6,9 +6,8 @@ from typing import Any
 import pytest
 
 from protocol.study import StudySpec
-from site_node.budget_report import budget_overview, sentences_of
+from site_node.budget_report import sentences_of
 from site_node.governance.ledger_entries import GapEntry, append_entry, ledger_entries
-from site_node.governance.policy import load_policy
 from site_node.governance.records import open_records
 from site_node.sqlite import transaction
 from tests.fakes.gated_site import HELD_OUT, GatedSite, patients_of, study_of
@@ -148,7 +147,7 @@ def test_un_noised_held_out_patients_stand_in_the_ledger(site: GatedSite) -> Non
     propose(site, "plain")
     entries = ledger_entries(open_records(site.paths))
     assert [(entry.patients, entry.event is None) for entry in entries] == [("training", False), ("held-out", True)]
-    found = budget_overview(open_records(site.paths), load_policy(site.settings.policy))
+    found = site.budget()
     [study] = found["studies"]
     assert 3.5 < study["epsilon"] <= 4
     assert (study["unprotected"], study["held_out_unprotected"]) == (False, True)
@@ -159,7 +158,7 @@ def test_un_noised_held_out_patients_stand_in_the_ledger(site: GatedSite) -> Non
 
 def test_noised_held_out_patients_are_not_called_unprotected(site: GatedSite) -> None:
     propose(site, "noised", evaluation=NOISED)
-    found = budget_overview(open_records(site.paths), load_policy(site.settings.policy))
+    found = site.budget()
     assert [study["held_out_unprotected"] for study in found["studies"]] == [False]
 
 

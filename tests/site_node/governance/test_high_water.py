@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
 from protocol.messages import (
     Approval,
@@ -18,21 +17,14 @@ from protocol.messages import (
 )
 from protocol.secure_messages import MaskingReveal, SurvivorsSeen
 from protocol.signing import SigningKey, sign
-from site_node.budget_report import budget_overview
-from site_node.cli import app
 from site_node.governance import high_water
-from site_node.governance.policy import load_policy
 from site_node.governance.records import open_records
 from tests.fakes.gated_site import GatedSite, study_of, weights
 from tests.fakes.masked_peers import EVERYBODY, OWN, MaskedPeers
+from tests.fakes.site_command import run
 from tests.site_node.governance.test_masking import go_to_masked
 
 FIRST, SECOND = study_of(name="first"), study_of(name="second")
-
-
-def run(*words: str) -> tuple[int, str]:
-    result = CliRunner().invoke(app, [str(word) for word in words])
-    return result.exit_code, result.output
 
 
 def reconcile(site: GatedSite) -> None:
@@ -73,6 +65,16 @@ def is_behind(site: GatedSite) -> bool:
 def mark_of(site: GatedSite) -> dict[str, object]:
     found: dict[str, object] = json.loads(site.paths.mark_of_egress.read_bytes())
     return found
+
+
+def check_that_it_stays_given_up(site: GatedSite) -> None:
+    """Propose the study that was given up once more, and let a task of it come: neither is answered but by a no."""
+    site.join(FIRST)
+    refused = site.sent()[-1]
+    assert isinstance(refused, Approval)
+    assert (refused.decision, refused.reason) == ("refused", Reason.APPROVAL_WITHDRAWN)
+    answer(site, site.task(FIRST), 0.25)
+    assert notices(site) == []
 
 
 def test_a_round_that_was_answered_after_the_backup_is_not_answered_otherwise(site: GatedSite) -> None:
@@ -143,18 +145,13 @@ def test_a_study_that_the_database_never_knew_cannot_be_proposed_as_if_it_were_n
     backup = site.back_up()
     site.join(FIRST)
     answer(site, site.task(FIRST))
-    spent = budget_overview(open_records(site.paths), load_policy(site.settings.policy))["epsilon"]
+    spent = site.budget()["epsilon"]
     site.restore(backup, with_mark=False)
     reconcile(site)  # the hub says nothing of the charge; it lies beside the mark
-    found = budget_overview(open_records(site.paths), load_policy(site.settings.policy))
+    found = site.budget()
     assert [gap["study_digest"] for gap in found["gaps"]] == [FIRST.digest]
     assert found["epsilon"] == pytest.approx(spent)
-    site.join(FIRST)
-    refused = site.sent()[-1]
-    assert isinstance(refused, Approval)
-    assert (refused.decision, refused.reason) == ("refused", Reason.APPROVAL_WITHDRAWN)
-    answer(site, site.task(FIRST), 0.25)
-    assert notices(site) == []
+    check_that_it_stays_given_up(site)
 
 
 def test_a_person_cannot_approve_again_what_was_given_up(site: GatedSite) -> None:
@@ -229,24 +226,11 @@ def test_the_mark_is_on_the_disk_before_anything_is_in_the_outbox(site: GatedSit
     assert mark_of(site)["studies"] == [FIRST.digest]
 
 
-class PowerCutError(Exception):
-    """The process ends here."""
-
-
 def test_a_power_cut_between_mark_and_outbox_loses_nothing_and_is_no_restored_backup(site: GatedSite) -> None:
     site.join(FIRST)
     task = site.give(site.task(FIRST))
     site.hand_over(task)
-
-    def cut(step: str) -> None:
-        if step == "mark advanced":
-            raise PowerCutError
-
-    site.checkpoint = cut
-    with pytest.raises(PowerCutError):
-        site.sweep()
-    site.checkpoint = lambda step: None
-    site.start()
+    site.lose_power_at("mark advanced")
     assert not is_behind(site)
     site.sweep()
     assert len(notices(site)) == 1

@@ -19,17 +19,16 @@ from protocol.messages import (
 )
 from protocol.signing import SigningKey, sign
 from protocol.study import StudySpec
-from site_node.budget_report import budget_overview
 from site_node.cli import app
 from site_node.errors import GateError
 from site_node.governance import hash_chain
 from site_node.governance.ledger_entries import DismissedEntry, GapEntry, all_entries
 from site_node.governance.ledger_heads import charge_gap, gap_of, is_behind
-from site_node.governance.policy import load_policy
 from site_node.governance.privacy_ledger import ledger_entries
 from site_node.governance.records import open_records
 from site_node.sqlite import transaction
 from tests.fakes.gated_site import PERMISSIVE_POLICY, GatedSite, patients_of, study_of
+from tests.fakes.site_command import run
 
 FIRST, SECOND, THIRD = (study_of(name=name) for name in ("first", "second", "third"))
 
@@ -46,13 +45,8 @@ def record_of(site: GatedSite, *charges: LedgerCharge, key: SigningKey | None = 
     return LedgerRecord(site=charges[0].site, charges=envelopes)
 
 
-def run(*words: str) -> tuple[int, str]:
-    result = CliRunner().invoke(app, [str(word) for word in words])
-    return result.exit_code, result.output
-
-
 def worst(site: GatedSite) -> float:
-    return float(budget_overview(open_records(site.paths), load_policy(site.settings.policy))["epsilon"])
+    return float(site.budget()["epsilon"])
 
 
 def test_each_charge_is_told_before_its_approval_with_the_new_head_and_the_one_before(site: GatedSite) -> None:
@@ -146,7 +140,7 @@ def test_a_restored_backup_refuses_to_spend_until_the_gap_is_charged(restored: R
 def test_the_gap_is_charged_to_every_patient_of_the_site(restored: Restored) -> None:
     site = restored.site
     restored.reconcile()
-    found = budget_overview(open_records(site.paths), load_policy(site.settings.policy))
+    found = site.budget()
     assert [gap["study_digest"] for gap in found["gaps"]] == [FIRST.digest]
     site.propose(THIRD, head=head_of(site))
     site.sweep()
@@ -249,12 +243,8 @@ def test_what_the_hub_refused_because_of_the_gap_is_told_again_after_it(site: Ga
     assert again.chain != refused.chain
     site.sweep()
     assert len(site.charges()) == 2
-    told = budget_overview(open_records(site.paths), load_policy(site.settings.policy))["told"]
+    told = site.budget()["told"]
     assert [entry["countersigned"] for entry in told] == [False, None]
-
-
-class PowerCutError(Exception):
-    """The process ends here."""
 
 
 def test_a_crash_while_a_charge_is_told_again_tells_it_once(site: GatedSite) -> None:
@@ -268,16 +258,7 @@ def test_a_crash_while_a_charge_is_told_again_tells_it_once(site: GatedSite) -> 
     site.post(record_of(site, kept))
     site.sweep()
     assert run("reconcile", str(site.paths.root), "--yes")[0] == 0
-
-    def cut(step: str) -> None:
-        if step == "charge restated":
-            raise PowerCutError
-
-    site.checkpoint = cut
-    with pytest.raises(PowerCutError):
-        site.sweep()
-    site.checkpoint = lambda step: None
-    site.start()
+    site.lose_power_at("charge restated")
     site.sweep()
     assert len(site.charges()) == 2
 
@@ -342,7 +323,7 @@ def test_reconcile_gives_up_what_was_answered_after_the_whole_site_was_restored(
 
 def test_receipts_are_the_countersignatures(site: GatedSite) -> None:
     def told() -> list[bool | None]:
-        found = budget_overview(open_records(site.paths), load_policy(site.settings.policy))
+        found = site.budget()
         return [entry["countersigned"] for entry in found["told"]]
 
     site.join(FIRST)

@@ -8,23 +8,22 @@ import pytest
 from protocol.messages import MAX_RECORD_CHARGES, Approval, LedgerCharge, LedgerRecord, Reason
 from protocol.secure_messages import SurvivorsSeen
 from protocol.signing import SigningKey, sign
-from site_node.budget_report import budget_overview
-from site_node.governance import high_water
-from site_node.governance.policy import load_policy
+from site_node.governance import high_water, switches
 from site_node.governance.records import open_records
 from tests.fakes.gated_site import Backup, GatedSite
 from tests.fakes.masked_peers import EVERYBODY, MaskedPeers
+from tests.fakes.site_command import run
 from tests.site_node.governance.test_high_water import (
     FIRST,
     SECOND,
     answer,
+    check_that_it_stays_given_up,
     hear,
     is_behind,
     mark_of,
     notices,
     reconcile,
     refusals,
-    run,
 )
 from tests.site_node.governance.test_masking import go_to_masked
 
@@ -36,7 +35,7 @@ def lose(site: GatedSite, backup: Backup) -> list[LedgerCharge]:
         path.unlink()
     site.restore(backup, with_mark=False)
     with open_records(site.paths) as database:
-        database.execute("INSERT OR REPLACE INTO switches (name, value) VALUES ('marked', 1)")  # `site restore` does
+        switches.turn(database, "marked", on=True)  # `site restore` does
     return charges
 
 
@@ -48,7 +47,7 @@ def reconcile_at_rest(site: GatedSite) -> str:
 
 
 def spent(site: GatedSite) -> float:
-    return float(budget_overview(open_records(site.paths), load_policy(site.settings.policy))["epsilon"])
+    return float(site.budget()["epsilon"])
 
 
 @pytest.mark.parametrize("mark_is_lost", [False, True])
@@ -167,12 +166,7 @@ def test_a_study_that_was_approved_after_the_backup_does_not_begin_again_with_an
     reconcile_at_rest(site)
     hear(site, *charges)
     reconcile(site)
-    site.join(FIRST)
-    refused = site.sent()[-1]
-    assert isinstance(refused, Approval)
-    assert (refused.decision, refused.reason) == ("refused", Reason.APPROVAL_WITHDRAWN)
-    answer(site, site.task(FIRST), 0.25)
-    assert notices(site) == []
+    check_that_it_stays_given_up(site)
 
 
 def test_a_record_that_is_not_ended_or_not_ours_is_no_answer(site: GatedSite) -> None:

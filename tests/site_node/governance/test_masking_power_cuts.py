@@ -7,11 +7,7 @@ import pytest
 
 from protocol.secure_messages import MaskedKind
 from tests.fakes.masked_peers import MaskedPeers
-
-
-class PowerCutError(Exception):
-    """The process ends here."""
-
+from tests.fakes.power_cuts import PowerCutError
 
 STEPS = (
     "mail read",

@@ -20,7 +20,7 @@ from protocol.messages import Approval, Reason
 from protocol.privacy_events import PrivacyEvent
 from protocol.privacy_filter import FREE, preset_budget
 from protocol.study import StudySpec
-from site_node.budget_report import budget_overview, sentences_of
+from site_node.budget_report import sentences_of
 from site_node.cohort_members import CohortMembers, read_spent
 from site_node.errors import GateError
 from site_node.governance.context import fresh_nonce
@@ -31,6 +31,7 @@ from site_node.governance.privacy_ledger import accounts
 from site_node.governance.records import open_records, study_record
 from site_node.orders import cohort_task_id, read_order
 from tests.fakes.gated_site import PERMISSIVE_POLICY, GatedSite, patients_of, study_of
+from tests.fakes.power_cuts import PowerCutError, power_cut
 
 TIGHT = PERMISSIVE_POLICY + "lifetime_epsilon: 4.5\n"  # one study of epsilon 4 fits, a second one does not
 
@@ -192,25 +193,14 @@ def test_two_studies_counted_at_the_same_time_do_not_both_spend_a_patient(tight:
     assert every_patient_keeps_the_budget(tight)
 
 
-class PowerCutError(Exception):
-    """The process ends here."""
-
-
 STEPS = ("budget preset", "cohort read", "approval recorded", "cohort to be counted again", "orders written")
 
 
 @pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("occurrence", [1, 2])
 def test_a_crash_while_two_studies_are_charged_never_under_counts(tight: GatedSite, step: str, occurrence: int) -> None:
-    both, cuts = Together(tight), 0
-
-    def cut(name: str) -> None:
-        nonlocal cuts
-        cuts += name == step
-        if name == step and cuts == occurrence:
-            raise PowerCutError
-
-    tight.checkpoint = cut
+    both = Together(tight)
+    tight.checkpoint = power_cut(step, occurrence)
     for action in (both.count, tight.sweep):
         try:
             action()
@@ -269,18 +259,14 @@ def test_a_policy_may_add_epsilons_up_instead(tmp_path: Path) -> None:
     for number, state in enumerate(("approved", "approved", "awaiting")):
         join(site, f"study-{number}")
         assert site.record(study_of(name=f"study-{number}")).state == state
-    assert overview(site)["epsilon"] == pytest.approx(8.0, rel=0.02)
-
-
-def overview(site: GatedSite) -> dict[str, Any]:
-    return budget_overview(open_records(site.paths), load_policy(site.settings.policy))
+    assert site.budget()["epsilon"] == pytest.approx(8.0, rel=0.02)
 
 
 def test_the_budget_page_shows_the_worst_patient_and_hides_small_groups(site: GatedSite) -> None:
-    assert overview(site)["epsilon"] == 0.0
+    assert site.budget()["epsilon"] == 0.0
     join(site, "first", training=47)
     join(site, "second", training=3)
-    found = overview(site)
+    found = site.budget()
     assert 0 < found["epsilon"] <= 24
     assert found["fits_epsilon"] <= found["fits_epsilon_new_patient"] <= 8
     assert {entry["patients_at_least"] for entry in found["used"]} <= {40, None}
@@ -294,7 +280,7 @@ def test_the_budget_page_shows_the_worst_patient_and_hides_small_groups(site: Ga
 def test_an_unprotected_study_costs_nothing_and_is_called_so(tmp_path: Path) -> None:
     site = GatedSite.make(tmp_path, PERMISSIVE_POLICY + "dp_required: false\n")
     join(site, "open", privacy={"epsilon": None})
-    found = overview(site)
+    found = site.budget()
     assert found["epsilon"] == 0.0
     assert "NO DIFFERENTIAL PRIVACY" in "\n".join(sentences_of(found))
 
@@ -350,7 +336,7 @@ def test_a_group_that_was_changed_behind_our_back_is_found(site: GatedSite, forg
         forgery = f"INSERT INTO group_members SELECT cohort, '{'f' * 32}' FROM group_members LIMIT 1"  # noqa: S608
     database.execute(forgery)
     with pytest.raises(GateError, match="not those that the ledger names"):
-        overview(site)
+        site.budget()
 
 
 def test_a_patient_is_charged_for_each_of_their_groups(site: GatedSite) -> None:

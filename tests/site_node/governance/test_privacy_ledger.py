@@ -10,27 +10,19 @@ import pytest
 from compose.simulated_site import nonces_of
 from protocol.messages import Approval, Reason, StudyClosed, TaskKind, UpdateNotice
 from protocol.privacy_accounting import epsilon_of
-from site_node.budget_report import budget_overview, sentences_of
+from site_node.budget_report import sentences_of
 from site_node.errors import GateError
 from site_node.governance import hash_chain
 from site_node.governance.ledger_entries import all_entries
-from site_node.governance.policy import load_policy
 from site_node.governance.privacy_ledger import is_charged, ledger_entries, study_charges
 from site_node.governance.records import open_records
 from tests.fakes.gated_site import PERMISSIVE_POLICY, GatedSite, study_of
-
-
-class PowerCutError(Exception):
-    """The process ends here."""
+from tests.fakes.power_cuts import PowerCutError
 
 
 def spent(site: GatedSite) -> float:
     """Return the sum of what all studies were charged."""
     return sum(charge.epsilon or 0.0 for charge in study_charges(ledger_entries(open_records(site.paths))))
-
-
-def overview(site: GatedSite) -> dict[str, Any]:
-    return budget_overview(open_records(site.paths), load_policy(site.settings.policy))
 
 
 def test_the_planned_maximum_is_charged_before_the_first_task(site: GatedSite) -> None:
@@ -93,7 +85,7 @@ def test_a_study_that_does_not_fit_into_the_lifetime_budget_waits_with_what_woul
     assert (site.record(too_large).state, site.answers(too_large)) == ("awaiting", [])
     site.join(study_of(name="fitting", privacy={"epsilon": fits, "delta": 1e-4}))
     assert site.sent()[-1].decision == "approved"  # type: ignore[attr-defined]
-    assert overview(site)["epsilon"] <= 4.5
+    assert site.budget()["epsilon"] <= 4.5
 
 
 def test_studies_add_up_and_never_less_than_their_joint_composition(site: GatedSite) -> None:
@@ -135,9 +127,9 @@ def test_a_site_with_nothing_to_charge_still_evaluates_and_the_ledger_says_that_
     [entry] = ledger_entries(open_records(site.paths))
     assert entry.event is None
     assert site.charges() == []
-    [study] = overview(site)["studies"]
+    [study] = site.budget()["studies"]
     assert (study["epsilon"], study["unprotected"], study["held_out_unprotected"]) == (0.0, False, True)
-    assert "held-out patients: UNPROTECTED" in "\n".join(sentences_of(overview(site)))
+    assert "held-out patients: UNPROTECTED" in "\n".join(sentences_of(site.budget()))
     task = site.give(site.task(study_of(), 1, TaskKind.EVALUATE))
     assert (site.verdict(task.task_id) or {})["verdict"] == "accept"
 
@@ -159,7 +151,7 @@ def test_no_more_evaluations_are_charged_than_there_are_versions(site: GatedSite
 def test_a_study_without_dp_stands_in_the_ledger_as_such(tmp_path: Path) -> None:
     site = GatedSite.make(tmp_path, PERMISSIVE_POLICY + "dp_required: false\n")
     site.join(study_of(privacy={"epsilon": None}))
-    [study] = overview(site)["studies"]
+    [study] = site.budget()["studies"]
     assert (study["epsilon"], study["unprotected"]) == (None, True)
     [charge] = site.charges()
     assert (charge.unprotected, charge.charged) == (True, {})
@@ -237,12 +229,12 @@ def test_the_simulation_s_nonces_are_repeatable_and_each_is_another() -> None:
 def test_the_first_use_of_a_budget_and_each_change_stand_in_the_ledger(site: GatedSite) -> None:
     site.join(study_of())
     site.join(study_of(name="second"))
-    assert [entry["raised"] for entry in overview(site)["budgets"]] == [False]
+    assert [entry["raised"] for entry in site.budget()["budgets"]] == [False]
     site.with_policy(PERMISSIVE_POLICY + "lifetime_epsilon: 48\n")
     site.join(study_of(name="third"))
     site.with_policy(PERMISSIVE_POLICY + "lifetime_epsilon: 48\nmaximum_epsilon: 4\n")
     site.join(study_of(name="fourth", privacy={"epsilon": 1.0, "delta": 1e-4}))
-    budgets = overview(site)["budgets"]
+    budgets = site.budget()["budgets"]
     assert [(entry["epsilon"], entry["raised"]) for entry in budgets] == [(24.0, False), (48.0, True)]
     assert [type(entry).__name__ for entry in all_entries(open_records(site.paths))] == [
         "BudgetEntry",

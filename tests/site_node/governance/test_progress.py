@@ -4,6 +4,7 @@ import numpy as np
 
 from site_node.governance import hash_chain
 from site_node.governance.records import open_records
+from site_node.overview import status_of
 from tests.fakes.gated_site import GatedSite, study_of
 
 
@@ -39,3 +40,18 @@ def test_progress_does_not_heap_up_while_the_hub_is_away(site: GatedSite) -> Non
         site.sweep()
     kinds = [entry["kind"] for entry in hash_chain.entries(open_records(site.paths), "egress")]
     assert kinds.count("wardround.progress/1") == 1
+
+
+def test_the_status_says_how_far_a_task_is(site: GatedSite) -> None:
+    study = study_of()
+    site.join(study)
+    task = site.give(site.task(study))
+
+    def told() -> list[dict[str, object]]:
+        found: list[dict[str, object]] = status_of(site.settings, open_records(site.paths))["tasks"]
+        return found
+
+    assert told() == [{"task_id": task.task_id, "state": "accepted"}]
+    file = site.paths.progress / f"{task.task_id}.json"
+    file.write_text('{"activity": "training", "fraction": 0.4}')
+    assert told() == [{"task_id": task.task_id, "state": "accepted", "activity": "training", "fraction": 0.4}]

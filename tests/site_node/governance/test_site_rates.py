@@ -11,6 +11,7 @@ from protocol.site_rates import QualityFigures
 from protocol.study import StudySpec
 from site_node.governance.policy import load_policy
 from site_node.governance.records import open_records
+from site_node.orders import read_order
 from site_node.study_summary import lines_of, summary_of
 from tests.fakes.gated_site import PERMISSIVE_POLICY, GatedSite, study_of
 
@@ -173,3 +174,31 @@ def test_a_hospital_that_does_not_train_tells_no_quality(site: GatedSite) -> Non
     counted(site, study_of(site_rates=QUALITY), training=0)
     (approval,) = [m for m in site.everything_sent() if isinstance(m, Approval)]
     assert (approval.decision, approval.training_patients, approval.quality) == ("approved", 0, None)
+
+
+@pytest.mark.parametrize(("balance", "weights"), [("stated", None), ("quality", [40 / (2 * 23), 40 / (2 * 17)])])
+def test_weights_of_classes_are_made_of_what_was_told_and_stand_in_each_order(
+    site: GatedSite, balance: str, weights: list[float] | None
+) -> None:
+    bounds = {"least": 1, "most": 1} if balance == "quality" else {}  # read for the weights alone
+    study = study_of(label={"classes": ["no", "yes"], "balance": balance}, site_rates={**QUALITY, **bounds})
+    counted(site, study, training=40, quality=FIGURES)
+    for number, factor in ((1, None), (2, 1.0)):
+        task = site.give(site.task(study, number, rate_factor=factor))
+        order = read_order(site.paths, task.task_id)
+        assert order is not None
+        assert order.class_weights == (None if weights is None else pytest.approx(weights))
+        site.hand_over(task)
+        site.sweep()
+    judged = site.give(site.task(study, 2, TaskKind.EVALUATE))
+    order = read_order(site.paths, judged.task_id)
+    assert order is not None
+    assert order.class_weights is None
+
+
+def test_who_decides_reads_where_the_weights_come_from(site: GatedSite) -> None:
+    study = study_of(label={"classes": ["no", "yes"], "balance": "quality"}, site_rates=QUALITY)
+    counted(site, study, quality=FIGURES)
+    with closing(open_records(site.paths)) as database:
+        summary = summary_of(database, site.record(study), load_policy(site.settings.policy))
+    assert "Weights in the loss by this hospital's noised quality figures." in "\n".join(lines_of(summary))

@@ -234,10 +234,79 @@ def test_a_pacs_without_c_get_sends_to_the_sites_own_listener(tmp_path: Path, fi
         assert receipt["lines"][0]["reason"] == dimse.HUNG_UP  # Orthanc's way to say that it offers none
         block["pacs"]["move_to"] = "WARDROUND"
         site.paths.configuration.write_text(yaml.safe_dump(block), encoding="utf-8")
+        status, receipt = site.retrieve("--accessions", site.accessions("ACC0"))
+        assert (status, receipt["fetched"]) == (3, 0)
+        assert "is `wardround site listen` running" in receipt["lines"][0]["reason"]
         with running_listener(site.paths):
             status, receipt = site.retrieve("--accessions", site.accessions("ACC0", "ACC3"))
         assert (status, receipt["fetched"], receipt["instances_here"]) == (0, 2, 6)
         assert len(site.here) == 6
+
+
+@pytest.fixture
+def many(tmp_path: Path) -> list[Path]:
+    """One imaging study of forty instances of half a megabyte: accession number LARGE."""
+    large = np.arange(512 * 512, dtype=np.uint16).reshape(512, 512)
+    return [
+        save(make_dataset(large + n, "PATIENT9", str(n), AccessionNumber="LARGE"), tmp_path / "many" / f"{n}.dcm")
+        for n in range(40)
+    ]
+
+
+def begun(site: Site) -> "subprocess.Popen[str]":
+    """Start a run that fetches LARGE, and wait until a part of it is here."""
+    numbers = str(site.accessions("LARGE"))
+    command = [sys.executable, "-m", "site_node.cli", "retrieve", str(site.paths.root), "--accessions", numbers]
+    run = subprocess.Popen([*command, "--json"], stdout=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while len(site.files) < 5 and time.monotonic() < deadline:
+        time.sleep(0.005)
+    return run
+
+
+def receipt_of(run: "subprocess.Popen[str]") -> dict[str, Any]:
+    said, _ = run.communicate(timeout=120)
+    receipt: dict[str, Any] = json.loads(said)
+    return receipt
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_pacs_that_is_killed_in_the_middle_of_one_imaging_study_goes_on_there(
+    tmp_path: Path, many: list[Path], way: str
+) -> None:
+    with orthanc() as server:
+        assert len(server.store(many)) == len(many)
+        site = site_of(tmp_path, server, way)
+        run = begun(site)
+        server.kill()
+        before = site.here
+        assert before
+        server.start()
+        receipt = receipt_of(run)
+    assert (receipt["outcome"], receipt["instances_here"]) == ("complete", len(many))
+    after = site.here
+    assert {name: after[name] for name in before} == before  # none of them was written again
+
+
+def test_a_listener_that_is_killed_in_the_middle_of_a_c_move_gets_the_rest_when_it_is_back(
+    tmp_path: Path, many: list[Path]
+) -> None:
+    listening_at = free_port()
+    with orthanc(listening_at, site={"AllowGet": False}, DicomScuTimeout=5) as server:
+        server.store(many)
+        site = site_of(tmp_path, server, "get", move_to="WARDROUND", attempts=10)
+        block = yaml.safe_load(site.paths.configuration.read_text(encoding="utf-8"))
+        block["listener"] |= {"port": listening_at, "ae_title": "WARDROUND", "callers": [{"ae_title": "PACS"}]}
+        site.paths.configuration.write_text(yaml.safe_dump(block), encoding="utf-8")
+        with running_listener(site.paths) as listener:
+            run = begun(site)
+            listener.process.kill()
+            listener.process.wait(30)
+            assert site.here
+        with running_listener(site.paths):
+            receipt = receipt_of(run)
+    assert (receipt["outcome"], receipt["instances_here"]) == ("complete", len(many))
+    assert len(site.here) == len(many)
 
 
 def test_wrong_credentials_and_titles_end_the_run_with_what_to_do(tmp_path: Path, pacs: Orthanc) -> None:
@@ -260,6 +329,7 @@ def test_wrong_credentials_and_titles_end_the_run_with_what_to_do(tmp_path: Path
         status, said = site.retrieve("--echo")
         assert status == 1
         assert told in said["said"]
+        assert f"{receipt['error']['message'].rstrip('.')}. " in said["said"]  # a sentence, and then the remedy
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -18,7 +18,8 @@ from protocol.study import StudySpec
 from site_node.privacy.noise import add_gaussian_noise, grid_step
 from site_node.privacy.sampling import draw_patients
 from site_node.training.networks import build_network, initial_weights
-from site_node.training.patients import PreparedPatients, draw_batch
+from site_node.training.patients import draw_batch
+from site_node.training.prepared_patients import PreparedPatients
 from site_node.training.trainer import train
 from tests.site_node.training.examples import make_noise, make_patients, make_study, pixels
 

@@ -2,9 +2,12 @@ import numpy as np
 import pytest
 from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import ChaCha20
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import stats
 
 from site_node.privacy.noise import (
+    CIPHER_BYTES,
     GRID_BITS,
     NoiseSource,
     SecureStream,
@@ -29,6 +32,35 @@ def test_the_noise_on_a_sum_has_the_stated_deviation() -> None:
     deviation = 3.7
     noised = add_gaussian_noise(np.full(MANY, 0.123), deviation, make_noise().gradients)
     assert stats.kstest((noised - 0.123) / deviation, "norm").pvalue > LIKELY
+
+
+@given(st.lists(st.integers(0, 40), max_size=6), st.integers(1, 40))
+def test_a_source_goes_on_from_any_place_as_one_that_was_there(drawn: list[int], further: int) -> None:
+    whole, again = make_noise(), make_noise()
+    for count in drawn:
+        whole.sampling.words(count)
+        whole.gradients.normals(count)
+    again.gradients.words(3)  # a place that is not the other's
+    again.move_to(whole.positions())
+    np.testing.assert_array_equal(again.gradients.words(further), whole.gradients.words(further))
+    np.testing.assert_array_equal(again.sampling.words(further), whole.sampling.words(further))
+    assert again.positions() == whole.positions()
+
+
+def test_a_stream_goes_on_past_the_blocks_that_one_cipher_numbers() -> None:
+    before, after = SecureStream(b"k" * 32), SecureStream(b"k" * 32)
+    before.move_to(CIPHER_BYTES - 16)
+    across = before.words(6)
+    after.move_to(CIPHER_BYTES)
+    np.testing.assert_array_equal(across[2:], after.words(4))
+    assert before.position == after.position == CIPHER_BYTES + 32
+    assert not np.array_equal(across[2:], SecureStream(b"k" * 32).words(4))  # it does not begin again
+
+
+def test_positions_of_no_stream_of_ours_are_refused() -> None:
+    for positions in ({"weather": 8}, {"sampling": -8}):
+        with pytest.raises(ValueError, match="positions"):
+            make_noise().move_to(positions)
 
 
 def test_uniforms_are_uniform_and_never_zero() -> None:

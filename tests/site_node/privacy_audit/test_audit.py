@@ -27,14 +27,6 @@ FEWER = 400
 STUDY = small_study(None)
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Any:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def run(epsilon: float | None, study: StudySpec = STUDY, canaries: int = FEWER) -> AuditedRun:
     return audit(study, make_patients(study, PATIENTS, SEED), epsilon, canaries=canaries, seed=SEED)
 
@@ -154,6 +146,12 @@ def test_a_study_with_noised_counts_is_audited_without_their_noise() -> None:
     document = small_study(4.0).model_dump(mode="json", by_alias=True)
     study = parse_study({**document, "privacy": document["privacy"] | {"count_epsilon": 0.5}})
     assert audited_study(study, 4.0, 700).privacy.count_epsilon is None
+
+
+def test_a_study_with_receipts_is_audited_without_them() -> None:
+    document = small_study(4.0).model_dump(mode="json", by_alias=True)
+    study = parse_study({**document, "privacy": document["privacy"] | {"receipt_epsilon": 0.01}})
+    assert audited_study(study, 4.0, 700).privacy.receipt_epsilon is None
 
 
 def test_what_cannot_be_audited_is_refused_with_the_reason() -> None:

@@ -1,8 +1,5 @@
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
-import torch
 from scipy import stats
 
 from protocol.tensors import Weights
@@ -17,14 +14,6 @@ from tests.site_node.training.examples import make_study
 STUDY = chest_study(8.0)
 IMAGE = chest_phantom(64)
 ITERATIONS = 400
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def flat(weights: Weights) -> np.ndarray:

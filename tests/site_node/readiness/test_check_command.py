@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from site_node.cli import app
 from site_node.governance.records import open_records
+from site_node.orders import readiness_task_id
 from site_node.settings import load_settings
 from tests.fakes.dicom import FakeHospital, make_hospital, write_labels
 from tests.fakes.drawn_hospital import make_drawn_hospital
@@ -236,3 +237,26 @@ def test_a_proposal_that_waits_is_found_by_its_name_or_its_digests_beginning(tmp
     gated.propose(study_of(rounds=4))
     gated.sweep()
     assert "Several studies" in run("check", folder, study.name).output
+
+
+def test_what_would_leave_is_shown_and_only_a_yes_lets_the_gate_tell_it(tmp_path: Path) -> None:
+    gated = GatedSite.make(tmp_path, "approval: person\nmodalities: any\nnetworks: any\n")
+    study = study_of()
+    gated.propose(study)
+    gated.sweep()
+    folder = str(gated.paths.root)
+    refused = CliRunner().invoke(app, ["check", folder, study.name, "--send"], input="n\n")
+    assert (refused.exit_code, "Nothing is sent." in refused.output) == (1, True)
+    assert "none of which depends on a patient" in refused.output
+    gated.sweep()
+    assert not gated.paths.orders.joinpath(f"{readiness_task_id(study.digest, 1)}.json").exists()
+    sent = run("check", folder, study.digest[:19], "--send", "--yes")
+    assert (sent.status, "Report 1 of 3" in sent.output) == (0, True)
+    gated.sweep()
+    assert gated.paths.orders.joinpath(f"{readiness_task_id(study.digest, 1)}.json").exists()
+
+
+def test_a_file_or_a_study_of_nobody_is_not_told_of(tmp_path: Path) -> None:
+    gated = GatedSite.make(tmp_path)
+    told = run("check", str(gated.paths.root), study_file(tmp_path), "--send", "--yes")
+    assert (told.status, "No study's file, name or digest" in told.output) == (1, True)

@@ -1,6 +1,7 @@
 """One order in a child process: done once, whatever is delivered again, and stopped when it may not go on."""
 
 import contextlib
+import importlib
 import os
 import subprocess
 import threading
@@ -14,8 +15,11 @@ import pytest
 from protocol.digest import digest_of_bytes, hex_of
 from protocol.messages import Reason
 from site_node.candidate import read_candidate, read_cohort_figures
+from site_node.machine_figures import MachineFigures, read_machine_figures
 from site_node.orders import order_path
 from site_node.settings import SiteSettings
+from site_node.tasks import run_order
+from site_node.tasks.child import MEASURING_JOB
 from site_node.tasks.lease import EXPIRY_SECONDS, REST_SECONDS
 from site_node.tasks.run_order import MAX_CRASHES, Worker, work_on
 from site_node.tasks.supervisor import AGAIN_SECONDS, GRACE_SECONDS, Supervisor
@@ -269,3 +273,42 @@ def test_counting_and_judging_do_not_wait_for_the_hours(settings: SiteSettings) 
     noon = worker(replace(settings, train_hours=hours), clock=lambda: 12 * 3600.0)
     give_order(settings, "cohort-1", "cohort")
     assert work_on(noon, "cohort-1") == "done"
+
+
+def measured(settings: SiteSettings, monkeypatch: pytest.MonkeyPatch, job: str) -> list[str]:
+    """Work on an order for readiness until it is over, with a job in place of the measuring; return how it went."""
+    monkeypatch.setattr(run_order, "MEASURING_JOB", f"tests.fakes.jobs:{job}")
+    now = [time.time()]
+    outcomes = []
+    for _ in range(MAX_CRASHES + 2):
+        outcomes.append(work_on(worker(settings, clock=lambda: now[0]), "readiness-1"))
+        now[0] += max(REST_SECONDS) + EXPIRY_SECONDS
+    return outcomes
+
+
+def test_a_machine_s_figures_are_handed_over_once(settings: SiteSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    order = give_order(settings, "readiness-1", "readiness", recount=1)
+    assert measured(settings, monkeypatch, "measuring") == ["done", *["done before"] * (MAX_CRASHES + 1)]
+    figures = read_machine_figures(settings.paths, order.study_digest)
+    assert figures is not None
+    assert (figures.device, figures.number) == ("cpu", 1)
+
+
+def test_a_measurement_that_crashes_ends_as_nothing_seen(
+    settings: SiteSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order = give_order(settings, "readiness-1", "readiness", recount=2)
+    outcomes = measured(settings, monkeypatch, "killed")
+    assert outcomes == ["crashed"] * MAX_CRASHES + ["done", "done before"]
+    figures = read_machine_figures(settings.paths, order.study_digest)
+    assert figures == MachineFigures(study_digest=order.study_digest, number=2)
+
+
+def test_the_measuring_job_is_there_under_the_name_that_the_worker_calls(settings: SiteSettings) -> None:
+    module, _, function = MEASURING_JOB.partition(":")
+    tell = getattr(importlib.import_module(module), function)
+    order = give_order(settings, "readiness-1", "readiness", recount=1)  # of a study that does not parse
+    tell(settings, "readiness-1")
+    assert read_machine_figures(settings.paths, order.study_digest) == MachineFigures(
+        study_digest=order.study_digest, number=1
+    )

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from protocol.study import StudySpec, parse_study
 from site_node.privacy.clipping import PatientBatch
 from site_node.privacy.noise import NoiseSource
-from site_node.training.patients import PreparedPatients
+from site_node.training.prepared_patients import PreparedPatients
 
 TASK = "sha256:" + "1" * 64
 COHORT = "sha256:" + "2" * 64

@@ -353,3 +353,11 @@ def test_nobody_sees_the_last_held_out_patient_opt_out_where_counts_are_noised(
 def test_un_noised_the_last_held_out_patient_who_opts_out_is_a_refusal(settings: SiteSettings) -> None:
     candidate = evaluated_without(settings, ("validation", "test"))
     assert (candidate.kind, candidate.reason) == ("failure", Reason.NO_HELD_OUT_PATIENTS)
+
+
+def test_an_order_s_weights_of_classes_train_as_stated_ones_do_and_otherwise_than_none(settings: SiteSettings) -> None:
+    plain = make_study(images_per_patient=2)
+    stated = plain.model_copy(update={"label": plain.label.model_copy(update={"weights": [0.625, 2.5]})})
+    by_order = train(settings, plain, task_id="by-order", class_weights=[0.625, 2.5])
+    assert by_order.payload_digest == train(settings, stated, task_id="stated").payload_digest
+    assert by_order.payload_digest != train(settings, plain, task_id="plain").payload_digest

@@ -1,9 +1,12 @@
+import ipaddress
 import multiprocessing
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,17 +24,20 @@ from protocol.study import StudySpec, parse_study
 from protocol.tensors import Weights, decode_weights, encode_weights
 from site_node.candidate import payload_path, read_candidate
 from site_node.cohort.index import index_folder
-from site_node.errors import TrainingProcessLostError
+from site_node.errors import SettingsError, TrainingProcessLostError
 from site_node.orders import WorkOrder, write_order
 from site_node.settings import SitePaths, SiteSettings
+from site_node.training.carriers import Over
+from site_node.training.device import is_lost_device
 from site_node.training.job import run_order
 from site_node.training.networks import initial_weights
-from site_node.training.processes import ALONE, Together, processes_for, training_together
+from site_node.training.processes import ALONE, Together, processes_for, take_gpu, training_together
 from tests.fakes.dicom import make_hospital
 from tests.site_node.training.examples import make_batch, make_study
 
 TASK_DIGEST = "sha256:" + "7" * 64
 PATIENCE_SECONDS = 60.0
+CARRIERS = pytest.mark.parametrize("over", ["shared-memory", "gloo"])
 
 
 @pytest.fixture(autouse=True)
@@ -68,12 +74,12 @@ def do(settings: SiteSettings, kind: Any, study: StudySpec, task_id: str, **fiel
     run_order(settings, task_id)
 
 
-def updated(settings: SiteSettings, study: StudySpec, processes: int) -> Weights:
+def updated(settings: SiteSettings, study: StudySpec, processes: int, over: Over = "shared-memory") -> Weights:
     base = encode_weights(initial_weights(study))
     digest, task_id = digest_of_bytes(base), f"train-{processes}"
     (settings.paths.blobs / hex_of(digest)).write_bytes(base)
     noise = noise_multiplier_of(study)
-    with_others = replace(settings, processes=processes)
+    with_others = replace(settings, processes=processes, processes_over=over)
     do(with_others, "train", study, task_id, round=1, base_blob=digest, noise_multiplier=noise)
     candidate = read_candidate(settings.paths, task_id)
     assert candidate is not None
@@ -92,19 +98,28 @@ def assert_close(one: Weights, other: Weights) -> None:
         np.testing.assert_allclose(array, other[name], rtol=1e-4, atol=2e-6)
 
 
+PERSONAL = {"personal": {"ditto": 0.5}}
+
+
 @pytest.mark.parametrize(
-    ("epsilon", "changes"),
-    [(None, {}), (8.0, {}), (8.0, {"personal": {"ditto": 0.5}})],
-    ids=["plain", "private", "private with a personal model"],
+    ("epsilon", "changes", "over"),
+    [
+        (None, {}, "shared-memory"),
+        (8.0, {}, "shared-memory"),
+        (8.0, PERSONAL, "shared-memory"),
+        (None, {}, "gloo"),
+        (8.0, PERSONAL, "gloo"),
+    ],
+    ids=["plain", "private", "private with a personal model", "plain, gloo", "private with a personal model, gloo"],
 )
 def test_two_processes_train_what_one_does(
-    settings: SiteSettings, epsilon: float | None, changes: dict[str, Any]
+    settings: SiteSettings, epsilon: float | None, changes: dict[str, Any], over: Over
 ) -> None:
     study = study_of(epsilon, **changes)
     do(settings, "cohort", study, "cohort")
     alone = updated(settings, study, 1)
     kept_alone = kept(settings)
-    together = updated(settings, study, 2)
+    together = updated(settings, study, 2, over)
     assert_close(alone, together)
     assert kept_alone.keys() == kept(settings).keys() == ({"own"} if changes else set())
     for name, tensors in kept(settings).items():
@@ -135,8 +150,9 @@ def test_what_is_no_sum_over_patients_is_trained_in_one_process(study: StudySpec
     assert processes_for(study, 4) == processes
 
 
-def test_sums_are_of_all_processes_and_what_the_first_makes_of_them_is_told_to_all() -> None:
-    with training_together(3, 8, _add_rank, []) as together:
+@CARRIERS
+def test_sums_are_of_all_processes_and_what_the_first_makes_of_them_is_told_to_all(over: Over) -> None:
+    with training_together(3, 8, _add_rank, [], over) as together:
         totals = [_doubled(together) for _ in range(3)]
     # The others add their rank times what they were told last: 1, then 1 + (1 + 2) x 2, then 1 + 3 x 14.
     assert totals == [1.0, 7.0, 43.0]
@@ -153,6 +169,17 @@ def _add_rank(together: Together) -> None:
     for _ in range(3):
         together.summed(together.rank * last)
         last = together.told(last.clone, like=last).to(torch.float64)
+
+
+def test_each_process_takes_a_gpu_of_its_own_where_there_are_as_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[int] = []
+    monkeypatch.setattr(torch.cuda, "set_device", taken.append)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for shown in (4, 2):
+        monkeypatch.setattr(torch.cuda, "device_count", lambda shown=shown: shown)
+        for rank in range(1, 4):
+            take_gpu(rank)
+    assert taken == [1, 2, 3, 1, 0, 1]  # the first process has the first
 
 
 def test_one_process_is_alone() -> None:
@@ -184,8 +211,24 @@ def _wait(together: Together, note: str) -> None:
     together.told(lambda: torch.zeros(1), torch.zeros(1))
 
 
-def _go_on_with(helper: Callable[..., None], arguments: list[Any]) -> None:
-    with training_together(2, 8, helper, arguments) as together:
+@CARRIERS
+@pytest.mark.parametrize(("numbers", "agreed"), [((5, 5, 5), True), ((5, 4, 6), False), ((0, 0, 0), True)])
+def test_processes_agree_on_equal_numbers_only(over: Over, numbers: tuple[int, ...], agreed: bool) -> None:
+    with training_together(3, 8, _agree, [numbers], over) as together:
+        assert together.agree(numbers[0]) is agreed
+        assert together.agree(7)
+        total = together.summed(torch.zeros(1))
+    assert float(total) == 2.0 * agreed  # the others were told the same
+
+
+def _agree(together: Together, numbers: tuple[int, ...]) -> None:
+    agreed = together.agree(numbers[together.rank])
+    together.agree(7)
+    together.summed(torch.full((1,), float(agreed)))
+
+
+def _go_on_with(helper: Callable[..., None], arguments: list[Any], over: Over = "shared-memory") -> None:
+    with training_together(2, 8, helper, arguments, over) as together:
         for _ in range(3):
             _take_a_step(together)
 
@@ -195,33 +238,53 @@ def _go_on_with(helper: Callable[..., None], arguments: list[Any]) -> None:
     [(_end, [3], TrainingProcessLostError), (_kill, [], MemoryError), (_fail, [], TrainingProcessLostError)],
     ids=["ended", "killed", "failed"],
 )
+@CARRIERS
 def test_a_lost_process_ends_the_round_with_a_reason(
-    helper: Callable[..., None], arguments: list[Any], error: type[Exception], capfd: pytest.CaptureFixture[str]
+    helper: Callable[..., None],
+    arguments: list[Any],
+    error: type[Exception],
+    over: Over,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     with pytest.raises(error):
-        _go_on_with(helper, arguments)
+        _go_on_with(helper, arguments, over)
     assert "WARD" not in "".join(capfd.readouterr())
 
 
-def test_an_error_of_the_round_itself_is_told_as_it_is(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match="my own"), training_together(2, 8, _wait, [str(tmp_path / "pid")]):
+def _lose_gpu(together: Together) -> None:
+    _take_a_step(together)
+    raise torch.AcceleratorError("CUDA error: unspecified launch failure")
+
+
+@CARRIERS
+def test_a_gpu_that_is_lost_in_another_process_is_lost_for_the_round(over: Over) -> None:
+    with pytest.raises(RuntimeError) as told:
+        _go_on_with(_lose_gpu, [], over)
+    assert is_lost_device(told.value)
+
+
+@CARRIERS
+def test_an_error_of_the_round_itself_is_told_as_it_is(tmp_path: Path, over: Over) -> None:
+    with pytest.raises(RuntimeError, match="my own"), training_together(2, 8, _wait, [str(tmp_path / "pid")], over):
         raise RuntimeError("my own")
 
 
-def test_a_process_that_cannot_start_is_lost_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+@CARRIERS
+def test_a_process_that_cannot_start_is_lost_at_once(monkeypatch: pytest.MonkeyPatch, over: Over) -> None:
     monkeypatch.setattr("sys.path", [path for path in sys.path if Path(path) not in Path(__file__).parents])
     with pytest.raises(TrainingProcessLostError):
-        _go_on_with(_end, [3])
+        _go_on_with(_end, [3], over)
 
 
-def _first(note: str) -> None:
-    with training_together(2, 8, _wait, [note]):
+def _first(note: str, over: Over) -> None:
+    with training_together(2, 8, _wait, [note], over):
         time.sleep(2 * PATIENCE_SECONDS)
 
 
-def test_the_others_end_when_the_first_is_killed(tmp_path: Path) -> None:
+@CARRIERS
+def test_the_others_end_when_the_first_is_killed(tmp_path: Path, over: Over) -> None:
     note = tmp_path / "pid"
-    first = multiprocessing.get_context("spawn").Process(target=_first, args=(str(note),))
+    first = multiprocessing.get_context("spawn").Process(target=_first, args=(str(note), over))
     first.start()
     helper = int(_eventually(lambda: note.read_text() if note.exists() else ""))
     first.kill()
@@ -242,3 +305,44 @@ def _is_running(pid: int) -> bool:
         return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except FileNotFoundError:
         return False
+
+
+def test_what_gloo_opens_is_of_the_loopback_alone() -> None:
+    with training_together(2, 8, _add_rank, [], "gloo") as together:
+        opened = _sockets_of(os.getpid())
+        for _ in range(3):
+            _doubled(together)
+    assert opened
+    assert {address.is_loopback for address in opened} == {True}
+
+
+def test_the_look_at_sockets_sees_one_that_is_open_to_others() -> None:
+    with socket.create_server(("0.0.0.0", 0)):  # noqa: S104 - what must be seen
+        assert any(not address.is_loopback for address in _sockets_of(os.getpid()))
+
+
+def _sockets_of(process: int) -> list[ipaddress.IPv4Address | ipaddress.IPv6Address]:
+    """Return the own addresses of a process's TCP sockets, listening or connected, whichever library opened them."""
+    links = list[str]()
+    for entry in Path(f"/proc/{process}/fd").iterdir():
+        with suppress(FileNotFoundError):  # the one by which the folder was read
+            links.append(str(entry.readlink()))
+    own = {link[len("socket:[") : -1] for link in links if link.startswith("socket:[")}
+    found = list[ipaddress.IPv4Address | ipaddress.IPv6Address]()
+    for table in ("tcp", "tcp6"):
+        lines = Path(f"/proc/{process}/net/{table}").read_text().splitlines()[1:]
+        for fields in map(str.split, lines):
+            if fields[9] in own:
+                words = bytes.fromhex(fields[1].partition(":")[0])
+                ordered = b"".join(words[i : i + 4][::-1] for i in range(0, len(words), 4))
+                found.append(ipaddress.ip_address(ordered))
+    return found
+
+
+def test_nccl_is_refused_where_there_are_too_few_gpus() -> None:
+    shown = max(1, torch.cuda.device_count())
+    with (
+        pytest.raises(SettingsError, match=f"nccl needs a GPU for each of the {shown + 1} processes"),
+        training_together(shown + 1, 8, _add_rank, [], "nccl"),
+    ):
+        pass

@@ -74,6 +74,20 @@ def test_patients_clipped_gradients_are_those_of_a_loop(
     assert float((total - expected).norm() / expected.norm()) < 1e-4
 
 
+def test_a_unet_with_prelu_has_the_clipped_gradients_of_a_loop_too() -> None:
+    study = make_segmentation("unet", epsilon=8.0)
+    sizes = {**study.network.arguments, "activation": "prelu"}
+    study = study.model_copy(update={"network": study.network.model_copy(update={"arguments": sizes})})
+    network, loss = build_network(study).double(), segmentation_loss(study)
+    assert any(isinstance(layer, nn.PReLU) for layer in network.modules())
+    patients = make_drawn([1, 2, 1])
+    drawn = patients.batch([patients.images_of(number) for number in range(3)], CPU)
+    batch = PatientBatch(drawn.images.double(), drawn.targets.double(), drawn.counts)
+    total = clipped_sum_of_batch(network, loss, batch, 0.05, images_at_once=2)
+    expected = clipped_one_by_one(network, loss, batch, 0.05)
+    assert float((total - expected).norm() / expected.norm()) < 1e-4
+
+
 @pytest.mark.parametrize("name", sorted(SMALLEST_OF_MASKS))
 def test_no_network_mixes_the_images_of_a_batch(name: str) -> None:
     network = build_network(make_segmentation(name, (32, 32))).eval()

@@ -8,7 +8,7 @@ from protocol.shared_noise import shared_noise_of
 from protocol.study import StudySpec, parse_study
 from site_node.errors import OrderError, TooFewPatientsError
 from site_node.training.networks import initial_weights
-from site_node.training.patients import PreparedPatients
+from site_node.training.prepared_patients import PreparedPatients
 from site_node.training.shared_noise import Whole, noised_step
 from site_node.training.trainer import train
 from tests.protocol.test_shared_noise import specification

@@ -27,7 +27,8 @@ from site_node.training.frozen_cohort import freeze_cohort, frozen_cohort
 from site_node.training.networks import build_network, images_at_once, initial_weights, input_shape, threads_worth
 from site_node.training.objectives.binary import cross_entropy
 from site_node.training.objectives.choice import loss_of
-from site_node.training.patients import PreparedPatients, draw_batch, prepare_cohort
+from site_node.training.patients import draw_batch, prepare_cohort
+from site_node.training.prepared_patients import PreparedPatients
 from site_node.training.survival import cox_loss, events_of, survival_target
 from tests.site_node.cohort.tables import SURVIVAL_HEADER, many_rows, survival_study, table_study, write_table
 from tests.site_node.training.examples import make_noise

@@ -8,7 +8,7 @@ from protocol.study import StudySpec
 from protocol.tensors import Weights
 from site_node.errors import NotFiniteError, OrderError, SiteError, TooFewPatientsError
 from site_node.training.networks import initial_weights
-from site_node.training.patients import PreparedPatients
+from site_node.training.prepared_patients import PreparedPatients
 from site_node.training.trainer import train
 from tests.site_node.training.examples import SMALLEST, make_noise, make_patients, make_study, pixels
 

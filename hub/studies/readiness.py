@@ -1,0 +1,67 @@
+"""What a hospital tells of its readiness for a study: recorded once, checked by the study's own terms, shown."""
+
+from typing import Any
+
+from hub.audit.log import append
+from hub.errors import NotFoundError, RequestError, StateError
+from hub.services import Services
+from hub.storage import readiness_stores, stores
+from hub.storage.database import Session
+from hub.storage.tables import ReadinessRow, StudyRow
+from hub.studies.lifecycle import is_open
+from hub.studies.specification import stored_study
+from protocol.digest import digest_of_bytes, parse_json
+from protocol.readiness import ReadinessReport, expected_patients
+from protocol.signing import read_unverified
+
+
+def record_readiness(services: Services, report: ReadinessReport, envelope: bytes) -> None:
+    """Record a site's report; the same one again changes nothing. The caller has checked that its gate signed it.
+
+    Raises: NotFoundError if the site was not invited; StateError if the study has ended, or another report of this
+        number is there; RequestError if the report is of other terms than the study's.
+    """
+    with services.transaction() as session:
+        study = stores.study(session, report.study_digest)
+        if stores.find_participant(session, study.digest, report.site) is None:
+            raise NotFoundError("The site was not invited to this study.", "Ask its researcher.")
+        known = readiness_stores.find_readiness(session, study.digest, report.site, report.number)
+        if known is not None and read_unverified(known.report) == read_unverified(envelope):
+            return
+        if known is not None:
+            raise StateError("Another report of this number was taken.", "Was the site's gate restored from a backup?")
+        if not is_open(study.state):
+            raise StateError(f"The study has ended: it is {study.state}.", "Propose a new study.")
+        _check_terms(study, report)
+        row = ReadinessRow(
+            study=study.digest,
+            site=report.site,
+            number=report.number,
+            report=envelope,
+            received_at=services.clock(),
+        )
+        session.add(row)
+        details: dict[str, object] = {"number": report.number, "report": digest_of_bytes(read_unverified(envelope))}
+        append(session, services.clock(), f"site:{report.site}", "study.readiness", study.digest, details)
+
+
+def newest_readiness(session: Session, digest: str) -> dict[str, dict[str, Any]]:
+    """Return each site's last report on a study, by site, as the API shows it."""
+    return {row.site: _view(row) for row in readiness_stores.readiness_of(session, digest)}
+
+
+def _check_terms(study: StudyRow, report: ReadinessReport) -> None:
+    """Check what the study alone decides: a site that says otherwise runs another release."""
+    asked = study.noise_multiplier, expected_patients(stored_study(study.specification))
+    if (report.noise_multiplier, report.stand_ins or asked[1]) != asked:
+        raise RequestError(
+            "The readiness report is of other terms than the study's.",
+            "Do hub and site run the same release of Wardround?",
+        )
+
+
+def _view(row: ReadinessRow) -> dict[str, Any]:
+    shown: dict[str, Any] = parse_json(read_unverified(row.report))
+    for name in ("schema", "site", "study_digest"):
+        shown.pop(name)
+    return {**shown, "received_at": row.received_at}
