@@ -19,6 +19,7 @@ from hub.crowds import Crowd
 CHANNEL = "wardround:wake"
 REDIS_POLL_SECONDS = 5.0
 REDIS_RETRY_SECONDS = 1.0
+REDIS_ANSWER_SECONDS = 2.0
 _log = structlog.get_logger()
 
 
@@ -126,7 +127,12 @@ class RedisWaker:
 
         # Celery writes a Unix socket as redis+socket://, the redis package as unix://.
         address = url.replace("redis+socket://", "unix://", 1)
-        self._redis = redis.Redis.from_url(address, socket_connect_timeout=2, health_check_interval=10)
+        self._redis = redis.Redis.from_url(
+            address,
+            socket_connect_timeout=REDIS_ANSWER_SECONDS,
+            socket_timeout=REDIS_ANSWER_SECONDS,
+            health_check_interval=10,
+        )
         self._errors = (redis.RedisError, OSError)
         self._local = LocalWaker()
         self._closed = threading.Event()

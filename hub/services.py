@@ -1,5 +1,6 @@
 """What every part of the hub works with, gathered once at the entry point and handed down."""
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -63,13 +64,15 @@ def enqueue_after_commit(session: Session, name: str, arguments: dict[str, Any])
 
 
 def open_services(settings: Settings, enqueue: Enqueue, clock: Callable[[], float] | None = None) -> Services:
-    """Open the hub's stores and keys; folders and keys that are missing are made."""
+    """Open the hub's stores and keys; folders and keys that are missing are made, what killed processes left goes."""
     settings.uploads.mkdir(parents=True, exist_ok=True)
+    blobs = BlobStore(settings.blobs, settings.keeping)
+    blobs.remove_left_behind(time.time())
     token_secret(settings)
     return Services(
         settings=settings,
         database=Database(settings.database, synced=settings.keeping.synced),
-        blobs=BlobStore(settings.blobs, settings.keeping),
+        blobs=blobs,
         key=SigningKey.load_or_create(settings.key_file),
         clock=clock or settings.clock,
         enqueue=enqueue,

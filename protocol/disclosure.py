@@ -193,8 +193,9 @@ REMARKS: Mapping[tuple[str, str], str] = {
     (
         "UpdateNotice",
         "receipt.patients",
-    ): "how many patients the round could draw, with fresh noise in every receipt, whoever was left out; only with "
-    "`privacy.receipt_epsilon`, charged for all tasks. Images and reasons stay at the hospital",
+    ): "how many of those whom `receipt.told` counts have not opted out since, with fresh noise in every receipt; only "
+    "with `privacy.receipt_epsilon`, charged for all tasks. Spent budgets do not change it: an exact `told` counts "
+    "these patients, and so does this; a noised one does not, nor does this. Images and reasons stay at the hospital",
     ("UpdateNotice", "receipt.told"): "`training_patients` of the approval once more",
     ("UpdateNotice", "weight"): "`training_patients` of the approval, or 1; 1 under masks, where the approval tells it",
     ("EvaluationReport", "histograms.key"): "which of validation and test the hospital has patients for",

@@ -7,6 +7,7 @@ same when it computes it once more. `Keeping` says which of the two holds. It co
 no file of settings and no option of a hub or site can name it; `tests/architecture` checks who does.
 """
 
+import contextlib
 import ctypes
 import functools
 import os
@@ -14,7 +15,7 @@ import sys
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,9 @@ MOST_KNOWN = 4096
 BEGUN_BYTES = 4 << 20
 """Of a file that is being written, so much at a time is handed to the disk."""
 SYNC_FILE_RANGE_WRITE = 2
+
+LEFT_BEHIND_SECONDS = 86400.0
+"""No process takes a day over one piece of a file; what stands still for longer was left by one that was killed."""
 
 _Mark = tuple[int, int, int, int]
 
@@ -110,6 +114,20 @@ LASTING = Keeping()
 def in_one_process() -> Keeping:
     """Return how a simulation keeps its files: all of them are this process's, and none has to outlive a power cut."""
     return Keeping(synced=False, known=KnownDigests())
+
+
+def left_behind(folder: Path, now: float) -> Iterator[Path]:
+    """Yield what in a folder of unfinished files was neither written nor given a name for a day: its process is gone.
+
+    Of several processes that share the folder none loses what it works at. `now` is in seconds since the epoch.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        for path in sorted(folder.iterdir()):
+            with contextlib.suppress(FileNotFoundError):  # another process was quicker
+                found = path.lstat()
+                # A name given to an old file changes when the file was last changed, not when it was last written.
+                if now - max(found.st_mtime, found.st_ctime) > LEFT_BEHIND_SECONDS:
+                    yield path
 
 
 def _begin_to_write(descriptor: int, start: int, count: int) -> None:

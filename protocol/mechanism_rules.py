@@ -61,6 +61,11 @@ def _site_level(study: StudySpec) -> list[str]:
             "strategy.weighting: with 'site-level' every site's update is cut to one length and noised in full at the "
             "site, so that sites count alike. Set it to equal, and secure_aggregation.method to none."
         )
+    if study.privacy.receipt_epsilon is not None:
+        found.append(
+            "privacy.receipt_epsilon: with 'site-level' privacy.epsilon hides a whole site, and a receipt's noise one "
+            "patient of it, so that each round would tell what the study promises to hide. Leave it out."
+        )
     return found
 
 

@@ -30,8 +30,8 @@ class Privacy(Part):
     )
     receipt_epsilon: Annotated[float, Field(ge=0.001, le=1000, allow_inf_nan=False)] | None = Field(
         default=None,
-        description="epsilon of the noise on each receipt's number of patients an update could be trained on, part of "
-        "epsilon for every task; null: the receipts tell no number",
+        description="epsilon of the noise on each receipt's number of the told patients who have not opted out, part "
+        "of epsilon for every task; null: the receipts tell no number",
     )
     clip_norm: Positive = Field(default=1.0, description="L2 norm to which a patient's gradient is clipped")
     honest_fraction: float = Field(

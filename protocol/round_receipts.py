@@ -1,10 +1,12 @@
 """The receipt that travels with each update: of how many patients it was made, as far as that may leave a hospital.
 
-How many patients a round could draw follows from patients: a budget spent, an opt-out between two rounds. So the number
+How many of the told patients a round still has follows from patients: an opt-out between two rounds. So the number
 leaves with two-sided geometric noise of scale 1 / `privacy.receipt_epsilon`, drawn afresh for each task, in every
 receipt and whatever it is; or not at all. It is charged before the study starts, for the most tasks that a hospital may
 be given: a patient is one of each round's number or is not, so that each receipt is one use of the discrete Laplace
-mechanism. How many images were used, and why somebody was skipped, stays at the hospital (`wardround site receipts`).
+mechanism. It counts whom the told number counts: where that is exact, also those whose budget is spent, who are not
+charged, so that how many they are is not told. How many images were used, and why somebody was skipped, stays at the
+hospital (`wardround site receipts`).
 
 What the noise can explain is not held against a hospital: a round is *short* where fewer than nine tenths of the told
 number took part even at the upper end of an interval that errs once in a hundred times, alone or in the mean of the

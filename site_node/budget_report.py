@@ -33,9 +33,8 @@ def budget_overview(database: sqlite3.Connection, policy: Policy) -> dict[str, A
     number, head = hash_chain.verify(database, "ledger")
     entries, held = all_entries(database), accounts(database, policy)
     verify_groups(database, entries)
-    several = same_patients(database)
-    own = [cost for who, cost in charged_patients(database, held) if who == several.get(who, (who,))[0]]
-    worst = max((plus(held.everybody, cost) for cost in own), default=held.everybody)
+    own = _own(database, held)
+    worst = _worst(held, own)
     return {
         "unit": "patient",
         "lifetime_epsilon": held.budget.epsilon,
@@ -70,6 +69,24 @@ def budget_overview(database: sqlite3.Connection, policy: Policy) -> dict[str, A
         "told": countersigned(database),
         "behind": is_behind(database),
     }
+
+
+def spent_most(database: sqlite3.Connection, held: Accounts) -> Cost:
+    """Return what the patient who was charged most has spent; what everybody bears where none was charged.
+
+    Raises: GateError if an entry was changed.
+    """
+    hash_chain.verify(database, "ledger")
+    return _worst(held, _own(database, held))
+
+
+def _own(database: sqlite3.Connection, held: Accounts) -> list[Cost]:
+    several = same_patients(database)
+    return [cost for who, cost in charged_patients(database, held) if who == several.get(who, (who,))[0]]
+
+
+def _worst(held: Accounts, own: list[Cost]) -> Cost:
+    return max((plus(held.everybody, cost) for cost in own), default=held.everybody)
 
 
 def share_used(spent: Cost, limit: Cost) -> float:

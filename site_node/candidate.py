@@ -42,7 +42,7 @@ Step = Literal[
 
 
 class NoisedUse(BaseModel):
-    """How many patients a training could draw, noised by the worker: what the update's receipt tells."""
+    """How many patients a training could draw, noised by the worker: the gate makes the receipt's number of it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -15,6 +15,7 @@ from site_node.errors import OrderError
 from site_node.orders import WorkOrder, has_ended, order_path, read_order
 from site_node.settings import SitePaths
 
+SUFFIX = ".sealed"
 KEPT_SECONDS = 7 * 86400.0
 """So long the checkpoints of a task are kept whose order was taken away: a paused site goes on with it."""
 
@@ -47,6 +48,12 @@ def erase_ended_tasks(paths: SitePaths, now: float) -> int:
         with suppress(OSError):
             folder.path.parent.rmdir()  # unless another task's lies there
     return len(ended)
+
+
+def forget_progress(paths: SitePaths) -> None:
+    """Delete how far every task's training had come: it begins anew, on the device that it was begun on."""
+    for checkpoint in sorted(paths.checkpoints.glob(f"*/*.*/[!.]*{SUFFIX}")):
+        remove(checkpoint)
 
 
 def _has_ended(paths: SitePaths, folder: _TaskFolder, newest_round: int, now: float) -> bool:

@@ -136,21 +136,25 @@ def index(
     A site's table is read too, and its rows counted; no value of it is printed.
 
     Files that cannot be used are counted by reason, and stop nothing; --json names them all, as --list does. Links are
-    followed, also out of the folder; no folder is entered twice. Run it again after new images came.
+    followed, also out of the folder; no folder is entered twice. Run it again after new images came. Where a folder
+    went away, what is indexed is counted all the same, and the command fails.
     """
-    from site_node.cohort.index import index_folder
+    from site_node.cohort.index import FolderLostError, index_folder
     from site_node.cohort.index_report import index_of_any_folder, progress_shown, report_as_json, report_as_text
     from site_node.cohort.table_report import examine_table, table_as_json, table_as_text
 
-    folders, table = [folder], None
+    folders, table, lost = [folder], None, None
     if (folder / "site.yaml").exists():
         settings = load_settings(folder)
         folders = list(settings.images)
         table = examine_table(settings.table) if settings.table else None
         with progress_shown(disable=as_json) as progress:
-            report = index_folder(
-                folders, settings.paths.index, labels=settings.labels, decode=decode, progress=progress
-            )
+            try:
+                report = index_folder(
+                    folders, settings.paths.index, labels=settings.labels, decode=decode, progress=progress
+                )
+            except FolderLostError as error:
+                report, lost = error.report, error
     elif folder.is_dir():
         with progress_shown(disable=as_json) as progress:
             report = index_of_any_folder(folder, decode=decode, progress=progress)
@@ -158,11 +162,12 @@ def index(
         raise SettingsError(f"There is no folder at {folder}.", "Name a site's directory or a folder of DICOM files.")
     if as_json:
         print_json(report_as_json(report, folders) | ({"table": table_as_json(table)} if table else {}))
-        return
-    if folders:
+    elif folders:
         typer.echo(report_as_text(report, folders, every=every))
-    if table is not None:
+    if table is not None and not as_json:
         typer.echo(table_as_text(table))
+    if lost is not None:
+        raise lost
 
 
 @app.command()

@@ -20,7 +20,7 @@ def doctor(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Look at clock, disk, memory, GPU, hub, enrolment, approvals, PACS, Redis and decoders; say what to do.
+    """Look at clock, disk, memory, GPU, hub, enrolment, approvals, PACS, listener, Redis and decoders; say what to do.
 
     Run it as root: each part is then looked at as the user that it runs as, and sees what that process sees. Run by
     another user it looks at what is that user's and names the rest `unseen`. Nothing is changed.

@@ -25,6 +25,7 @@
     ├── DiskFullError               no room left on the disk                        disk-full
     ├── OrderError                  a work order does not parse or does not fit      bad-task
     ├── GateError                   a candidate, ledger or verdict is not as the gate demands
+    │   ├── BaseNotHereError        the version to start from is not here yet, or not any more
     │   └── PayloadDamagedError     a payload is not what the worker says that it handed over
     ├── DatabaseError               a database of the site cannot be opened
     ├── BackupError                 a backup cannot be written, read or restored
@@ -34,6 +35,7 @@
     │   └── PacsRefusedError    it does not let us in
     ├── CacheError                  prepared images on the disk cannot be read; they are made again
     ├── BundleError                 a MONAI Bundle cannot be written or taken in
+    │   └── RefusedBundleError      it holds what would run
     ├── RedisAwayError              the site's own Redis does not answer
     ├── EnrolmentError              the hub refused the enrolment, or it was never done
     └── HubUnreachableError         the hub does not answer; asking again may help
@@ -189,6 +191,10 @@ class GateError(SiteError):
     """A candidate, a ledger or a verdict is not as the gate demands."""
 
 
+class BaseNotHereError(GateError):
+    """The version that a finished task started from is missing or damaged; the agent fetches it, and the gate waits."""
+
+
 class PayloadDamagedError(GateError):
     """A payload is not what the worker says that it handed over."""
 
@@ -223,6 +229,14 @@ class CacheError(SiteError):
 
 class BundleError(SiteError):
     """A version cannot be written as a MONAI Bundle, or a bundle cannot be taken in; the message says why."""
+
+
+class RefusedBundleError(BundleError):
+    """A bundle holds what would run; `bundle_digest` is what a policy can allow."""
+
+    def __init__(self, message: str, remedy: str, bundle_digest: str) -> None:
+        super().__init__(message, remedy)
+        self.bundle_digest = bundle_digest
 
 
 class RedisAwayError(SiteError):

@@ -56,21 +56,31 @@ def received(folder: Folder, as_json: Json = False) -> None:
         f"{counts['associations']} associations, {counts['associations_refused']} callers refused; storage commitment: "
         f"{counts['commitments']} results told, {counts['commitments_undelivered']} not"
     )
-    for reason, number in found["reasons"].items():
+    reasons, quarantine = found["reasons"], found["quarantine"]
+    if quarantine:
+        typer.echo(f"In quarantine, sent or fetched: {len(quarantine)} objects, refused {sum(reasons.values())} times:")
+    for reason, number in reasons.items():
         typer.echo(f"  {number:6d}  {reason}")
-    for entry in found["quarantine"]:
-        typer.echo(f"  quarantined: {entry['file'] or 'no bytes kept'}, from {entry['caller']}: {entry['reason']}")
+    for entry in quarantine:
+        times = f", {entry['times']} times" if entry["times"] > 1 else ""
+        kept = entry["file"] or "no bytes kept"
+        typer.echo(f"  quarantined: {kept}, from {entry['caller']}{times}: {entry['reason']}")
 
 
 def received_so_far(settings: SiteSettings) -> dict[str, Any]:
-    """Return counts and quarantine as plain data, without a word of any object."""
+    """Return counts and quarantine as plain data, without a word of any object.
+
+    `reasons` counts refusals, as `counts` does: an object that was refused again counts again, and is one entry.
+    """
     from site_node.ingest.counts import read_counts
     from site_node.ingest.listener_paths import ListenerPaths
     from site_node.ingest.quarantine import Quarantine
 
     paths = ListenerPaths.of(settings.paths)
     entries = list(Quarantine(paths.quarantine).entries())
-    reasons = Counter(entry.reason for entry in entries)
+    reasons = Counter[str]()
+    for entry in entries:
+        reasons[entry.reason] += entry.times
     return {
         "folder": str(paths.images),
         "quarantine_folder": str(paths.quarantine),

@@ -30,9 +30,11 @@ def opt_out(
     """Record that patients have opted out: from now on they take part in nothing, under any of their ids.
 
     A study that is counted later does not see them; a running one leaves them out from its next task on, and what they
-    were charged stays charged. The prepared images of running studies are deleted and made again without theirs. How
-    many of the ids are no patient's here is told; these too are recorded, and hold for images that come later.
+    were charged stays charged. The prepared images of running studies are deleted and made again without theirs, and a
+    training that was interrupted begins anew. How many of the ids are no patient's here is told; these too are
+    recorded, and hold for images that come later.
     """
+    from site_node.checkpoint_folders import forget_progress
     from site_node.durable import remove
     from site_node.opt_outs import as_written_here, known_patients, record_opt_outs, recorded_opt_outs, undo_opt_outs
 
@@ -47,6 +49,7 @@ def opt_out(
     new = record_opt_outs(record, patients)
     for prepared in sorted(settings.paths.cache.glob("[!.]*")):  # what is still being made keeps its hidden name
         remove(prepared)
+    forget_progress(settings.paths)
     typer.echo(_changed("Recorded", new, len(patients), "had opted out before"))
     for line in _strangers(patients, known_patients(settings)):
         typer.echo(line)

@@ -28,6 +28,7 @@ class WorkOrder(BaseModel):
     For `readiness` it looks at its machine and settings; `recount` says for which report.
     `class_weights` multiply losses in training, where the gate made them of figures that left noised (`label.balance`).
     `spent_digest` is of the list beside the order: the patients to leave out of the cohort (`cohort_members.py`).
+    `cohort_digest` is of the cohort that was approved and charged: a task uses no other. None in orders of older gates.
     `boot` is the run of the gate's machine in which the order was written.
     """
 
@@ -47,6 +48,7 @@ class WorkOrder(BaseModel):
     rate_factor: float | None = None
     class_weights: list[float] | None = None
     spent_digest: Digest | None = None
+    cohort_digest: Digest | None = None
     recount: int = Field(default=0, ge=0)
     boot: str | None = None
 

@@ -12,7 +12,7 @@ from site_node.governance import hash_chain, high_water
 from site_node.governance.approval import account_of_last, decisions_on, rfc3339, standing_of
 from site_node.governance.holding import is_draining
 from site_node.governance.ledger_heads import is_behind
-from site_node.governance.policy import Policy, objection_to
+from site_node.governance.policy import Policy, objections_to
 from site_node.governance.progress import read_progress
 from site_node.governance.reasons import sentence_of
 from site_node.governance.records import StudyRecord, is_paused, study_records, task_records
@@ -76,7 +76,7 @@ def _study(database: sqlite3.Connection, record: StudyRecord, policy: Policy, no
     except ProtocolError:  # refused at once, because it does not parse: only its digest and the fault are known
         return {"digest": record.digest, "state": record.state, "reason": record.reason, "explanation": record.detail}
     decisions = decisions_on(database, record.digest)
-    objection = objection_to(policy, study, record.noise_multiplier)
+    objections = objections_to(policy, study, record.noise_multiplier)
     last = decisions[-1] if decisions else None
     return {
         "digest": record.digest,
@@ -85,7 +85,7 @@ def _study(database: sqlite3.Connection, record: StudyRecord, policy: Policy, no
         "state": record.state,
         "reason": record.reason,
         "explanation": record.detail or (sentence_of(record.reason) if record.reason else ""),
-        "policy_objection": None if objection is None else objection.sentence,
+        "policy_objection": " ".join(objection.sentence for objection in objections) or None,
         "standing": standing_of(decisions, now),
         "decided_by": None if last is None else last.person,
         "decided_under_account": account_of_last(database, record.digest),

@@ -92,12 +92,18 @@ def _wanted(study: Path | None, accessions: Path | None, since: datetime | None,
         raise SettingsError("Nothing says what to fetch.", "Name --study FILE, --accessions FILE, or both.")
     if since and until and since > until:
         raise SettingsError("--from is after --until.", "Exchange them.")
-    return Wanted(
+    wanted = Wanted(
         criteria=_criteria(study) if study else None,
         listed=read_accessions(accessions) if accessions else None,
         since=since.date() if since else None,
         until=until.date() if until else None,
     )
+    if wanted.first_day and wanted.last_day and wanted.first_day > wanted.last_day:
+        raise SettingsError(
+            f"No day is left: the study and the options leave {wanted.first_day} until {wanted.last_day}.",
+            "Name days that the study asks for, or none: --from and --until only narrow its own.",
+        )
+    return wanted
 
 
 def _criteria(path: Path) -> "Criteria":

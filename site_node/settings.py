@@ -200,6 +200,11 @@ class SitePaths:
         return self.worker / "cohorts"
 
     @property
+    def counted_cohorts(self) -> Path:
+        """Return where a count freezes its cohort: the frozen ones' folder, or staging until it is published."""
+        return self.frozen_cohorts if self.staging is None else self.staging / "frozen"
+
+    @property
     def local_state(self) -> Path:
         """Return the folder of what algorithms keep here between rounds."""
         return self.worker / "local_state"

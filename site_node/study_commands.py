@@ -46,7 +46,9 @@ def studies(
         typer.echo("No study was proposed yet.")
     for study in found:
         typer.echo(f"{study['digest']}  {study['state']}: {_terms(study)}")
-        for line in dict.fromkeys((study["explanation"], study.get("policy_objection"))):
+        objection = study.get("policy_objection") or ""
+        explanation = "" if study["explanation"] in objection else study["explanation"]
+        for line in (explanation, objection):
             if line:
                 typer.echo(f"    {line}")
     if found:

@@ -163,9 +163,9 @@ def _receipts(study: StudySpec) -> str:
             "software's release; not how many patients were used."
         )
     return (
-        "With each update a receipt: how many patients it could draw, noised here afresh each time (two-sided "
-        f"geometric, scale {1 / epsilon:.3g}; epsilon {epsilon:g}) and charged to them for all "
-        f"{study.maximum_training_tasks} tasks. Why somebody was left out stays here."
+        "With each update a receipt: how many of these patients have not opted out since, noised here afresh each time "
+        f"(two-sided geometric, scale {1 / epsilon:.3g}; epsilon {epsilon:g}) and charged to them for all "
+        f"{study.maximum_training_tasks} tasks. How many budgets are spent does not change it."
     )
 
 

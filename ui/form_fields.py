@@ -244,7 +244,8 @@ HELP: dict[Path, str] = {
     (
         "privacy",
         "receipt_epsilon",
-    ): "Noise on how many patients each update was made of, told in every round: 0.05 moves it by twenty or so.",
+    ): "How many of a hospital's patients are still there, told with every update; noise of 0.05 moves it by twenty "
+    "or so, and epsilon pays for every task. Left out: no number, and the hub sees no round on a fraction of them.",
     ("privacy", "delta"): "The chance that the promise does not hold; well below 1 / (10 x training patients).",
 }
 

@@ -16,9 +16,10 @@ from typing import BinaryIO
 
 from hub.errors import BlobError, NotFoundError
 from protocol.digest import digest_of_file, hex_of
-from protocol.keeping import LASTING, Keeping
+from protocol.keeping import LASTING, Keeping, left_behind
 
 CHUNK_BYTES = 1 << 20
+INCOMING = "incoming"
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,18 @@ class BlobStore:
             with suppress(OSError), self.path(digest).open("rb") as file:
                 os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
+    def remove_left_behind(self, now: float) -> int:
+        """Remove what killed processes did not finish, a day after they last wrote to it; return how many files.
+
+        `now` is in seconds since the epoch. Other processes of the hub go on writing meanwhile.
+        """
+        removed = 0
+        for path in left_behind(self.root / INCOMING, now):
+            with suppress(OSError):  # it costs room; the next start tries again
+                path.unlink()
+                removed += 1
+        return removed
+
     def _existing(self, digest: str) -> Path:
         path = self.path(digest)
         if not path.is_file():
@@ -159,7 +172,7 @@ class BlobStore:
             part.hasher.update(piece)
 
     def _temporary(self) -> Path:
-        folder = self.root / "incoming"
+        folder = self.root / INCOMING
         folder.mkdir(parents=True, exist_ok=True)
         return folder / secrets.token_hex(16)
 
@@ -167,6 +180,7 @@ class BlobStore:
         target = self.path(digest)
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary.replace(target)
+        temporary.unlink(missing_ok=True)  # two names of one file: replacing one by the other does nothing
         if self.keeping.synced:
             for folder in (target.parent, self.root):
                 _sync_folder(folder)

@@ -60,10 +60,13 @@ class Mailroom:
         self._read_to: int | None = None
         self._kept_from = 0
         self._asked: dict[str, tuple[int, int]] = {}
+        self._untold: dict[str, None] = {}
 
     def refresh(self) -> list[str]:
-        """Read what has been posted since the last time, and return for whom, in the order of posting."""
-        sites: dict[str, None] = {}
+        """Read what has been posted since the last time, and return for whom, in the order of posting.
+
+        Guarantee: a reading that breaks off forgets nobody; the next one returns whom it had found.
+        """
         with self._lock, self._services.looking() as connection:
             if self._read_to is None:
                 self._read_to = self._kept_from = stores.newest_mail(connection)
@@ -72,9 +75,10 @@ class Mailroom:
                 rows = stores.mail_of_all(connection, self._read_to, ROWS_AT_ONCE)
                 for number, site, envelope in rows:
                     self._keep(_Letter(number, site, envelope))
-                    self._read_to, sites[site] = number, None
+                    self._read_to, self._untold[site] = number, None
                 found = len(rows)
-        return list(sites)
+            told, self._untold = list(self._untold), {}
+        return told
 
     def known(self, site: str, after: int) -> list[dict[str, Any]] | None:
         """Return a site's mail after a number, oldest first; None if the database must be asked."""

@@ -2,7 +2,8 @@
 
 The number is noised; what the noise allows is `protocol/round_receipts.py`. A *short* round, in which a hospital used
 less than nine tenths of the number that it told, is told wherever rounds are: it is no fault by itself (patients may
-opt out, budgets end), but who reads the version must know. The reasons are in the hospital's own receipts.
+opt out), but who reads the version must know. Whoever has no budget left since before the start is told by no number:
+`protocol/round_receipts.py`. The reasons are in the hospital's own receipts.
 """
 
 from collections import defaultdict
@@ -96,9 +97,12 @@ def _share(receipt: Mapping[str, Any]) -> str:
 
 
 def used_in_lineage(update: UpdateRow, used: Mapping[str, UsedPatients]) -> View | None:
-    """Return what a version's lineage says of an update's receipt: the signed numbers, and whether it was short."""
+    """Return what a version's lineage says of an update's receipt: the noised number, and whether it was short.
+
+    The told number is left out: where it is exact, pages hide a small one, and a lineage is exported as it is.
+    """
     receipt = receipt_of(update)
     if receipt is None:
         return None
     own = used.get(update.task_id)
-    return {**receipt.model_dump(mode="json"), "short": None if own is None else own.is_short}
+    return {**receipt.model_dump(mode="json", exclude={"told"}), "short": None if own is None else own.is_short}

@@ -18,7 +18,7 @@ from hub.audit.log import append
 from hub.errors import ChargeMissingError, NotFoundError
 from hub.mail import post
 from hub.services import Services
-from hub.storage import ledger_stores, stores
+from hub.storage import ledger_stores, round_stores, stores
 from hub.storage.database import Session
 from hub.storage.tables import LedgerChargeRow, LedgerHeadRow
 from hub.studies.specification import stored_study
@@ -142,7 +142,7 @@ def post_record(session: Session, services: Services, site: str) -> None:
 
 
 def account_problem(services: Services, site: str, notice: UpdateNotice) -> str | None:
-    """Compare what an update says was spent with the site's own signed events; None if it holds.
+    """Compare what an update says was spent with the site's own signed events and tasks; None if it holds.
 
     Slow the first time that anybody states it (`stated_accounts.py`): call it outside of a transaction.
     """
@@ -153,8 +153,9 @@ def account_problem(services: Services, site: str, notice: UpdateNotice) -> str 
         study = stores.find_study(session, notice.study_digest)
         charges = ledger_stores.charges_of_study(session, site, notice.study_digest)
         known = study is not None and is_known(session, study, account)
-    if study is None:
-        return None  # whoever looks for the study says so
+        task = round_stores.task(session, notice.task_id)
+    if study is None or task is None:
+        return None  # whoever looks for the study and the task says so
     spec = stored_study(study.specification)
     if account.delta != spec.privacy.delta:
         return "The delta of the privacy spent is not the study's."
@@ -163,7 +164,7 @@ def account_problem(services: Services, site: str, notice: UpdateNotice) -> str 
         return "The update states privacy spent, and the site's ledger was not charged for the study."
     if account.epsilon > most * (1 + TOLERANCE):
         return f"The update states epsilon {account.epsilon:.4g}; the site's ledger was charged {most:.4g}."
-    return None if known else statement_problem(study, account, notice.round)
+    return statement_problem(study, account, task.sequence, known=known)
 
 
 def _standing(session: Session, charge: LedgerCharge, envelope: bytes) -> Standing:

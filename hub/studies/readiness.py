@@ -1,5 +1,6 @@
 """What a hospital tells of its readiness for a study: recorded once, checked by the study's own terms, shown."""
 
+from math import isinf
 from typing import Any
 
 from hub.audit.log import append
@@ -10,7 +11,9 @@ from hub.storage.database import Session
 from hub.storage.tables import ReadinessRow, StudyRow
 from hub.studies.lifecycle import is_open
 from hub.studies.specification import stored_study
+from hub.studies.stated_accounts import TOLERANCE
 from protocol.digest import digest_of_bytes, parse_json
+from protocol.privacy_accounting import epsilon_of, training_events
 from protocol.readiness import ReadinessReport, expected_patients
 from protocol.signing import read_unverified
 
@@ -21,6 +24,7 @@ def record_readiness(services: Services, report: ReadinessReport, envelope: byte
     Raises: NotFoundError if the site was not invited; StateError if the study has ended, or another report of this
         number is there; RequestError if the report is of other terms than the study's.
     """
+    planned = _planned_epsilon(services, report.study_digest)  # slow the first time: before the transaction
     with services.transaction() as session:
         study = stores.study(session, report.study_digest)
         if stores.find_participant(session, study.digest, report.site) is None:
@@ -32,7 +36,7 @@ def record_readiness(services: Services, report: ReadinessReport, envelope: byte
             raise StateError("Another report of this number was taken.", "Was the site's gate restored from a backup?")
         if not is_open(study.state):
             raise StateError(f"The study has ended: it is {study.state}.", "Propose a new study.")
-        _check_terms(study, report)
+        _check_terms(study, report, planned)
         row = ReadinessRow(
             study=study.digest,
             site=report.site,
@@ -50,14 +54,35 @@ def newest_readiness(session: Session, digest: str) -> dict[str, dict[str, Any]]
     return {row.site: _view(row) for row in readiness_stores.readiness_of(session, digest)}
 
 
-def _check_terms(study: StudyRow, report: ReadinessReport) -> None:
+def _planned_epsilon(services: Services, digest: str) -> float | None:
+    """Return what a training patient spends over the whole study by this hub's accountant; None if nothing bounds it.
+
+    Raises: NotFoundError if there is no such study.
+    """
+    with services.reading() as session:
+        study = stores.study(session, digest)
+    spec, noise = stored_study(study.specification), study.noise_multiplier
+    if noise is None:
+        return None
+    epsilon = epsilon_of(training_events(spec, noise, spec.maximum_training_tasks), spec.privacy.delta)
+    return None if isinf(epsilon) else epsilon
+
+
+def _check_terms(study: StudyRow, report: ReadinessReport, planned: float | None) -> None:
     """Check what the study alone decides: a site that says otherwise runs another release."""
     asked = study.noise_multiplier, expected_patients(stored_study(study.specification))
-    if (report.noise_multiplier, report.stand_ins or asked[1]) != asked:
+    told = report.noise_multiplier, report.stand_ins or asked[1]
+    if told != asked or not _is_same(report.epsilon, planned):
         raise RequestError(
             "The readiness report is of other terms than the study's.",
             "Do hub and site run the same release of Wardround?",
         )
+
+
+def _is_same(epsilon: float | None, planned: float | None) -> bool:
+    if epsilon is None or planned is None:
+        return epsilon is planned
+    return abs(epsilon - planned) <= TOLERANCE * max(1.0, planned)
 
 
 def _view(row: ReadinessRow) -> dict[str, Any]:

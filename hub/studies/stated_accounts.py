@@ -8,6 +8,9 @@ anew has forgotten what it computed. So the hub looks where it costs least first
     neither                                   the accountant composes the events, once
 
 What is false is never remembered as true: it comes to the accountant again, which keeps its compositions.
+
+A true account may be an old one. Its events' digest says of how many training tasks it is, without the accountant; a
+site that was given more has spent more, and an account of fewer is refused before anybody looks whether it is true.
 """
 
 import threading
@@ -72,15 +75,26 @@ def is_known(session: Session, study: StudyRow, account: PrivacySpent) -> bool:
     return False
 
 
-def statement_problem(study: StudyRow, account: PrivacySpent, about: int) -> str | None:
-    """Say why an account is not what its events give, or None; `about` is the number of tasks that is tried first.
+def statement_problem(study: StudyRow, account: PrivacySpent, given: int, *, known: bool) -> str | None:
+    """Say why an account cannot be that of a site's training task of sequence `given`, or None. `known`: by `is_known`.
 
-    Slow the first time (a composition): call it outside of a transaction.
+    The sequence counts the site's own tasks: who was not asked in each round has spent less. More is possible: a hub
+    that was restored from a backup counts from what it knows.
+    Slow if not known (a composition): call it outside of a transaction.
     """
     noise = study.noise_multiplier
-    epsilon = None if noise is None else _epsilon_stated(study.specification, noise, account.events_digest, about)
-    if epsilon is None:
+    tasks = None if noise is None else _tasks_with(study.specification, noise, account.events_digest, given)
+    if noise is None or tasks is None:
         return "The events of the privacy spent are not those of any number of this study's tasks."
+    if tasks < given:
+        stated = f"{tasks} training task" + ("s" if tasks > 1 else "")
+        return f"The update states the privacy spent by {stated}; the site was given {given}."
+    return None if known else _epsilon_problem(study, account, noise, tasks)
+
+
+def _epsilon_problem(study: StudyRow, account: PrivacySpent, noise: float, tasks: int) -> str | None:
+    spec = stored_study(study.specification)
+    epsilon = epsilon_of(training_events(spec, noise, tasks), spec.privacy.delta)
     if abs(epsilon - account.epsilon) > TOLERANCE * max(1.0, epsilon):
         return f"The update states epsilon {account.epsilon:.4g}; its events give {epsilon:.4g}."
     TRUE_STATEMENTS.add(_statement(study, account))
@@ -92,11 +106,11 @@ def _statement(study: StudyRow, account: PrivacySpent) -> Statement:
 
 
 @lru_cache(maxsize=256)
-def _epsilon_stated(specification: bytes, noise: float, events_digest: str, about: int) -> float | None:
-    """Return the epsilon of the study's events with this digest, or None if they are of no number of its tasks."""
+def _tasks_with(specification: bytes, noise: float, events_digest: str, about: int) -> int | None:
+    """Return the number of tasks whose events have this digest, looking near `about` first; None if none has."""
     spec = stored_study(specification)
     for tasks in sorted(range(1, spec.maximum_training_tasks + 1), key=lambda number: abs(number - about)):
         events = training_events(spec, noise, tasks)
         if digest_of([event.model_dump(mode="json", by_alias=True) for event in events]) == events_digest:
-            return epsilon_of(events, spec.privacy.delta)
+            return tasks
     return None

@@ -22,7 +22,7 @@ from protocol.messages import ModelReference, RoundTask, parse_message
 from protocol.signing import open_envelope
 from site_node.agent.after_power_cut import check_versions
 from site_node.agent.backoff import Backoff
-from site_node.agent.downloads import fetch_blob, fetch_version, forget_old_blobs
+from site_node.agent.downloads import fetch_blob, fetch_version, forget_old_blobs, forget_unfinished
 from site_node.agent.hub_client import HubClient
 from site_node.agent.outbox import ENVELOPE_SUFFIX, Outbox
 from site_node.agent.polling import wait_seconds
@@ -83,7 +83,10 @@ class Agent:
 
     def run(self, stop: threading.Event) -> None:
         """Do it until told to stop: mail in a thread of its own, because it waits at the hub."""
-        self._guarded(partial(check_versions, self._paths), Backoff(), stop)
+        self._guarded(partial(forget_unfinished, self._paths, time.time()), Backoff(), stop)
+        backoff = Backoff()
+        while not stop.is_set() and not self._guarded(partial(check_versions, self._paths), backoff, stop):
+            pass  # a damaged version that lies here would be taken for a whole one
         mail = threading.Thread(target=self._poll, args=(stop,), name="mail", daemon=True)
         mail.start()
         backoff = Backoff()
@@ -98,7 +101,8 @@ class Agent:
         while not stop.is_set():
             self._guarded(lambda: self.fetch_mail(wait_seconds(chance)), backoff, stop)
 
-    def _guarded(self, action: Callable[[], int], backoff: Backoff, stop: threading.Event) -> None:
+    def _guarded(self, action: Callable[[], int], backoff: Backoff, stop: threading.Event) -> bool:
+        """Do something that hub or disk may not let happen; tell whether it was done, and wait a while if not."""
         try:
             action()
         except HubUnreachableError as error:
@@ -113,6 +117,8 @@ class Agent:
         else:
             if backoff.succeeded():
                 _log.info("hub_back")
+            return True
+        return False
 
     def _start_jobs(self) -> int:
         accepted = self._accepted()

@@ -18,6 +18,7 @@ import structlog
 from protocol.compression.differences import later_version
 from protocol.digest import digest_of_file, hex_of
 from protocol.errors import ProtocolError
+from protocol.keeping import left_behind
 from protocol.messages import ModelReference, VersionDifference
 from site_node.agent.after_power_cut import may_stay_unsynced
 from site_node.agent.hub_client import Download, HubClient
@@ -78,6 +79,14 @@ def forget_old_blobs(paths: SitePaths, needed: Collection[str]) -> None:
     others.sort(key=lambda path: path.stat().st_mtime)
     for path in others[:-KEPT_BLOBS]:
         remove(path)
+
+
+def forget_unfinished(paths: SitePaths, now: float) -> int:
+    """Remove versions that a killed agent was adding up, a day later; return how many. Downloads stay: they go on."""
+    left = [path for path in left_behind(paths.partial, now) if path.name.startswith(".")]
+    for path in left:
+        remove(path)
+    return len(left)
 
 
 def _fetched(hub: HubClient, paths: SitePaths, difference: VersionDifference, synced: bool) -> bool:

@@ -1,10 +1,12 @@
 """What a backup holds and in which order it is read, while the site goes on running.
 
 1. what the administrator wrote; the agent's cursor, then its mail: no letter before the cursor is missing;
-2. the worker's keys and databases, and what came from the PACS;
+2. the worker's keys and databases, and what came from the PACS; of the reading rooms first who read and saw what, then
+   the rooms, then the key of their codes: each was there before what is named ahead of it;
 3. the gate's keys, then its database, as of one moment: every byte that had left by then stands in its ledgers, because
    the gate commits both before anything leaves; then the payloads that it still has to send;
-4. the frozen cohorts, last: each that the database names was frozen before it was named, and never changes.
+4. the frozen cohorts, last: each that the database names was frozen before it was named. One that was counted again
+   in between is another than the database names: tasks refuse it (`training/frozen_cohort.py`).
 
 Left out: images (the archive keeps them), leases, caches, weights, whatever the gate writes again from its database
 (orders, verdicts, outbox), and SITE/mark, which must not go back (`governance/high_water.py`). The secrets of masked
@@ -23,8 +25,10 @@ from site_node.settings import SitePaths
 
 OPT_OUTS = "worker/opt_outs.sqlite"
 LEASES = "worker/jobs.sqlite"
+READING = "worker/reading"
+"""Who read and saw what (`reading/records.py`), the rooms, and the key of their codes: of use only together."""
 DATABASE = "gate/gate.sqlite"
-SETTINGS = ("site.yaml", "policy.yaml", "peers.yaml")
+SETTINGS = ("site.yaml", "policy.yaml", "peers.yaml", "deidentification.yaml")
 ALLOWED_TOPS = (*SETTINGS, "gate", "agent", "inbox", "worker", "ingest")
 BUSY_SECONDS = 30.0
 
@@ -49,6 +53,7 @@ def items(paths: SitePaths, *, local_state: bool) -> Iterator[Item]:
             item = _item(paths, path, is_database=True)
             if item.name != LEASES:
                 yield item
+    yield from _of_reading(paths)
     yield from _plain(paths, paths.worker_receipts, ".json")
     for path in sorted(paths.ingest.rglob("*.json")) if paths.ingest.is_dir() else ():
         yield _item(paths, path)
@@ -100,6 +105,14 @@ def _copy(source: sqlite3.Connection, target: sqlite3.Connection) -> None:
     except sqlite3.Error as error:
         remedy = "If it is damaged, see the log of the process it belongs to; if the disk is full, make room beside it."
         raise BackupError(f"A database of the site cannot be copied: {error}.", remedy) from None
+
+
+def _of_reading(paths: SitePaths) -> Iterator[Item]:
+    folder = paths.root / READING
+    yield from (_item(paths, path, is_database=True) for path in finished_files(folder, ".sqlite"))
+    rooms = sorted(_plain(paths, folder / "rooms", ".json"), key=lambda item: not item.name.endswith(".study.json"))
+    yield from rooms  # a room's study is its door, and was written after its cases
+    yield from _plain(paths, folder, ".key")
 
 
 def _item(paths: SitePaths, path: Path, *, is_database: bool = False) -> Item:

@@ -6,19 +6,20 @@ one that is ahead. Either way nothing is answered until `wardround site reconcil
 fits its mark, and the site goes on. What the hub has countersigned is compared besides (`ledger_heads.py`).
 
 Nor is a decision undone unseen: what the state that is there has recorded besides is compared table by table
-(`later_records.py`), and settings, policy and opt-outs that are there stay.
+(`later_records.py`), and settings, policy, opt-outs and what readers did that are there stay.
 """
 
 import os
 import shutil
 import sqlite3
+import stat
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from site_node.backup.contents import DATABASE, OPT_OUTS, SETTINGS
+from site_node.backup.contents import DATABASE, OPT_OUTS, READING, SETTINGS
 from site_node.backup.inventory import Head, Inventory, chain_at, heads_of
 from site_node.backup.later_records import later_records
 from site_node.backup.reading import PIECE_BYTES, read_backup
@@ -84,8 +85,8 @@ def restore(
 
     Guarantee: everything is unpacked beside, and compared with its inventory, before a file of the site is touched; the
         gate's database is replaced first, so that a crash leaves a gate that is behind, never one that is ahead. An
-        opt-out that was recorded since is not forgotten: that file is replaced only if it is missing, and settings,
-        policy and peers only if they are missing or `force` is said.
+        opt-out that was recorded since is not forgotten: that file is replaced only if it is missing, and so are the
+        reading rooms with their records, as a whole; what the administrator wrote also if `force` is said.
     Raises: BackupError if the backup is damaged, of another site, or older than what is there and `force` is not said.
     """
     paths = SitePaths(root.resolve())
@@ -175,18 +176,36 @@ def _put_in_place(paths: SitePaths, staging: Path, inventory: Inventory, *, othe
         for path in (paths.root / name).iterdir():
             remove(path)
     names = sorted((entry.name for entry in inventory.files), key=lambda name: name != DATABASE)
-    kept = tuple(name for name in names if name in others or (name == OPT_OUTS and (paths.root / name).exists()))
+    stays = {*others, *(place for place in (OPT_OUTS, READING) if _holds_files(paths.root / place))}
+    kept = tuple(name for name in names if any(name == place or name.startswith(f"{place}/") for place in stays))
     for name in names:
         if name not in kept:
             _replace(staging / name, paths.root / name)
     return kept
 
 
+def _holds_files(path: Path) -> bool:
+    return path.is_file() or any(found.is_file() for found in path.rglob("*"))
+
+
 def _replace(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
+    _make_as_its_parent(target.parent)
     for end in SIDE_FILES:  # they belong to the database that goes away
         target.with_name(target.name + end).unlink(missing_ok=True)
-    folder = target.parent.stat()
-    os.chown(source, folder.st_uid if os.geteuid() == 0 else -1, folder.st_gid if os.geteuid() == 0 else -1)
+    _give_to_owner_of(target.parent, source)
     source.replace(target)
     sync_folder(target.parent)
+
+
+def _make_as_its_parent(folder: Path) -> None:
+    if not folder.is_dir():
+        _make_as_its_parent(folder.parent)
+        folder.mkdir()
+        folder.chmod(stat.S_IMODE(folder.parent.stat().st_mode))
+        _give_to_owner_of(folder.parent, folder)
+
+
+def _give_to_owner_of(folder: Path, path: Path) -> None:
+    if os.geteuid() == 0:
+        owner = folder.stat()
+        os.chown(path, owner.st_uid, owner.st_gid)

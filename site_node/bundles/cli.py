@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from site_node.command_line import Json, print_json, told
-from site_node.errors import BundleError
+from site_node.errors import BundleError, RefusedBundleError
 
 if TYPE_CHECKING:
     from site_node.bundles.released import ReleasedVersion
@@ -87,14 +87,21 @@ def import_command(
 
     allowed = load_policy(policy).allowed_bundles if policy is not None else []
     stated: dict[str, Any] = read_terms(terms) if terms is not None else {}
-    taken = take_in(bundle, stated, own_preprocessing=own_preprocessing, allowed=allowed)
+    try:
+        taken = take_in(bundle, stated, own_preprocessing=own_preprocessing, allowed=allowed)
+    except RefusedBundleError as error:
+        if as_json:
+            print_json({"bundle": error.bundle_digest, "refused": error.message, "remedy": error.remedy})
+        raise
     weights = write_study(taken, out)
     if as_json:
         digests = {"study": taken.study.digest, "weights": taken.study.start.weights, "bundle": taken.bundle_digest}
-        print_json({**digests, "written": [str(out), str(weights)]})
+        print_json({**digests, "written": [str(out), str(weights)], "differences": list(taken.differences)})
         return
     typer.echo(f"{out} starts from {weights} ({taken.study.start.weights}).")
     typer.echo(f"The bundle's digest: {taken.bundle_digest}")
+    for difference in taken.differences:
+        typer.echo(difference)
     typer.echo(f"Next: give the weights to the hub (wardround hub add-weights HUB {weights}), then propose the study.")
 
 

@@ -17,20 +17,28 @@ from torch import nn
 from protocol.tensors import Weights
 from site_node.bundles.archive import BundleFiles
 from site_node.errors import BundleError
+from site_node.training.classification_networks import ClassToken
 
 SAFETENSORS, STATE_DICT = "models/model.safetensors", "models/model.pt"
 MOST_WEIGHTS_BYTES = 1 << 30
 NESTED = ("state_dict", "model", "network", "net")
-COUNTERS = "num_batches_tracked"
+NO_WEIGHTS = ("num_batches_tracked", "relative_position_index")
+"""BatchNorm's counter of batches, and where SwinUNETR looks up its biases: no update carries them."""
 
 
-def weights_for(network: nn.Module, files: BundleFiles) -> Weights:
+def weights_for(network: nn.Module, files: BundleFiles, *, plain_instances: bool = False) -> Weights:
     """Return a bundle's weights, float32, as a network's; safetensors where there are both.
+
+    `plain_instances`: the bundle's instance normalisation has no scale and shift; the network's are 1 and 0.
 
     Raises: BundleError if there are none, they hold more than tensors, are not finite, or are another network's.
     """
     given = _safetensors(files) if SAFETENSORS in files.sizes else _state_dict(files)
     wanted = {name: tuple(t.shape) for name, t in network.state_dict().items() if t.is_floating_point()}
+    if isinstance(network, ClassToken):
+        given = _of_class_token(given)
+    if plain_instances:
+        given = {**_plain_instances(network), **given}
     given = _one_logit_of_two(given, wanted)
     found = {name: tuple(array.shape) for name, array in given.items()}
     if wanted != found:
@@ -39,6 +47,24 @@ def weights_for(network: nn.Module, files: BundleFiles) -> Weights:
     if not all(np.isfinite(array).all() for array in weights.values()):
         raise BundleError("The weights are not all finite numbers.", "Take another version of the bundle.")
     return weights
+
+
+def _of_class_token(given: Weights) -> Weights:
+    """Return the weights of MONAI's ViT under the names of ours, without the cross-attention that is never called."""
+    if any(name.startswith("vit.") for name in given):
+        return given
+    called = {name: array for name, array in given.items() if "cross_attn" not in name}
+    return {f"vit.{name}": array for name, array in called.items()}
+
+
+def _plain_instances(network: nn.Module) -> Weights:
+    """Return scale 1 and shift 0 of each layer that normalises every channel by itself."""
+    return {
+        f"{name}.{part}": np.full(layer.num_channels, value, np.float32)
+        for name, layer in network.named_modules()
+        if isinstance(layer, nn.GroupNorm) and layer.num_groups == layer.num_channels
+        for part, value in (("weight", 1.0), ("bias", 0.0))
+    }
 
 
 def _one_logit_of_two(given: Weights, wanted: Mapping[str, tuple[int, ...]]) -> Weights:
@@ -108,8 +134,8 @@ def _refuse_bomb(data: bytes) -> None:
 def _is_weight(name: str, is_floating: bool) -> bool:
     if is_floating:
         return True
-    if name.endswith(COUNTERS):
-        return False  # BatchNorm's counter of batches, which no update carries
+    if name.endswith(NO_WEIGHTS):
+        return False
     raise BundleError(f"The tensor {name[:80]!r} holds no floating-point numbers.", "Such networks are not taken in.")
 
 

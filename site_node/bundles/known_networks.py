@@ -1,5 +1,6 @@
 """MONAI's networks that are taken in, and how each becomes a study's network: an allow-list, argument by argument."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -21,11 +22,38 @@ RESNETS = {
     "resnet50": ("bottleneck", [3, 4, 6, 3]),
     "resnet101": ("bottleneck", [3, 4, 23, 3]),
 }
+EFFICIENTNETS = {
+    "efficientnet-b0": (1.0, 1.0, 224),
+    "efficientnet-b1": (1.0, 1.1, 240),
+    "efficientnet-b2": (1.1, 1.2, 260),
+    "efficientnet-b3": (1.2, 1.4, 300),
+    "efficientnet-b4": (1.4, 1.8, 380),
+    "efficientnet-b5": (1.6, 2.2, 456),
+    "efficientnet-b6": (1.8, 2.6, 528),
+    "efficientnet-b7": (2.0, 3.1, 600),
+    "efficientnet-b8": (2.2, 3.6, 672),
+}
+"""Width, depth, and the edge of the images whose padding MONAI's EfficientNetBN builds in."""
+EFFICIENTNET_STAGES: Arguments = {
+    "channels": [16, 24, 40, 80, 112, 192, 320],
+    "blocks": [1, 2, 2, 3, 3, 4, 1],
+    "kernels": [3, 3, 5, 3, 5, 5, 3],
+    "strides": [1, 2, 2, 2, 1, 2, 1],
+    "expansion": 6,
+}
+HALVINGS = 5
+"""Of an EfficientNetBN's maps: its stem, and its four stages of stride 2."""
+EFFICIENTNET_NORMALISATION = {"eps": 0.001, "momentum": 0.01}
 
 
 @dataclass(frozen=True)
 class KnownNetwork:
-    """A bundle's network in a study's terms. `dimensions` and `channels` are None where the network does not say."""
+    """A bundle's network in a study's terms. `dimensions`, `outputs` and `size` are None where it does not say.
+
+    `dropout` names the rates that a study's network is trained without; they hold no weights. `plain_instances`: its
+    instance normalisation has no scale and shift, which a study's has (1 and 0 to start from). `padded_for`: the edge
+    of the images whose padding its convolutions have; a study's are padded for its own images.
+    """
 
     name: str
     normalisation: str
@@ -33,6 +61,10 @@ class KnownNetwork:
     dimensions: int | None
     outputs: int | None
     kind: str = "classification"
+    size: list[int] | None = None
+    dropout: tuple[str, ...] = ()
+    plain_instances: bool = False
+    padded_for: int | None = None
 
 
 class _Stated:
@@ -40,6 +72,8 @@ class _Stated:
 
     def __init__(self, target: str, arguments: Mapping[str, Any]) -> None:
         self.target, self._left = target, dict(arguments)
+        self.dropout: list[str] = []
+        self.plain_instances = False
 
     def take(self, name: str, default: Any = None) -> Any:
         return self._left.pop(name, default)
@@ -50,6 +84,15 @@ class _Stated:
                 f"{self.target}: {name} has a value that a study's network cannot have.",
                 f"Known: {' or '.join(map(repr, values))}.",
             )
+
+    def drop(self, *names: str) -> None:
+        """Take rates of dropout: layers without weights, which a study's networks have not."""
+        for name in names:
+            rate = self._left.pop(name, None)
+            if not (rate is None or (isinstance(rate, int | float) and 0 <= rate < 1)):
+                raise BundleError(f"{self.target}: {name} is no rate of dropout.", "Known: from 0 to below 1.")
+            if rate:
+                self.dropout.append(f"{name} {rate:g}")
 
     def finish(self) -> None:
         if self._left:
@@ -70,7 +113,23 @@ def known_network(component: Mapping[str, Any]) -> KnownNetwork:
     if read is None:
         raise BundleError(f"The network {target[:80]!r} is not among those that are taken in.", f"Known: {_known()}.")
     given = {key: value for key, value in component.items() if key not in ("_target_", "_desc_")}
-    return read(name, _Stated(name, given))
+    stated = _Stated(name, given)
+    network = read(name, stated)
+    dropout = (*stated.dropout, *network.dropout)
+    return replace(network, dropout=dropout, plain_instances=stated.plain_instances or network.plain_instances)
+
+
+def differs_in_padding(network: KnownNetwork, size: list[int]) -> bool:
+    """Tell whether a study's images are padded elsewhere by a pixel than in the bundle's network. Pure.
+
+    A convolution of stride 2 is padded by one pixel more where the edge of its maps is odd.
+    """
+    if network.padded_for is None:
+        return False
+    own, theirs = (
+        [math.ceil(edge / 2**times) % 2 for times in range(HALVINGS)] for edge in (max(size), network.padded_for)
+    )
+    return own != theirs
 
 
 def short_name(target: str) -> str:
@@ -98,7 +157,7 @@ def _densenet(name: str, stated: _Stated) -> KnownNetwork:
     features, growth, blocks = DENSENETS.get(name, (64, 32, [6, 12, 24, 16]))
     stated.must_be("in_channels", 1)
     stated.must_be("act", "relu", ["relu", {"inplace": True}], ["relu", {"inplace": False}])
-    stated.must_be("dropout_prob", 0, 0.0)
+    stated.drop("dropout_prob")
     stated.must_be("pretrained", False)
     stated.must_be("progress", True, False)
     normalisation, groups = _normalisation(stated)
@@ -148,7 +207,7 @@ def _resnet(name: str, stated: _Stated) -> KnownNetwork:
 
 def _unet(_name: str, stated: _Stated) -> KnownNetwork:
     stated.must_be("in_channels", 1)
-    stated.must_be("dropout", 0, 0.0)
+    stated.drop("dropout")
     stated.must_be("bias", True)
     stated.must_be("adn_ordering", "NDA")
     activation = _activation(stated)
@@ -170,7 +229,7 @@ def _unet(_name: str, stated: _Stated) -> KnownNetwork:
 
 def _segresnet(_name: str, stated: _Stated) -> KnownNetwork:
     stated.must_be("in_channels", 1)
-    stated.must_be("dropout_prob", None, 0, 0.0)
+    stated.drop("dropout_prob")
     stated.must_be("act", "relu", "RELU", ["RELU", {"inplace": True}], ["relu", {"inplace": True}])
     stated.must_be("use_conv_final", True)
     stated.must_be("upsample_mode", "nontrainable")
@@ -184,6 +243,80 @@ def _segresnet(_name: str, stated: _Stated) -> KnownNetwork:
     dimensions, outputs = stated.take("spatial_dims", 3), stated.take("out_channels", 2)
     stated.finish()
     return KnownNetwork("segresnet", normalisation, arguments, dimensions, outputs, "segmentation")
+
+
+def _swinunetr(_name: str, stated: _Stated) -> KnownNetwork:
+    stated.must_be("in_channels", 1)
+    for argument, usual in (
+        ("patch_size", 2), ("qkv_bias", True), ("mlp_ratio", 4.0), ("normalize", True), ("patch_norm", False),
+        ("downsample", "merging"), ("use_v2", False), ("use_hyena", False),
+    ):  # fmt: skip
+        stated.must_be(argument, usual)
+    for saves_memory in ("use_checkpoint", "use_flash_attention"):
+        stated.must_be(saves_memory, True, False)
+    stated.drop("drop_rate", "attn_drop_rate", "dropout_path_rate")
+    stated.take("img_size")  # of older releases of MONAI, which only checked it
+    normalisation, groups = _normalisation(stated, "instance", "norm_name")
+    arguments = {
+        "feature_size": stated.take("feature_size", 24),
+        "depths": list(stated.take("depths", [2, 2, 2, 2])),
+        "heads": list(stated.take("num_heads", [3, 6, 12, 24])),
+        "window": _one(stated.take("window_size", 7), "window_size"),
+        **groups,
+    }
+    dimensions, outputs = stated.take("spatial_dims", 3), stated.take("out_channels")
+    stated.finish()
+    return KnownNetwork("swinunetr", normalisation, arguments, dimensions, outputs, "segmentation")
+
+
+def _vit(_name: str, stated: _Stated) -> KnownNetwork:
+    stated.must_be("in_channels", 1)
+    needed = {"classification": (False, True), "post_activation": ("Tanh", None)}
+    for argument, (usual, wanted) in needed.items():
+        if stated.take(argument, usual) != wanted:
+            raise BundleError(
+                f"{stated.target}: {argument} has a value that a study's network cannot have.", f"Known: {wanted!r}."
+            )
+    for argument, value in (("proj_type", "conv"), ("pos_embed_type", "learnable"), ("qkv_bias", False)):
+        stated.must_be(argument, value)
+    stated.must_be("save_attn", True, False)
+    stated.drop("dropout_rate")
+    dimensions, size = stated.take("spatial_dims", 3), stated.take("img_size")
+    arguments = {
+        "patch": _one(stated.take("patch_size"), "patch_size"),
+        "hidden": stated.take("hidden_size", 768),
+        "mlp": stated.take("mlp_dim", 3072),
+        "layers": stated.take("num_layers", 12),
+        "heads": stated.take("num_heads", 12),
+    }
+    outputs = stated.take("num_classes", 2)
+    stated.finish()
+    edges = [size] * dimensions if isinstance(size, int) and dimensions in (2, 3) else size
+    return KnownNetwork("vit", "group", arguments, dimensions, outputs, size=edges)
+
+
+def _efficientnet(_name: str, stated: _Stated) -> KnownNetwork:
+    model = str(stated.take("model_name"))
+    if model not in EFFICIENTNETS:
+        raise BundleError(
+            f"{stated.target}: model_name has a value that a study's network cannot have.",
+            f"Known: {', '.join(EFFICIENTNETS)}.",
+        )
+    if stated.take("in_channels", 3) != 1:
+        raise BundleError(
+            f"{stated.target}: in_channels has a value that a study's network cannot have.", "Known: 1; usual is 3."
+        )
+    for argument in ("pretrained", "progress", "adv_prop"):  # the bundle's weights come in place of those
+        stated.must_be(argument, True, False)
+    width, depth, edge = EFFICIENTNETS[model]
+    norm = stated.take("norm", "batch")
+    own = isinstance(norm, list) and norm == ["batch", EFFICIENTNET_NORMALISATION]
+    normalisation, groups = ("batch", {}) if own or norm == "batch" else _normalisation_of(stated, norm)
+    arguments = {"width": width, "depth": depth, **EFFICIENTNET_STAGES, **groups}
+    dimensions, outputs = stated.take("spatial_dims", 2), stated.take("num_classes", 1000)
+    stated.dropout.append("the model's own rates")
+    stated.finish()
+    return KnownNetwork("efficientnet", normalisation, arguments, dimensions, outputs, padded_for=edge)
 
 
 def _activation(stated: _Stated) -> str:
@@ -213,16 +346,22 @@ def _normalised(_name: str, stated: _Stated) -> KnownNetwork:
     return replace(network, normalisation=kind, arguments=arguments)
 
 
-def _normalisation(stated: _Stated, usual: Any = "batch") -> tuple[str, Arguments]:
-    norm = stated.take("norm", usual)
+def _normalisation(stated: _Stated, usual: Any = "batch", argument: str = "norm") -> tuple[str, Arguments]:
+    return _normalisation_of(stated, stated.take(argument, usual))
+
+
+def _normalisation_of(stated: _Stated, norm: Any) -> tuple[str, Arguments]:
     kind, terms = (norm, {}) if isinstance(norm, str) else (norm[0], norm[1] if len(norm) > 1 else {})
     if str(kind).lower() == "batch" and not terms:
         return "batch", {}
     if str(kind).lower() == "group" and set(terms) <= {"num_groups", "affine"} and terms.get("affine", True):
         return "group", {"groups": terms.get("num_groups", 8)}
+    if str(kind).lower() == "instance" and set(terms) <= {"affine"}:
+        stated.plain_instances = not terms.get("affine", False)
+        return "instance", {}
     raise BundleError(
         f"{stated.target}: its normalisation is none that a study's network can have.",
-        "Known: batch, and group with num_groups.",
+        "Known: batch, instance, and group with num_groups.",
     )
 
 
@@ -240,6 +379,9 @@ _READ: Mapping[str, Callable[[str, _Stated], KnownNetwork]] = {
     **dict.fromkeys(RESNETS, _resnet),
     "UNet": _unet,
     "SegResNet": _segresnet,
+    "SwinUNETR": _swinunetr,
+    "ViT": _vit,
+    "EfficientNetBN": _efficientnet,
     f"{PORTABLE}.convnet": _convnet,
     f"{PORTABLE}.normalised": _normalised,
 }

@@ -9,7 +9,7 @@ for that study. For a bundle whose digest the hospital's policy allows (`allowed
 foreign components that its network and preparation do not need are passed over instead of refused; they run no more.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,11 +25,11 @@ from site_node.bundles.export import script_contents
 from site_node.bundles.expressions import refusals_of, resolved
 from site_node.bundles.given_weights import weights_for
 from site_node.bundles.inference_config import inference_config
-from site_node.bundles.known_networks import KnownNetwork, is_known, known_network
+from site_node.bundles.known_networks import KnownNetwork, differs_in_padding, is_known, known_network
 from site_node.bundles.known_transforms import is_passed_over, preprocessing_terms
 from site_node.bundles.network_definition import PORTABLE, STUDY_FILE
 from site_node.bundles.predictions import outputs_of
-from site_node.errors import BundleError
+from site_node.errors import BundleError, RefusedBundleError
 from site_node.training.networks import build_network
 
 CONFIGS = ("configs/inference.json", "configs/inference.yaml", "configs/inference.yml")
@@ -40,11 +40,15 @@ OWN_RUNTIME = "site_node.bundles.runtime."
 
 @dataclass(frozen=True)
 class TakenIn:
-    """A bundle as a study: its weights are the bytes that `study.start.weights` names."""
+    """A bundle as a study: its weights are the bytes that `study.start.weights` names.
+
+    `differences` are sentences: in what the study's network is not the bundle's, though its weights are.
+    """
 
     study: StudySpec
     weights: bytes
     bundle_digest: str
+    differences: tuple[str, ...] = ()
 
 
 def take_in(
@@ -67,15 +71,28 @@ def take_in(
     config = _document(files, config_file)
     own_scripts = _has_own_scripts(files)
     if digest not in allowed:
-        _refuse_what_runs(files, config, own_scripts)
+        _refuse_what_runs(files, config, own_scripts, digest)
+    foreign: KnownNetwork | None = None
     if STUDY_FILE in files.sizes:
         stated = _own_study(files, config, terms or {})
     else:
-        stated = _foreign_study(config, metadata, terms or {}, own_preprocessing=own_preprocessing)
+        foreign = _foreign_network(config)
+        stated = _foreign_study(config, metadata, terms or {}, foreign, own_preprocessing=own_preprocessing)
     network = build_network(parse_study({**stated, "start": {}}))
-    weights = encode_weights(weights_for(network, files))
+    plain = foreign is not None and foreign.plain_instances
+    weights = encode_weights(weights_for(network, files, plain_instances=plain))
     study = parse_study({**stated, "start": {"weights": digest_of_bytes(weights)}})
-    return TakenIn(study, weights, digest)
+    return TakenIn(study, weights, digest, tuple(_differences(foreign, study)) if foreign is not None else ())
+
+
+def _differences(network: KnownNetwork, study: StudySpec) -> Iterator[str]:
+    if network.dropout:
+        yield f"Training goes on without the bundle's dropout ({', '.join(network.dropout)}), which holds no weights."
+    if differs_in_padding(network, study.preprocessing.size):
+        yield (
+            f"The bundle's convolutions are padded for images of {network.padded_for}, the study's for its own: at "
+            "some layers a pixel is added at another side."
+        )
 
 
 def _document(files: BundleFiles, name: str) -> dict[str, Any]:
@@ -104,7 +121,7 @@ def _has_own_scripts(files: BundleFiles) -> bool:
     )
 
 
-def _refuse_what_runs(files: BundleFiles, config: Mapping[str, Any], own_scripts: bool) -> None:
+def _refuse_what_runs(files: BundleFiles, config: Mapping[str, Any], own_scripts: bool, digest: str) -> None:
     known = set(script_contents()) if own_scripts else set()
     code = sorted(name for name in files.sizes if name.lower().endswith(CODE) and name not in known)
 
@@ -115,10 +132,12 @@ def _refuse_what_runs(files: BundleFiles, config: Mapping[str, Any], own_scripts
     refusals = [f"{name}: code" for name in code] + refusals_of(config, is_allowed)
     if refusals:
         more = f", and {len(refusals) - 5} more" if len(refusals) > 5 else ""
-        raise BundleError(
+        raise RefusedBundleError(
             "The bundle holds what would run: " + "; ".join(refusals[:5]) + more + ".",
-            "Nothing of it was run. State values instead of expressions, or have the hospital's policy allow this "
-            "bundle's digest (allowed_bundles), which passes over what its network does not need.",
+            "Nothing of it was run. State values instead of expressions, or put this bundle's digest into "
+            "allowed_bundles of a policy.yaml and name that file with --policy: what its network does not need is then "
+            f"passed over. The digest: {digest}",
+            digest,
         )
 
 
@@ -133,15 +152,23 @@ def _own_study(files: BundleFiles, config: Mapping[str, Any], terms: Mapping[str
     return {**stated, **terms, "network": stated["network"], "preprocessing": stated["preprocessing"]}
 
 
-def _foreign_study(
-    config: Mapping[str, Any], metadata: Mapping[str, Any], terms: Mapping[str, Any], *, own_preprocessing: bool
-) -> dict[str, Any]:
+def _foreign_network(config: Mapping[str, Any]) -> KnownNetwork:
     if "network_def" not in config:
         raise BundleError("Its config has no network_def.", "Is it a MONAI Bundle for inference?")
     definition = resolved(config, config["network_def"])
     if not isinstance(definition, Mapping):
         raise BundleError("Its network_def is no component.", "Mend the config.")
-    network = known_network(definition)
+    return known_network(definition)
+
+
+def _foreign_study(
+    config: Mapping[str, Any],
+    metadata: Mapping[str, Any],
+    terms: Mapping[str, Any],
+    network: KnownNetwork,
+    *,
+    own_preprocessing: bool,
+) -> dict[str, Any]:
     stated = dict(terms.get("preprocessing", {}))
     if own_preprocessing:
         preprocessing = {"size": _size(metadata, network), **stated}
@@ -175,7 +202,7 @@ def _tensor(metadata: Mapping[str, Any], group: str, name: str) -> Mapping[str, 
 
 
 def _size(metadata: Mapping[str, Any], network: KnownNetwork) -> list[Any]:
-    shape = _tensor(metadata, "inputs", "image").get("spatial_shape")
+    shape = network.size or _tensor(metadata, "inputs", "image").get("spatial_shape")
     if not isinstance(shape, list) or not all(isinstance(length, int) for length in shape) or not shape:
         raise BundleError(
             "Its preprocessing and its metadata name no fixed size of images.",

@@ -51,6 +51,14 @@ class IndexReport:
     vanished: int = 0
 
 
+class FolderLostError(IndexingError):
+    """A folder went away; `report` is what the index holds all the same, with the other folders brought up to date."""
+
+    def __init__(self, message: str, remedy: str, report: IndexReport) -> None:
+        super().__init__(message, remedy)
+        self.report = report
+
+
 def index_folder(
     folders: Sequence[Path],
     index_path: Path,
@@ -65,7 +73,7 @@ def index_folder(
     What the masks.csv beside `labels` (by default labels.csv in the first folder) names accompanies the images.
     `progress` is told (files opened, files to open). With `processes` unset, many files are read in parallel. With
     `decode` every image that never was is read whole and decoded, all frames, and quarantined if that fails.
-    Raises: IndexingError if a folder is not there, or is empty though files of it are indexed, or a share that was
+    Raises: FolderLostError if a folder is not there, or is empty though files of it are indexed, or a share that was
         mounted below it is not any more: what was indexed of it stays, and the other folders are up to date.
     """
     with open_index(index_path) as database:
@@ -76,21 +84,23 @@ def index_folder(
         if labels is None and folders:
             labels = folders[0].resolve() / "labels.csv"
         database.take_as_companions(mask_files(labels) if labels is not None else ())
-        if lost:
-            raise _loss(lost, index_path)
-        if decode:
+        if decode and not lost:  # what went away would not be read, and be set aside for it
             _decode(database)
-        counts = database.counts()
-        return IndexReport(
-            files=changes.files(),
+        counts, quarantined = database.counts(), database.quarantined()
+        known = counts.images + len(quarantined) + counts.companions  # with those of a folder that went away
+        report = IndexReport(
+            files=known if lost else changes.files(),
             instances=counts.instances,
             patients=counts.patients,
             indexed=counts.images,
-            quarantined=database.quarantined(),
+            quarantined=quarantined,
             companions=counts.companions,
             opened=opened,
             vanished=vanished,
         )
+    if lost:
+        raise _loss(lost, index_path, report)
+    return report
 
 
 def _look(changes: IndexChanges, folders: Sequence[Path]) -> list[Lost]:
@@ -114,12 +124,13 @@ def _noticed(files: Iterable[FoundFile], closed: list[Path]) -> Iterator[FoundFi
         yield file
 
 
-def _loss(lost: Sequence[Lost], index_path: Path) -> IndexingError:
+def _loss(lost: Sequence[Lost], index_path: Path, report: IndexReport) -> FolderLostError:
     said = "; ".join(f"{one.folder} is {one.why}" for one in lost)
-    return IndexingError(
+    return FolderLostError(
         f"The folder of images {said}. What was indexed of it stays; everything else is up to date.",
         "Mount it again, and check its path. If its images were really removed, delete the index file "
         f"({index_path}) and index anew.",
+        report,
     )
 
 

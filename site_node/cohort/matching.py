@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from protocol.cohort_terms import Cohort as Criteria
 from protocol.study import StudySpec
 from site_node.cohort.contents import UNDECODABLE, VANISHED, contents_of
 from site_node.cohort.index_database import Content, IndexDatabase, IndexedImage
@@ -12,6 +13,7 @@ from site_node.cohort.labels import LabelRow, Labels
 from site_node.cohort.masks import ReadMask
 from site_node.cohort.quality import Noticed
 from site_node.cohort.query import Facts, facts_of, unmet_criterion
+from site_node.dicom.headers import InstanceHeader
 
 UNLABELLED = "image: it has no row in labels.csv"
 ORPHAN = "label: no usable image of this SOP instance UID is in the index"
@@ -65,7 +67,7 @@ def _wanted(
         seen.add(instance)
         row = labels.rows.get(instance)
         if row is None:
-            dropped[UNLABELLED] += instance not in labels.mentioned
+            dropped[why_no_row(image.header, study.cohort)] += instance not in labels.mentioned
             continue
         facts = facts_of(image.header, row.others)
         reason = _contradiction(image, row) or unmet_criterion(facts, study.cohort)
@@ -76,6 +78,11 @@ def _wanted(
     dropped[ORPHAN] += len(labels.rows.keys() - seen)
     rows = labels.rows.values()
     noticed.unreadable |= {r.patient_id for r in rows if not noticed.has_seen(r.patient_id, r.sop_instance_uid)}
+
+
+def why_no_row(header: InstanceHeader, criteria: Criteria) -> str:
+    """Return why an image without a row does not take part: its header alone may say that the study wants others."""
+    return unmet_criterion(facts_of(header, {}), criteria, passing_over_silence=True) or UNLABELLED
 
 
 def _notice(noticed: Noticed, image: IndexedImage, row: LabelRow | None) -> None:

@@ -4,7 +4,7 @@ A criterion that the study leaves open admits every image; a criterion that it s
 labels.csv, where the header is silent) does not say.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
 
@@ -13,6 +13,7 @@ from site_node.cohort.terms import begins_with, holds_words, same_term
 from site_node.dicom.headers import InstanceHeader, date_of
 
 Meets = Callable[[str, str], bool]
+UNKNOWN = "is not known, and the study asks for it"
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,16 @@ def facts_of(header: InstanceHeader, others: Mapping[str, str]) -> Facts:
     )
 
 
-def unmet_criterion(facts: Facts, criteria: Criteria) -> str | None:
-    """Return the reason why an image does not belong to the cohort, or None if it does."""
+def unmet_criterion(facts: Facts, criteria: Criteria, *, passing_over_silence: bool = False) -> str | None:
+    """Return the reason why an image does not belong to the cohort, or None if it does.
+
+    `passing_over_silence`: what is not known stands against no image, because a row of labels.csv could still say it.
+    """
+    reasons = _unmet(facts, criteria)
+    return next((why for why in reasons if not (passing_over_silence and why.endswith(UNKNOWN))), None)
+
+
+def _unmet(facts: Facts, criteria: Criteria) -> Iterator[str]:
     terms: tuple[tuple[str, str | None, Collection[str], Meets], ...] = (
         ("modality", facts.modality, criteria.modality, _means("modality")),
         ("body part", facts.body_part, criteria.body_part, _means("body part")),
@@ -58,11 +67,12 @@ def unmet_criterion(facts: Facts, criteria: Criteria) -> str | None:
     )
     for name, value, wanted, meets in terms:
         if wanted and value is None:
-            return f"image: its {name} is not known, and the study asks for it"
+            yield f"image: its {name} {UNKNOWN}"
         if wanted and value is not None and not any(meets(value, word) for word in wanted):
-            return f"image: its {name} is none that the study asks for"
-    unmet = _unmet_day(facts.day, criteria.date_from, criteria.date_until)
-    return unmet or _unmet_age(facts.age_years, criteria.age_min_years, criteria.age_max_years)
+            yield f"image: its {name} is none that the study asks for"
+    day = _unmet_day(facts.day, criteria.date_from, criteria.date_until)
+    age = _unmet_age(facts.age_years, criteria.age_min_years, criteria.age_max_years)
+    yield from (unmet for unmet in (day, age) if unmet is not None)
 
 
 def _means(kind: str) -> Meets:
@@ -73,7 +83,7 @@ def _unmet_day(day: date | None, first: date | None, last: date | None) -> str |
     if first is None and last is None:
         return None
     if day is None:
-        return "image: its date is not known, and the study asks for it"
+        return f"image: its date {UNKNOWN}"
     if (first is not None and day < first) or (last is not None and day > last):
         return "image: its date is outside the study's"
     return None
@@ -83,7 +93,7 @@ def _unmet_age(age: float | None, low: int | None, high: int | None) -> str | No
     if low is None and high is None:
         return None
     if age is None:
-        return "image: the patient's age is not known, and the study asks for it"
+        return f"image: the patient's age {UNKNOWN}"
     # whole years, as people count them: 65 includes the day before the 66th birthday
     if (low is not None and age < low) or (high is not None and int(age) > high):
         return "image: the patient's age is outside the study's range"

@@ -57,6 +57,16 @@ def same_term(kind: str, word: str) -> str:
     return synonyms.get(plain, defined)
 
 
+def terms_of(kind: str, word: str) -> tuple[str, ...]:
+    """Return all terms that mean the same as a word, the one that stands for them first.
+
+    >>> terms_of("modality", "ec")
+    ('US', 'EC', 'CD', 'DD')
+    """
+    stands = same_term(kind, word)
+    return (stands, *(synonym for synonym, meant in SYNONYMS[kind].items() if meant == stands))
+
+
 def words_of(text: str) -> list[str]:
     """Return a text's words in capitals; what is no letter or digit stands between words."""
     return [word for word in BETWEEN_WORDS.split(text.upper()) if word]

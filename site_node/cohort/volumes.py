@@ -12,13 +12,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from protocol import preprocessing_steps
+from protocol.cohort_terms import Cohort as Criteria
 from protocol.digest import digest_of
 from protocol.preprocessing_steps import voxels_after_spacing
 from protocol.study import StudySpec
 from site_node.cohort.contents import UNDECODABLE, VANISHED, contents_of
 from site_node.cohort.index_database import Content, IndexDatabase, IndexedImage
 from site_node.cohort.labels import LabelRow, Labels
-from site_node.cohort.matching import ORPHAN, OTHER_PATIENT, UNLABELLED, Match
+from site_node.cohort.matching import ORPHAN, OTHER_PATIENT, Match, why_no_row
 from site_node.cohort.quality import Noticed
 from site_node.cohort.query import facts_of, unmet_criterion
 from site_node.dicom.volume import stack_of
@@ -58,7 +59,7 @@ def volume_matches_of(
     database: IndexDatabase, labels: Labels, study: StudySpec, dropped: Counter[str], noticed: Noticed
 ) -> list[Match]:
     """Return the series that take part, one of each imaging study; the others' files are counted by reason."""
-    labelled = list(_labelled(database, labels, dropped, noticed))
+    labelled = list(_labelled(database, labels, study.cohort, dropped, noticed))
     whole = _without_damaged(labelled, database.damaged_series(), dropped, noticed)
     wanted = [one for one in whole if _is_wanted(one, study, dropped)]
     contents = contents_of(database, [image for one in wanted for image in one.images])
@@ -74,7 +75,7 @@ def volume_matches_of(
 
 
 def _labelled(
-    database: IndexDatabase, labels: Labels, dropped: Counter[str], noticed: Noticed
+    database: IndexDatabase, labels: Labels, criteria: Criteria, dropped: Counter[str], noticed: Noticed
 ) -> Iterable[LabelledSeries]:
     series: defaultdict[str, dict[str, IndexedImage]] = defaultdict(dict)
     for image in database.pictures():
@@ -89,7 +90,7 @@ def _labelled(
     named = set(series) | {instance for images in series.values() for instance in images}
     dropped[ORPHAN] += len(labels.rows.keys() - named)
     for uid, images in sorted(series.items()):
-        one = _with_row(uid, images, labels, dropped)
+        one = _with_row(uid, images, labels, criteria, dropped)
         if one is not None:
             yield one
     for row in labels.rows.values():
@@ -100,11 +101,12 @@ def _labelled(
 
 
 def _with_row(
-    uid: str, images: Mapping[str, IndexedImage], labels: Labels, dropped: Counter[str]
+    uid: str, images: Mapping[str, IndexedImage], labels: Labels, criteria: Criteria, dropped: Counter[str]
 ) -> LabelledSeries | None:
     rows = [labels.rows[name] for name in (uid, *images) if name in labels.rows]
     if not rows:
-        dropped[UNLABELLED] += sum(name not in labels.mentioned for name in images)
+        why = why_no_row(next(iter(images.values())).header, criteria)
+        dropped[why] += sum(name not in labels.mentioned for name in images)
         return None
     if len({(row.patient_id, row.label, row.findings, row.value, row.split) for row in rows}) > 1:
         dropped[ROWS_DISAGREE] += len(images)

@@ -38,6 +38,7 @@ CHECKS = (
     Check("worker", "GPUs", "site_node.doctor.gpu"),
     Check("agent", "hub, proxy, clock", "site_node.doctor.hub"),
     Check("ingest", "PACS", "site_node.doctor.pacs"),
+    Check("ingest", "listener", "site_node.doctor.listener"),
 )
 
 

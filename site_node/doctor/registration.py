@@ -82,7 +82,7 @@ def verdict_on_approvals(approvals: Iterable[Approval], now: float) -> Finding:
 
 
 def is_running(lock: Path) -> bool:
-    """Tell whether a gate holds its lock."""
+    """Tell whether a process holds its lock."""
     with suppress(FileNotFoundError), lock.open("r+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -4,8 +4,6 @@ from typing import Any
 
 import structlog
 
-from protocol.digest import hex_of
-from protocol.errors import ProtocolError
 from protocol.held_out import counts_field
 from protocol.held_out_checks import counts_in
 from protocol.manifest import Manifest
@@ -13,17 +11,18 @@ from protocol.message import Message
 from protocol.messages import EvaluationReport, Reason, RoundTask, TaskKind, TaskRefusal, UpdateNotice, UpdateStep
 from protocol.secure_messages import MaskedHistograms
 from protocol.study import StudySpec
-from protocol.tensors import read_manifest
 from site_node.candidate import Candidate, candidate_folder, payload_path, read_candidate
 from site_node.durable import boot_id, remove
-from site_node.errors import GateError, PayloadDamagedError, SettingsError, SiteError
+from site_node.errors import BaseNotHereError, GateError, PayloadDamagedError, SettingsError, SiteError
 from site_node.governance import admission, hidden_answers, high_water, masking, spool
 from site_node.governance.approval import decisions_on, standing_of
+from site_node.governance.base_versions import base_manifest
 from site_node.governance.context import GateContext
 from site_node.governance.decide import History, StudyStanding, Verdict, decide
 from site_node.governance.holding import hold_now
 from site_node.governance.ledger_heads import is_behind
 from site_node.governance.masking_records import sweep_erased
+from site_node.governance.patient_accounts import group_size
 from site_node.governance.policy import objection_to, planned_events
 from site_node.governance.privacy_ledger import is_charged, spent_so_far
 from site_node.governance.records import (
@@ -169,6 +168,10 @@ def _admit(context: GateContext, record: TaskRecord) -> int:
         message = _checked_message(context, record, candidate)
     except SettingsError:
         raise  # a broken policy decides nothing, and refuses nothing either
+    except BaseNotHereError as error:  # the update is finished; it waits until the agent has fetched its base again
+        if context.is_news(f"base awaited: {record.task_id}"):
+            _log.warning("base_awaited", task=record.task_id, why=error.message, remedy=error.remedy)
+        return 0
     except SiteError as error:
         if isinstance(error, PayloadDamagedError) and _was_cut_off(candidate):
             _log.warning("payload_lost", task=record.task_id, next="the power failed; the worker makes it again")
@@ -242,7 +245,8 @@ def _update_notice(
     task, maximum = record.task, context.policy().maximum_update_megabytes * MEGABYTE
     terms = admission.payload_terms(task, study, _base_manifest(context, task), maximum)
     digest, size = admission.check_description(candidate, record.digest, terms)
-    receipt = receipt_of(task, study, candidate, known.training_patients)
+    trained = group_size(context.database, known.training_cohort)
+    receipt = receipt_of(task, study, candidate, known.training_patients, trained)
     kept = spool.keep_payload(context.paths, payload_path(context.paths, record.task_id), digest, size)
     context.checkpoint("payload kept")
     try:
@@ -282,10 +286,7 @@ def _update_notice(
 def _base_manifest(context: GateContext, task: RoundTask) -> Manifest | None:
     if task.base is None:
         return None
-    try:
-        return read_manifest(context.paths.blobs / hex_of(task.base.weights_digest))
-    except (ProtocolError, OSError) as error:
-        raise GateError("The base version in the inbox cannot be read.", "Restart the agent.") from error
+    return base_manifest(context.paths, task.base.weights_digest)
 
 
 def _refuse(context: GateContext, record: TaskRecord, reason: Reason) -> None:

@@ -3,7 +3,7 @@
 import secrets
 import sqlite3
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from protocol.errors import SignatureError
 from protocol.message import Message
@@ -37,6 +37,7 @@ class GateContext:
     clock: Callable[[], float]
     checkpoint: Callable[[str], None] = nothing
     nonce: Callable[[], str] = fresh_nonce
+    said: set[str] = field(default_factory=set)
 
     @property
     def paths(self) -> SitePaths:
@@ -49,6 +50,12 @@ class GateContext:
         Raises: SettingsError if it is missing or broken; nothing is decided then.
         """
         return load_policy(self.settings.policy)
+
+    def is_news(self, what: str) -> bool:
+        """Tell whether this was not said yet since the gate started: what lasts is logged once, not by each pass."""
+        news = what not in self.said
+        self.said.add(what)
+        return news
 
     def send(self, message: Message) -> int:
         """Record a message for sending. Call within a transaction; the outbox is filled after the commit."""

@@ -11,6 +11,8 @@ that this site and the threshold of survivors have signed is refused, and with i
 from collections.abc import Mapping
 from pathlib import Path
 
+import structlog
+
 from protocol.digest import digest_of_bytes, hex_of
 from protocol.errors import EncryptionError, MaskingError, ProtocolError
 from protocol.homomorphic.scheme import SecretKeyCipher, require_library
@@ -25,8 +27,8 @@ from protocol.secure_aggregation.vector import vector_terms
 from protocol.secure_messages import MaskingDelivery
 from protocol.signing import PublicKey, open_envelope, read_unverified
 from protocol.study import StudySpec
-from protocol.tensors import read_manifest
-from site_node.errors import SiteError
+from site_node.errors import BaseNotHereError, SiteError
+from site_node.governance.base_versions import base_manifest
 from site_node.governance.context import GateContext
 from site_node.governance.encrypted_output import write_decrypted
 from site_node.governance.masking_records import MaskedRound, masking_mail, open_rounds
@@ -34,6 +36,7 @@ from site_node.governance.records import output_digest, study_record, task_recor
 
 HALF_BYTES = 33
 MEGABYTE = 1 << 20
+_log = structlog.get_logger()
 
 
 def is_encrypted(study: StudySpec) -> bool:
@@ -90,8 +93,16 @@ def awaited_requests(context: GateContext) -> list[DecryptionRequest]:
 
 
 def has_fetched(context: GateContext, request: DecryptionRequest) -> bool:
-    """Tell whether the agent has brought all that a request names."""
-    return all((context.paths.blobs / hex_of(blob.blob)).exists() for blob in request.blobs)
+    """Tell whether the agent has brought all that a request names; a base that a power cut damaged comes again."""
+    if not all(_blob(context, blob.blob).exists() for blob in request.blobs):
+        return False
+    try:
+        base_manifest(context.paths, request.base.blob)
+    except BaseNotHereError as error:
+        if context.is_news(f"base awaited: {request.task_id}"):
+            _log.warning("base_awaited", task=request.task_id, why=error.message, remedy=error.remedy)
+        return False
+    return True
 
 
 def open_sum(context: GateContext, known: MaskedRound, roster: Roster, pinned: Mapping[str, PublicKey]) -> UpdateNotice:
@@ -107,7 +118,7 @@ def open_sum(context: GateContext, known: MaskedRound, roster: Roster, pinned: M
     _check_request(context, known, roster, request, record.task, study.study)
     cipher = round_cipher(context, known, roster, known.delivery)
     try:
-        manifest = read_manifest(context.paths.blobs / hex_of(request.base.blob))
+        manifest = base_manifest(context.paths, request.base.blob)
         terms = vector_terms(study.study, manifest.parameters)
         form = form_of(terms, known.study, known.round, cipher.key_id)
         digests = _signed_ciphertexts(context, known, request, record.task, pinned, (form.key_id, form.file_bytes))

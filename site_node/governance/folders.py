@@ -1,10 +1,12 @@
 """Folders made to say what the database says: verdicts, orders and the outbox. Whatever was lost is written again."""
 
+import time
 from typing import Literal
 
 import structlog
 
 from protocol.digest import canonical_json
+from protocol.keeping import left_behind
 from protocol.messages import Reason, TaskKind
 from site_node.cohort_members import SPENT_SUFFIX, write_spent
 from site_node.durable import boot_id, finished_files, remove, write_durably
@@ -125,6 +127,10 @@ def remove_orphans(context: GateContext) -> None:
     for path in paths.gate_payloads.iterdir():
         if path not in needed:
             remove(path)
+    for folder in (paths.outbox, paths.candidates):
+        for path in left_behind(folder, time.time()):
+            if path.name.startswith("."):  # what a killed gate or worker did not finish
+                remove(path)
     recorded = {number: envelope for number, envelope, _ in unsent}
     for number, path in spool.received(paths.outbox):
         if recorded.get(number) != path.read_bytes():
@@ -203,6 +209,7 @@ def _write_task_orders(context: GateContext, wanted: set[str]) -> int:
                 class_weights=class_weights_of(context.database, study, known.digest, known.training_patients)
                 if training
                 else None,
+                cohort_digest=None if task.kind is TaskKind.INITIALISE else known.cohort_digest,
                 boot=boot_id(),
             ),
         )

@@ -102,6 +102,12 @@ def members_of(database: sqlite3.Connection, cohort: str) -> set[str]:
     return {row[0] for row in database.execute("SELECT pseudonym FROM group_members WHERE cohort = ?", (cohort,))}
 
 
+def group_size(database: sqlite3.Connection, cohort: str | None) -> int:
+    """Return how many members a kept group has; 0 of none."""
+    row = database.execute("SELECT count(*) FROM group_members WHERE cohort = ?", (cohort,)).fetchone()
+    return int(row[0])
+
+
 def verify_groups(database: sqlite3.Connection, entries: Sequence[Entry]) -> int:
     """Check the members of every charged group against the digest in the ledger; return how many groups there are.
 

@@ -4,6 +4,7 @@ A study that asks for less protection than the policy demands does not run, what
 policy allows nothing.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -50,8 +51,9 @@ maximum_honest_fraction: 0.9  # shared-noise: refuse studies that count on more 
 maximum_epsilon: 8          # the most that one study may spend
 maximum_delta: 1.0e-4
 maximum_count_epsilon: null  # a number: refuse studies in which the number of training patients leaves exact, or with
-                            # less noise than this epsilon gives (privacy.count_epsilon; 0.5 moves it by two or so).
-                            # A study with noise waits for a person, also under automatic approval
+                            # less noise than this epsilon gives: privacy.count_epsilon (0.5 moves it by two or so) and
+                            # privacy.receipt_epsilon, which tells it again, times all tasks, must stay within it.
+                            # A study with either waits for a person, also under automatic approval
 lifetime_epsilon: 24        # the most that all studies together may spend of one patient; the ledger never forgets
 lifetime_delta: 1.0e-3
 composition: renyi          # how studies add up: renyi (many small ones fit) | sum (a few as large as the lifetime)
@@ -62,7 +64,8 @@ summed_evaluation: false    # refuse studies in which the hub sees this hospital
 secure_aggregation_required: false  # true: refuse studies in which the hub sees this hospital's update by itself
                             # [masking]: only this way; with homomorphic, other hospitals could open our update
 maximum_update_megabytes: 2048   # nothing larger leaves, and no larger version is fetched from the hub
-allowed_bundles: []              # digests of MONAI Bundles whose unneeded code `wardround bundle import` passes over
+allowed_bundles: []              # digests of MONAI Bundles whose unneeded code `bundle import --policy` of this file
+                            # passes over; the gate does not ask it: the study that comes out holds no code
 """
 
 
@@ -125,11 +128,15 @@ def load_policy(path: Path) -> Policy:
 
 def objection_to(policy: Policy, study: StudySpec, noise_multiplier: float | None) -> Objection | None:
     """Return the first objection of the hospital's policy to a study with the hub's noise, or None. Pure."""
+    return next(iter(objections_to(policy, study, noise_multiplier)), None)
+
+
+def objections_to(policy: Policy, study: StudySpec, noise_multiplier: float | None) -> list[Objection]:
+    """Return all objections of the hospital's policy, in their order; where it has none, that to the noise. Pure."""
     checks = (_network(policy, study), _modality(policy, study), *_protection(policy, study))
-    for sentence in checks:
-        if sentence:
-            return Objection(Reason.POLICY, sentence)
-    return noise_objection(study, noise_multiplier)
+    found = [Objection(Reason.POLICY, sentence) for sentence in checks if sentence]
+    noise = None if found else noise_objection(study, noise_multiplier)
+    return found if noise is None else [noise]
 
 
 def noise_objection(study: StudySpec, noise_multiplier: float | None) -> Objection | None:
@@ -215,30 +222,32 @@ def _protection(policy: Policy, study: StudySpec) -> list[str | None]:
 
 def _figures(policy: Policy, study: StudySpec) -> str | None:
     """Bound what noised figures spend by themselves; where training is private, privacy.epsilon covers them."""
-    asked = {
-        "site_rates.quality_epsilon": study.site_rates.quality_epsilon,
-        "privacy.count_epsilon": study.privacy.count_epsilon,
-        f"{study.maximum_training_tasks} times privacy.receipt_epsilon": _of_receipts(study),
-    }
-    spent = {key: epsilon for key, epsilon in asked.items() if epsilon is not None}
-    if study.privacy.epsilon is not None or sum(spent.values()) <= policy.maximum_epsilon:
-        return None
-    said = " and ".join(f"{key} {epsilon:g}" for key, epsilon in spent.items())
-    return f"{said} {'is' if len(spent) == 1 else 'are'} above `maximum_epsilon` {policy.maximum_epsilon:g}."
-
-
-def _of_receipts(study: StudySpec) -> float | None:
-    each = study.privacy.receipt_epsilon
-    return None if each is None else each * study.maximum_training_tasks
+    asked = {"site_rates.quality_epsilon": study.site_rates.quality_epsilon, **_told_numbers(study)}
+    return None if study.privacy.epsilon is not None else _sum_above(asked, "maximum_epsilon", policy.maximum_epsilon)
 
 
 def _counts(policy: Policy, study: StudySpec) -> str | None:
-    most, epsilon = policy.maximum_count_epsilon, study.privacy.count_epsilon
-    if most is None or (epsilon is not None and epsilon <= most):
+    """Bound what tells how many training patients there are: the number of the approval, and those of all receipts."""
+    most, asked = policy.maximum_count_epsilon, _told_numbers(study)
+    if most is None:
         return None
-    if epsilon is None:
+    if study.privacy.count_epsilon is None:
         return "The number of training patients would leave exact; `maximum_count_epsilon` demands noise."
-    return f"privacy.count_epsilon {epsilon:g} is above `maximum_count_epsilon` {most:g}."
+    return _sum_above(asked, "maximum_count_epsilon", most)
+
+
+def _told_numbers(study: StudySpec) -> dict[str, float | None]:
+    each, tasks = study.privacy.receipt_epsilon, study.maximum_training_tasks
+    receipts = {} if each is None else {f"{tasks} times privacy.receipt_epsilon {each:g} =": each * tasks}
+    return {"privacy.count_epsilon": study.privacy.count_epsilon, **receipts}
+
+
+def _sum_above(asked: Mapping[str, float | None], key: str, most: float) -> str | None:
+    spent = {asker: epsilon for asker, epsilon in asked.items() if epsilon is not None}
+    if sum(spent.values()) <= most * (1 + ROUNDING):
+        return None
+    said = " and ".join(f"{asker} {epsilon:g}" for asker, epsilon in spent.items())
+    return f"{said} {'is' if len(spent) == 1 else 'are'} above `{key}` {most:g}."
 
 
 def _secure_aggregation(policy: Policy, study: StudySpec) -> str | None:

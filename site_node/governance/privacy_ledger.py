@@ -218,14 +218,7 @@ def what_would_fit(
     least = sorted(spent.values())[:minimum]
     epsilon = 0.0
     if len(least) == minimum and study.privacy.epsilon is not None:
-        beside = held.budget.cost(figure_events(study), study.privacy.delta)
-        needed = plus(plus(held.everybody, least[-1]), beside)
-        epsilon = largest_epsilon(
-            held.budget,
-            needed,
-            study.privacy.delta,
-            lambda noise: training_event(study, noise, study.maximum_training_tasks),
-        )
+        epsilon = largest_fitting(held.budget, study, plus(held.everybody, least[-1]))
     said = int(epsilon / SMALLEST_SAID_EPSILON) * SMALLEST_SAID_EPSILON  # rounded down: it must really fit
     sentence = f"Fewer than {minimum} patients have enough of their lifetime budget left for this study."
     if said > 0:
@@ -239,6 +232,18 @@ def what_would_fit(
     if study.privacy.epsilon is None and smaller:
         return Objection(Reason.BUDGET_SPENT, f"{sentence} A smaller {smaller} would cost less.")
     return Objection(Reason.BUDGET_SPENT, f"{sentence} No smaller privacy.epsilon would fit either.")
+
+
+def largest_fitting(budget: LifetimeBudget, study: StudySpec, spends: Cost) -> float:
+    """Return the largest privacy.epsilon with which a study, else as it is, fits who has spent so much; 0 for none."""
+    if budget.composition == "renyi":  # in a sum the study's own epsilon, and its delta, cover the figures
+        spends = plus(spends, budget.cost(figure_events(study), study.privacy.delta))
+    return largest_epsilon(
+        budget,
+        spends,
+        study.privacy.delta,
+        lambda noise: training_event(study, noise, study.maximum_training_tasks),
+    )
 
 
 def study_charges(entries: Sequence[LedgerEntry]) -> list[StudyCharge]:

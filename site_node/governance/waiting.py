@@ -6,6 +6,7 @@ Whatever the reason, nothing is told: seen from the hub, a study that waits is o
 import sqlite3
 
 from protocol.noised_counts import is_clear_of
+from protocol.privacy_terms import Privacy
 from site_node.governance.ledger_entries import GapEntry, LedgerEntry, all_entries
 from site_node.governance.patient_accounts import members_of
 from site_node.governance.policy import Policy
@@ -31,6 +32,10 @@ NOISED_COUNT = (
     "Its number of training patients leaves noised, and is charged when it leaves (privacy.count_epsilon). Whether the "
     f"policy answers would follow from that number, also where nothing leaves and nothing is charged. {_DECIDE}"
 )
+NOISED_RECEIPTS = (
+    "Its receipts tell in each round, noised and charged, how many of its patients have opted out since they were "
+    f"counted (privacy.receipt_epsilon). {_DECIDE}"
+)
 FEW_HELD_OUT = (
     "Its un-noised evaluation judges fewer than {} patients of a split (`minimum_held_out_patients`): the figures "
     f"would come close to each one's label and score. With evaluation.noise_epsilon it would not wait. {_DECIDE}"
@@ -55,16 +60,21 @@ def why_a_person(database: sqlite3.Connection, record: StudyRecord, policy: Poli
         return SMALL_GROUP.format(least)
     if fewest is not None and policy.hold_out_trained == "person" and _holds_out_trained(database, record):
         return TRAINED_BEFORE
-    is_noised = study.privacy.count_epsilon is not None
-    return NOISED_COUNT if is_noised and policy.approval == "automatic" else None  # whatever was counted
+    return _numbers_told(study.privacy) if policy.approval == "automatic" else None  # whatever was counted
 
 
 def is_said(detail: str, policy: Policy) -> bool:
     """Tell whether a note is one of these, under the policy as it stands. Pure."""
     least, least_judged = policy.minimum_patients, policy.minimum_held_out_patients
     said = {words.format(least) for words in (OWN_MINIMUM, SMALL_GROUP, NEAR_MINIMUM)}
-    said |= {FEW_HELD_OUT.format(least_judged), NOISED_COUNT}
+    said |= {FEW_HELD_OUT.format(least_judged), NOISED_COUNT, NOISED_RECEIPTS}
     return detail in (said | {TRAINED_BEFORE} if policy.hold_out_trained == "person" else said)
+
+
+def _numbers_told(privacy: Privacy) -> str | None:
+    if privacy.count_epsilon is not None:
+        return NOISED_COUNT
+    return None if privacy.receipt_epsilon is None else NOISED_RECEIPTS
 
 
 def _is_near(record: StudyRecord, policy: Policy) -> bool:

@@ -32,6 +32,9 @@ class FoundSeries:
     uid: str
     modality: str | None
     body_part: str | None
+    manufacturer: str | None = None
+    protocol: str | None = None
+    series_description: str | None = None
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,16 @@ def study_of(answer: Dataset) -> FoundStudy | None:
 def series_of(answer: Dataset) -> FoundSeries | None:
     """Read an answer at the level of series; None if it does not say which one."""
     uid = text_of(answer, "SeriesInstanceUID")
-    return FoundSeries(uid, term_of(answer, "Modality"), term_of(answer, "BodyPartExamined")) if uid else None
+    if uid is None:
+        return None
+    return FoundSeries(
+        uid,
+        term_of(answer, "Modality"),
+        term_of(answer, "BodyPartExamined"),
+        manufacturer=text_of(answer, "Manufacturer"),
+        protocol=text_of(answer, "ProtocolName"),
+        series_description=text_of(answer, "SeriesDescription"),
+    )
 
 
 def instance_of(answer: Dataset) -> FoundInstance | None:

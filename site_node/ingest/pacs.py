@@ -22,7 +22,10 @@ RETURN_KEYS: Mapping[Level, tuple[str, ...]] = {
         *("StudyInstanceUID", "AccessionNumber", "ModalitiesInStudy", "StudyDate"),
         *("PatientSex", "PatientAge", "PatientBirthDate", "NumberOfStudyRelatedInstances"),
     ),
-    "SERIES": ("SeriesInstanceUID", "Modality", "BodyPartExamined"),
+    "SERIES": (
+        *("SeriesInstanceUID", "Modality", "BodyPartExamined"),
+        *("Manufacturer", "ProtocolName", "SeriesDescription"),  # a PACS need not tell these
+    ),
     "IMAGE": ("SOPInstanceUID", "SOPClassUID"),
 }
 

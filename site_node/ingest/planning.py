@@ -10,7 +10,7 @@ from site_node.errors import PacsAwayError, PacsError, PacsRefusedError
 from site_node.ingest.answers import FoundStudy, study_of
 from site_node.ingest.pacs import Level, TruncatedAnswerError
 from site_node.ingest.retrieval_journal import RetrievalJournal
-from site_node.ingest.wanted import Listed, Wanted, halves
+from site_node.ingest.wanted import CRITERIA_OF_SERIES, Listed, Wanted, halves
 
 UNKNOWN = "the PACS knows no imaging study with this accession number"
 OUTSIDE = "the PACS has it, outside the study's criteria or the dates"
@@ -92,7 +92,7 @@ class Planning:
 def scope_of(wanted: Wanted) -> str:
     """Return which series of an imaging study are wanted, the same text for the same criteria."""
     criteria = wanted.criteria
-    terms = {"modality": criteria.modality, "body_part": criteria.body_part} if criteria else {}
+    terms = {name: getattr(criteria, name) for name in CRITERIA_OF_SERIES} if criteria else {}
     return json.dumps(
         {name: sorted({term.strip().upper() for term in words}) for name, words in terms.items() if words}
     )

@@ -1,7 +1,7 @@
 """Which imaging studies and series are wanted: the cohort's criteria of a study, a list of accession numbers, dates.
 
-A criterion keeps back only what the PACS itself says to be outside it. Where the PACS is silent the images are fetched,
-and the index, which reads their headers, decides. Nothing here talks to a PACS.
+A criterion keeps back only what the PACS itself says to be outside it, by the same comparison as the index's. Where the
+PACS is silent the images are fetched, and the index, which reads their headers, decides. Nothing here talks to a PACS.
 """
 
 import csv
@@ -14,6 +14,8 @@ from pathlib import Path
 
 from protocol.cohort_terms import Cohort as Criteria
 from site_node.cohort.query import Facts, unmet_criterion
+from site_node.cohort.terms import same_term, terms_of
+from site_node.dicom.headers import date_of
 from site_node.errors import SettingsError
 from site_node.ingest.answers import FoundSeries, FoundStudy
 
@@ -22,6 +24,8 @@ MAX_ACCESSION_LENGTH = 16  # DICOM PS3.5: the value representation SH
 COLUMNS = ("accession_number", "accessionnumber", "accession")
 UNUSABLE = re.compile(r"[*?\\\x00-\x1f\x7f]")  # wildcards would fetch whatever they match
 WINDOW_DAYS = 31
+CRITERIA_OF_SERIES = ("modality", "body_part", "manufacturer", "protocol", "series_description")
+"""The criteria that a PACS may answer of a series; `FoundSeries` has a field of each name."""
 
 
 @dataclass(frozen=True)
@@ -35,17 +39,28 @@ class Listed:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What one run fetches: what both the list (if there is one) and the criteria and dates admit."""
+    """What one run fetches: what the list (if there is one), the criteria and the dates all admit."""
 
     criteria: Criteria | None = None
     listed: tuple[Listed, ...] | None = None
     since: date | None = None
     until: date | None = None
 
+    @property
+    def first_day(self) -> date | None:
+        """Return the earliest imaging study's day: the later of what is asked for and the criteria."""
+        return max(_given(self.since, self.criteria.date_from if self.criteria else None), default=None)
+
+    @property
+    def last_day(self) -> date | None:
+        """Return the latest imaging study's day: the earlier of what is asked for and the criteria."""
+        return min(_given(self.until, self.criteria.date_until if self.criteria else None), default=None)
+
     def questions(self) -> Iterator[dict[str, str]]:
         """Yield what the PACS is asked for at the level of imaging studies, without a list: modality and dates.
 
-        One question each modality and month: a PACS cuts long answers short.
+        One question each modality and month, a PACS cuts long answers short; and one each retired term of a modality,
+        because a PACS compares letter by letter.
         """
         modalities = self._modalities() or [""]
         for first, last in self._windows():
@@ -55,13 +70,13 @@ class Wanted:
 
     def admits_study(self, found: FoundStudy) -> bool:
         """Tell whether an imaging study may hold what is wanted, as far as the PACS says."""
-        day = (found.study_date or "").replace(".", "")
-        low, high = (bound and bound.strftime("%Y%m%d") for bound in (self.since, self.until))
-        if re.fullmatch(r"\d{8}", day) and ((low and day < low) or (high and day > high)):
+        day = date_of(found.study_date)
+        if day and not (self.first_day or day) <= day <= (self.last_day or day):
             return False
         if self.criteria is None:
             return True
-        if found.modalities and self._modalities() and not set(found.modalities) & set(self._modalities()):
+        held, asked = {same_term("modality", word) for word in found.modalities}, set(self._modalities())
+        if held and asked and not held & asked:
             return False
         known = _as_far_as_known(self.criteria, sex=found.sex, age_years=found.age_years)
         return unmet_criterion(Facts(None, None, None, found.sex, found.age_years), known) is None
@@ -70,17 +85,19 @@ class Wanted:
         """Tell whether a series may be wanted, as far as the PACS says."""
         if self.criteria is None:
             return True
-        known = _as_far_as_known(self.criteria, modality=series.modality, body_part=series.body_part)
-        return unmet_criterion(Facts(series.modality, series.body_part, None, None, None), known) is None
+        said = {name: getattr(series, name) for name in CRITERIA_OF_SERIES}
+        facts = Facts(**{"view": None, "sex": None, "age_years": None} | said)
+        return unmet_criterion(facts, _as_far_as_known(self.criteria, **said)) is None
 
     def _modalities(self) -> list[str]:
-        return [word.strip().upper() for word in self.criteria.modality] if self.criteria else []
+        words = self.criteria.modality if self.criteria else []
+        return list(dict.fromkeys(term for word in words for term in terms_of("modality", word)))
 
     def _windows(self) -> Iterator[tuple[date | None, date | None]]:
-        if self.since is None:
-            yield None, self.until
+        if self.first_day is None:
+            yield None, self.last_day
             return
-        first, end = self.since, self.until or date.today()
+        first, end = self.first_day, self.last_day or date.today()
         while first <= end:
             last = min(first + timedelta(days=WINDOW_DAYS - 1), end)
             yield first, last
@@ -156,6 +173,10 @@ def _fault(number: str) -> str | None:
     if len(number) > MAX_ACCESSION_LENGTH:
         return f"the accession number is longer than DICOM's {MAX_ACCESSION_LENGTH} characters"
     return None
+
+
+def _given(*days: date | None) -> Iterator[date]:
+    return (day for day in days if day is not None)
 
 
 def _as_far_as_known(criteria: Criteria, **facts: object) -> Criteria:

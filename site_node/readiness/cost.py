@@ -6,18 +6,20 @@ read it, that is said, and the command that shows it is named.
 
 import math
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from protocol.errors import ProtocolError
 from protocol.privacy_accounting import epsilon_of, noise_multiplier_of
 from protocol.privacy_events import PrivacyEvent
+from protocol.privacy_filter import FREE
 from protocol.study import StudySpec
-from site_node.budget_report import budget_overview
+from site_node.budget_report import spent_most
 from site_node.doctor.finding import Finding, fine, problem, warning
 from site_node.errors import SiteError
-from site_node.governance.policy import Patients, Policy, load_policy, objection_to, planned_events
+from site_node.governance.policy import Patients, Policy, load_policy, objections_to, planned_events
+from site_node.governance.privacy_ledger import accounts, largest_fitting, study_costs
 from site_node.governance.records import open_records
 from site_node.settings import SiteSettings
 
@@ -37,15 +39,15 @@ def find_cost(settings: SiteSettings, study: StudySpec, *, trains: bool, holds_o
     try:
         noise = noise_multiplier_of(study)
         policy = load_policy(settings.policy)
-        objection = objection_to(policy, study, noise)
+        objections = objections_to(policy, study, noise)
     except (ProtocolError, SiteError) as error:
         return Cost((problem(CHECK, str(error), "Ask the researcher, or correct policy.yaml."),), {})
     planned = planned_events(study, noise, Patients(int(trains), int(holds_out)))
     epsilon = {group: _epsilon_of(study, [e for which, e in planned if which == group]) for group, _ in planned}
     findings = [_said(group, value, study.privacy.delta) for group, value in epsilon.items()]
-    if objection is not None:
-        findings.append(problem("policy", objection.sentence, "The policy decides; change policy.yaml, or refuse."))
-    findings += _what_is_left(settings, policy, epsilon.get("training"))
+    remedy = "The policy decides; change policy.yaml, or refuse."
+    findings += [problem("policy", objection.sentence, remedy) for objection in objections]
+    findings += _what_is_left(settings, policy, study, noise, epsilon)
     return Cost(tuple(findings), {"epsilon": epsilon, "delta": study.privacy.delta, "noise_multiplier": noise})
 
 
@@ -63,8 +65,14 @@ def _said(group: str, epsilon: float | None, delta: float) -> Finding:
     return fine(CHECK, f"{group} patients: at most epsilon {epsilon:.3g} at delta {delta:g}, over the whole study.")
 
 
-def _what_is_left(settings: SiteSettings, policy: Policy, epsilon: float | None) -> Iterator[Finding]:
-    if epsilon is None:
+def _what_is_left(
+    settings: SiteSettings,
+    policy: Policy,
+    study: StudySpec,
+    noise: float | None,
+    epsilon: Mapping[str, float | None],
+) -> Iterator[Finding]:
+    if epsilon.get("training") is None:
         return
     try:
         database = open_records(settings.paths)
@@ -73,16 +81,20 @@ def _what_is_left(settings: SiteSettings, policy: Policy, epsilon: float | None)
         yield Finding("budget", "unseen", says, "As the gate's user: wardround site budget DIR")
         return
     try:
-        found = budget_overview(database, policy)
+        held = accounts(database, policy)
+        spent = spent_most(database, held)
     finally:
         database.close()
-    left = float(found["fits_epsilon"])
+    costs = [cost for group, cost in study_costs(study, noise, held.budget).items() if group in epsilon]
     room = (
-        f"a study of up to epsilon {left:.3g} still fits that of every patient "
-        f"(lifetime {found['lifetime_epsilon']:.3g}, used at most {found['epsilon']:.3g})"
+        f"one like it of up to epsilon {largest_fitting(held.budget, study, spent):.3g} still fits that of every "
+        f"patient (lifetime {held.budget.epsilon:.3g}, used at most {held.budget.epsilon_spent(spent):.3g})"
     )
-    if epsilon <= left:
+    if all(held.budget.fits(spent, cost) for cost in costs):
         yield fine("budget", f"It fits the lifetime budget: {room}.")
-    else:
+    elif all(held.affords(FREE, cost) for cost in costs):
         says = f"Some patients' lifetime budgets have less left than it needs: {room}; they are left out."
         yield warning("budget", says, "See `wardround site budget DIR`.")
+    else:
+        says = f"It needs more than the lifetime budget has left of a patient who was in no study: {room}."
+        yield problem("budget", says, "Ask the researcher for a smaller privacy.epsilon or delta, or refuse.")

@@ -50,28 +50,35 @@ def find_unknown_names(
     *,
     all_names: bool = False,
     known: Mapping[str, int] | None = None,
-) -> Unknown:
-    """Return the words of labels or masks that the study does not know; none where they cannot be read.
+) -> Unknown | None:
+    """Return the words of labels or masks that the study does not know; None where they cannot be read.
 
     `known` are the names that a cohort's masks were read with; without them the values of all masks are compared.
     """
-    if study.kind in ("tabular", "regression") or study.label.several or not settings.paths.index.exists():
+    if study.kind in ("tabular", "regression") or study.label.several:
         return Unknown({}, 0)
+    if not settings.paths.index.exists():
+        return None
     try:
         with open_index(settings.paths.index, load_identities(settings)) as database:
+            if study.kind == "segmentation" and not _has_masks(settings, database):
+                return None
             found = (
                 _in_masks(settings, study, database) + _in_values(settings, study, database, known)
                 if study.kind == "segmentation"
                 else _in_labels(settings, study, database)
             )
     except SiteError:  # said where the patients are looked for
-        return Unknown({}, 0)
+        return None
     words = [(word, count) for word, count in found.most_common() if all_names or count >= least]
     return Unknown(dict(words[:MOST_NAMED]), len(found) - len(words[:MOST_NAMED]))
 
 
-def said_of(unknown: Unknown) -> Finding:
+def said_of(unknown: Unknown | None) -> Finding:
     """Return the finding: how many words are unknown, and what to do."""
+    if unknown is None:
+        says = "The words of the labels or masks were not read, so nobody knows whether they are the study's."
+        return Finding("names", "unseen", says, "Mend what is said of the labels, and check again.")
     number = len(unknown.words) + unknown.rarer
     if not number:
         return fine("names", "Every word of the labels or masks is the study's, or is mapped to it.")
@@ -79,6 +86,10 @@ def said_of(unknown: Unknown) -> Finding:
     listed = ", ".join(repr(word) for word in unknown.words)
     says = f"{number} words or values stand for no class of the study{f': {listed}' if listed else ''}{rarer}."
     return warning("names", says, "Give each, in label_names of site.yaml, a class of the study or an empty word.")
+
+
+def _has_masks(settings: SiteSettings, database: IndexDatabase) -> bool:
+    return settings.labels.with_name(MASKS).exists() or any(True for _ in database.annotations())
 
 
 def _in_labels(settings: SiteSettings, study: StudySpec, database: IndexDatabase) -> Counter[str]:

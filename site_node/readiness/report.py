@@ -50,7 +50,7 @@ def readiness_of(
         "ready": not any(finding.level == "problem" for finding in findings),
         "findings": [asdict(finding) for finding in findings],
         "patients": dict(found.figures),
-        "unknown_names": asdict(unknown),
+        "unknown_names": None if unknown is None else asdict(unknown),
         "privacy": cost.figures,
         "machine": figures,
     }

@@ -25,9 +25,13 @@ def erase_ended(paths: SitePaths) -> int:
     Guarantee: nothing of a study that has not ended is touched. Called again, it does nothing more.
     """
     erased = set()
+    unpublished = paths.worker.glob("staging/*/frozen")  # of a worker whose machine went down while it counted
     kept = (
-        (paths.frozen_cohorts, COHORT_SUFFIX),
-        (paths.frozen_cohorts, VALUES_SUFFIX),
+        *(
+            (folder, suffix)
+            for folder in (paths.frozen_cohorts, *unpublished)
+            for suffix in (COHORT_SUFFIX, VALUES_SUFFIX)
+        ),
         (paths.cohorts, MEMBERS_SUFFIX),
     )
     for folder, suffix in kept:

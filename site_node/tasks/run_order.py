@@ -30,10 +30,11 @@ from site_node.candidate import (
     write_cohort_figures,
 )
 from site_node.checkpoint_folders import checkpoint_folder
-from site_node.cohort_members import members_path
+from site_node.cohort_members import COHORT_SUFFIX, VALUES_SUFFIX, members_path
 from site_node.durable import remove, sync_folder
 from site_node.errors import DatabaseError, OrderError
 from site_node.machine_figures import MachineFigures, machine_path, write_machine_figures
+from site_node.memory_shortages import note_shortage
 from site_node.orders import WorkOrder, order_path, read_order
 from site_node.settings import SitePaths, SiteSettings
 from site_node.tasks.child import DISK_WAS_FULL, MEASURING_JOB, TRAINING_JOB, JobProcess
@@ -151,7 +152,12 @@ def _make_empty(staging: Path, staged: SitePaths) -> None:
 
 
 def _make_room(paths: SitePaths, order: WorkOrder, failure: Reason | None, lease: Lease) -> None:
-    """Give up the checkpoints before the last attempt on a disk that stays full: their room may be what it lacks."""
+    """Let the next attempt have what this one lacked.
+
+    Before the last one on a disk that stays full the checkpoints go; one that lacked memory is begun in smaller parts.
+    """
+    if failure is Reason.OUT_OF_MEMORY and order.kind in ("train", "evaluate"):
+        note_shortage(checkpoint_folder(paths, order))
     if failure is Reason.DISK_FULL and lease.crashes == MAX_CRASHES - 1:
         remove(checkpoint_folder(paths, order))
 
@@ -218,6 +224,7 @@ def _hand_over(staged: SitePaths, paths: SitePaths, order: WorkOrder) -> None:
         sync_folder(paths.cohorts)
         return
     if order.kind == "cohort":
+        _put_in_place(staged, paths, order.study_digest)
         if (members := members_path(staged, order.study_digest)).exists():
             members.replace(members_path(paths, order.study_digest))  # first: the figures say that all is there
             sync_folder(paths.cohorts)
@@ -225,3 +232,13 @@ def _hand_over(staged: SitePaths, paths: SitePaths, order: WorkOrder) -> None:
         sync_folder(paths.cohorts)
         return
     publish(candidate_folder(staged, order.task_id), candidate_folder(paths, order.task_id))
+
+
+def _put_in_place(staged: SitePaths, paths: SitePaths, study_digest: str) -> None:
+    """Move a counted cohort to where the study's tasks read it: its rows first, as it was frozen."""
+    paths.frozen_cohorts.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for suffix in (VALUES_SUFFIX, COHORT_SUFFIX):
+        name = f"{hex_of(study_digest)}{suffix}"
+        if (counted := staged.counted_cohorts / name).exists():
+            counted.replace(paths.frozen_cohorts / name)
+    sync_folder(paths.frozen_cohorts)

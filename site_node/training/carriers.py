@@ -26,6 +26,9 @@ class Pipe(Protocol):
     def recv(self) -> object:
         """Wait for the other end. Raises: EOFError if it is gone."""
 
+    def poll(self, timeout: float, /) -> bool:
+        """Wait so many seconds, and tell whether `recv` has something, be it the other's end."""
+
     def close(self) -> None:
         """Close this end."""
 

@@ -12,9 +12,10 @@ Ditto's pull, FedBN's own tensors) is the same in all steps and is read anew; it
 belongs to, beside task, cohort, pass, starting weights and the software. A checkpoint of anything else is not opened.
 
 Privacy. Going on draws the noise and the patients of the next step from the same streams at the same place, so that
-the result is that of a training which nobody killed, to the bit on one machine; it is released once and was charged
-once. With DP the weights are made of noised sums alone, but the places in the streams tell how many patients and images
-were drawn, and without DP the weights hold more: so a checkpoint is always sealed, as prepared images are.
+the result is that of a training which nobody killed, to the bit on one machine (in smaller parts, where the process was
+killed for its memory, to rounding); it is released once and was charged once. With DP the weights are made of noised
+sums alone, but the places in the streams tell how many patients and images were drawn, and without DP the weights hold
+more: so a checkpoint is always sealed, as prepared images are.
 """
 
 import errno
@@ -31,18 +32,18 @@ from typing import Any
 import structlog
 
 from protocol.digest import digest_of
-from site_node.checkpoint_folders import checkpoint_folder
+from site_node.checkpoint_folders import SUFFIX, checkpoint_folder
 from site_node.errors import CacheError
 from site_node.orders import WorkOrder
 from site_node.settings import SiteSettings
 from site_node.training.checkpoint_file import open_tensors, seal_tensors
 from site_node.training.pixel_cache import pixel_cache
 from site_node.training.prepared_masks import VERSION as MASK_VERSION
+from site_node.training.stepwise import VERSION as STEP_VERSION
 from site_node.training.training_state import TrainingState
 from site_node.training.transforms import VERSION
 from site_node.training.volume_picture import VERSION as VOLUME_VERSION
 
-SUFFIX = ".sealed"
 MOST_SHARE = 0.05
 """Of a training's time that is spent on writing checkpoints; where writing is slow, they are fewer."""
 _log = structlog.get_logger()
@@ -145,4 +146,4 @@ def task_checkpoints(settings: SiteSettings, order: WorkOrder, cohort_digest: st
 def software() -> str:
     """Return which software's steps a checkpoint holds: another's may differ in the last bit, or in more."""
     versions = [f"{name} {version(name)}" for name in ("wardround", "torch", "monai", "numpy")]
-    return "; ".join([*versions, f"images {VERSION}.{MASK_VERSION}.{VOLUME_VERSION}"])
+    return "; ".join([*versions, f"images {VERSION}.{MASK_VERSION}.{VOLUME_VERSION}.{STEP_VERSION}"])

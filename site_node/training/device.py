@@ -1,6 +1,7 @@
 """The device that a job trains on, and how torch says that its memory was short or that it is lost.
 
-    memory      torch.OutOfMemoryError; or cudaMalloc's own error, which torch hands on as an AcceleratorError
+    memory      torch.OutOfMemoryError; cudaMalloc's own error, which torch hands on as an AcceleratorError; of the
+                machine's memory what torch's CPU allocator says, or a MemoryError
     lost        a GPU that fell off its bus, hangs, was reset, or whose driver went away: whatever is done next in this
                 process fails too (the CUDA context is gone), so that only a fresh process can go on
     neither     an assertion of a kernel: a fault of the program, which another attempt would meet again
@@ -15,7 +16,12 @@ from contextvars import ContextVar
 import torch
 
 _CPU_ONLY: ContextVar[bool] = ContextVar("cpu_only", default=False)
-_MEMORY = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
+_MEMORY = (
+    "out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "DefaultCPUAllocator: can't allocate memory",
+)
 _LIBRARIES = ("CUDA error:", "CUDA driver error:", "cuDNN error:", "CUBLAS_STATUS_", "HIP error:")
 _NO_GPU_ANY_MORE = ("No CUDA GPUs are available", "CUDA driver initialization failed", "CUDA unknown error")
 _FAULT_OF_THE_PROGRAM = "device-side assert"
@@ -37,8 +43,8 @@ def on_cpu(only: bool) -> Iterator[None]:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether torch says that a device's memory was not enough."""
-    if isinstance(error, torch.OutOfMemoryError):
+    """Tell whether torch says that a device's memory, or the machine's, was not enough."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _MEMORY)
 

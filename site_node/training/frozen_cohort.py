@@ -2,6 +2,7 @@
 
 Approval and privacy ledger speak of these patients and their number. Images that arrive later, or a changed
 labels.csv, do not enter a running study; a new study sees them. A tabular study's rows are kept too, in a file beside.
+A task reads it as `approved_cohort`: by content the one that was charged, whoever wrote the file.
 """
 
 import io
@@ -13,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from protocol.digest import canonical_json, hex_of, parse_json
+from protocol.digest import canonical_json, digest_of_bytes, hex_of, parse_json
 from protocol.errors import DigestError
-from site_node.cohort.cohort import Cohort, ImageRef, Patient
+from site_node.cohort.cohort import Cohort, ImageRef, Patient, manifest_digest_of
 from site_node.cohort_members import COHORT_SUFFIX, VALUES_SUFFIX
 from site_node.durable import write_durably
 from site_node.errors import CohortError
@@ -26,9 +27,11 @@ from site_node.labels.masks import MaskRef
 def freeze_cohort(folder: Path, study_digest: str, cohort: Cohort) -> None:
     """Freeze a study's cohort. Only the order that counts it does, before the study is approved."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if cohort.values is not None:  # first: the cohort itself says that all is there
-        write_durably(_place_of_values(folder, study_digest), _npy_of(cohort.values), mode=0o600)
-    write_durably(_place(folder, study_digest), canonical_json(_document(cohort)), mode=0o600)
+    rows = None if cohort.values is None else _npy_of(cohort.values)
+    if rows is not None:  # first: the cohort itself says that all is there
+        write_durably(_place_of_values(folder, study_digest), rows, mode=0o600)
+    rows_digest = {} if rows is None else {"rows_digest": digest_of_bytes(rows)}
+    write_durably(_place(folder, study_digest), canonical_json(_document(cohort) | rows_digest), mode=0o600)
 
 
 def frozen_cohort(folder: Path, study_digest: str) -> Cohort:
@@ -42,6 +45,23 @@ def frozen_cohort(folder: Path, study_digest: str) -> Cohort:
             "The frozen cohort of a study is missing.", "Stop the study at the hub; a new study freezes a new cohort."
         )
     return _read(path, _place_of_values(folder, study_digest))
+
+
+def approved_cohort(folder: Path, study_digest: str, approved: str | None, split_key: bytes) -> Cohort:
+    """Return the study's frozen cohort if, by its content, it is the one with the digest that was `approved`.
+
+    None: an older gate's order does not say which; the content must still be what the file says that it is.
+
+    Raises: CohortError if it is another one, missing or damaged.
+    """
+    cohort = frozen_cohort(folder, study_digest)
+    found = manifest_digest_of(cohort.patients, split_key)
+    if found != cohort.manifest_digest or (approved is not None and found != approved):
+        raise CohortError(
+            "The frozen cohort of a study is not the one that was approved and charged.",
+            "Stop the study at the hub; a new study freezes a new cohort.",
+        )
+    return cohort
 
 
 def _place(folder: Path, study_digest: str) -> Path:
@@ -77,7 +97,9 @@ def _read(path: Path, path_of_values: Path) -> Cohort:
         values = None
         if document.get("rows_of_table") is not None:
             values = np.load(path_of_values, mmap_mode="r", allow_pickle=False)
-            if len(values) != document["rows_of_table"]:
+            frozen = document.get("rows_digest")  # None: frozen by an older release
+            is_other = frozen is not None and digest_of_bytes(path_of_values.read_bytes()) != frozen
+            if len(values) != document["rows_of_table"] or is_other:
                 raise ValueError("other rows than were frozen")
         left_out = document.get("left_out", {})
         told = document.get("told")

@@ -34,7 +34,7 @@ from site_node.cohort.roll import Roll
 from site_node.cohort.table_cohort import build_table_cohort
 from site_node.cohort_members import CohortMembers, pseudonym_key, read_spent, write_members
 from site_node.durable import remove, unfinished_beside
-from site_node.errors import OrderError, SettingsError, SiteError, TooFewPatientsError
+from site_node.errors import OrderError, SettingsError, SiteError, TooFewPatientsError, TrainingProcessLostError
 from site_node.opt_outs import load_identities
 from site_node.orders import WorkOrder, read_order
 from site_node.privacy.noise import NoiseSource
@@ -43,7 +43,7 @@ from site_node.site_secrets import read_noise_key, split_key
 from site_node.training.checkpoints import Checkpoints, task_checkpoints
 from site_node.training.device import is_lost_device, is_out_of_memory
 from site_node.training.evaluation import evaluate
-from site_node.training.frozen_cohort import freeze_cohort, frozen_cohort
+from site_node.training.frozen_cohort import approved_cohort, freeze_cohort
 from site_node.training.local_round import Round, train_locally
 from site_node.training.local_state import LocalState
 from site_node.training.networks import initial_weights, threads_worth
@@ -83,13 +83,12 @@ class Job:
         return without_opted_out(self.frozen(), self.identities, key)
 
     def frozen(self) -> Cohort:
-        """Return the study's cohort as it was approved, with those who have opted out since."""
-        return frozen_cohort(self.frozen_cohorts, self.order.study_digest)
+        """Return the study's cohort as it was approved, with those who have opted out since.
 
-    @property
-    def frozen_cohorts(self) -> Path:
-        """Return the folder of frozen cohorts."""
-        return self.settings.paths.frozen_cohorts
+        Raises: CohortError if the frozen one is another.
+        """
+        key, order = split_key(read_noise_key(self.settings.paths.noise_key)), self.order
+        return approved_cohort(self.settings.paths.frozen_cohorts, order.study_digest, order.cohort_digest, key)
 
     def noise(self, cohort: Cohort) -> NoiseSource:
         """Return the task's secret streams."""
@@ -131,7 +130,8 @@ def run_order(settings: SiteSettings, task_id: str) -> None:
     """Do what the gate ordered and hand the candidate over. Without an order nothing is done.
 
     Guarantee: a job that was begun ends with a candidate (or a cohort's figures), whatever fails; the reason in it is
-        of the fixed vocabulary, and the log tells the site's administrator more, without patient data.
+        of the fixed vocabulary, and the log tells the site's administrator more, without patient data. A worker's job
+        ends as one that crashed where a process that trains with it was lost: another attempt may not meet that.
     """
     order = read_order(settings.paths, task_id)
     if order is None:
@@ -144,8 +144,10 @@ def run_order(settings: SiteSettings, task_id: str) -> None:
         torch.set_num_threads(threads_worth(study, min(settings.threads, usable_cores())))
         receipt: dict[str, Any] = _run(Job(settings, order, study, load_identities(settings)))
     except Exception as error:
-        _hand_over_failure(settings, order, _reason_of(error))
         _log_failure(settings, order, error)
+        if isinstance(error, TrainingProcessLostError) and settings.paths.staging is not None:
+            raise SystemExit(1) from None  # a crash: the worker tries again
+        _hand_over_failure(settings, order, _reason_of(error))
         receipt = {"failed": True, "reason": _reason_of(error).value}
     if settings.paths.staging is None:  # else the worker does, when it has published what was handed over
         remove(checkpoint_folder(settings.paths, order))
@@ -184,7 +186,7 @@ def _count_cohort(job: Job) -> dict[str, int]:
         _hand_over_members(job, roll.members(job.order.study_digest, None), problem=Reason.BUDGET_SPENT)
         return {"patients": 0, "images": 0}
     cohort = replace(cohort, told=_told(job, cohort))
-    freeze_cohort(job.frozen_cohorts, job.order.study_digest, cohort)
+    freeze_cohort(paths.counted_cohorts, job.order.study_digest, cohort)
     training = cohort.of("train")
     if not roll.has_left_out:  # else what is told could be compared with an earlier study's numbers
         _tell_who_does_not_train(job, cohort)
@@ -304,16 +306,17 @@ def help_with_round(together: Together, settings: SiteSettings, order: WorkOrder
 
 
 def _evaluate(job: Job) -> dict[str, Any]:
-    cohort, judged = job.cohort(), judged_weights(job.study, job.base(), job.state)
+    order, cohort, judged = job.order, job.cohort(), judged_weights(job.study, job.base(), job.state)
     report = _reporter(job, Activity.EVALUATING)
-    approved = [split for split in HELD_OUT if split in job.study.evaluation.splits and job.frozen().of(split)]
+    frozen = job.frozen()
+    approved = [split for split in HELD_OUT if split in job.study.evaluation.splits and frozen.of(split)]
     splits = [split for split in approved if cohort.of(split)]
     prepared = prepare_cohort(job.study, cohort, splits, pixel_cache(job.settings)) if splits else {}
     held_out = {split: prepared[split] for split in splits}
-    counted = evaluate(job.study, judged, held_out, job.noise(cohort), approved)
-    counts: dict[str, Any] = {counts_field(job.study): counted}
+    counts: dict[str, Any] = {}
+    with job.device.as_recorded():
+        counts[counts_field(job.study)] = evaluate(job.study, judged, held_out, job.noise(cohort), approved)
     report(1.0)
-    order = job.order
     candidate = Candidate(task_id=order.task_id, task_digest=order.task_digest, kind="evaluation", **counts)
     write_candidate(job.settings.paths, candidate)
     return _used(job, cohort, held_out)

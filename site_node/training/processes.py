@@ -8,7 +8,7 @@ sum is over the same drawn patients, the noise is the same draw. Results differ 
 It is data-parallel training as torch's DistributedDataParallel does it, with a reduction of our own: that one averages
 gradients of equal parts, where DP-SGD needs the sum of clipped ones and noise on the whole. What carries the values is
 chosen in site.yaml (`carriers.py`): memory that the processes share, or torch's collectives. A process whose first one
-has ended ends with its step.
+has ended ends with its step or before; the first fails with the reason of one that has ended (`process_loss.py`).
 Source: Li et al. 2020, arXiv:2006.15704 (DistributedDataParallel).
 """
 
@@ -21,7 +21,6 @@ from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from multiprocessing.reduction import DupFd
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -30,15 +29,14 @@ import torch
 from torch import Tensor
 
 from protocol.study import StudySpec
-from site_node.errors import SiteError, TrainingProcessLostError
+from site_node.errors import SiteError
 from site_node.privacy.patient_batch import PatientBatch
 from site_node.training.carriers import Carrier, Over, Pipe, SharedMemory
-from site_node.training.device import is_lost_device
 from site_node.training.loopback import check_backend, collectives
 from site_node.training.objectives.choice import objective_of
+from site_node.training.process_loss import FAILED, code_of, loss_of
+from site_node.training.process_watch import Watch
 
-FAILED, WITHOUT_DEVICE = 1, 2
-KILLED = -9
 ENDING_SECONDS = 5.0
 FLOAT64_BYTES = 8
 _log = structlog.get_logger()
@@ -116,8 +114,7 @@ def training_together(
     """Start `size` - 1 further processes and yield this one's place among them; a gradient has at most so many values.
 
     Each calls `help_in(together, *arguments)`: a function of a module, with what can be pickled.
-    Raises: TrainingProcessLostError if one ended; MemoryError if one was killed, which the system does for memory;
-        SettingsError if this machine has not what carries the values.
+    Raises: what `loss_of` makes of one that ended; SettingsError if this machine has not what carries the values.
     """
     if size == 1:
         yield ALONE
@@ -140,7 +137,7 @@ def training_together(
             with means.joined(0, size, tuple(pipes)) as carrier:
                 yield Together(0, size, carrier)
         except (EOFError, BrokenPipeError, ConnectionResetError):
-            raise _loss(helpers) from None
+            raise loss_of(helpers) from None
 
 
 class _Means(Protocol):
@@ -158,12 +155,9 @@ class _SharedMeans:
     @classmethod
     @contextmanager
     def made(cls, size: int, values: int) -> Iterator["_SharedMeans"]:
-        memory = os.memfd_create("wardround")
-        try:
-            os.ftruncate(memory, size * values * FLOAT64_BYTES)
-            yield cls(_Memory(memory), values)
-        finally:
-            os.close(memory)
+        with _memory() as memory:
+            os.ftruncate(memory.descriptor, size * values * FLOAT64_BYTES)
+            yield cls(memory, values)
 
     @contextmanager
     def joined(self, rank: int, size: int, pipes: tuple[Pipe, ...]) -> Iterator[Carrier]:
@@ -173,22 +167,25 @@ class _SharedMeans:
 
 @dataclass(frozen=True)
 class _Meeting:
+    """Memory without a name, in which torch lets processes find each other: nothing of it stays when all have died."""
+
     backend: Literal["gloo", "nccl"]
-    point: Path
+    memory: "_Memory"
 
     @contextmanager
     def joined(self, rank: int, size: int, pipes: tuple[Pipe, ...]) -> Iterator[Carrier]:
         for pipe in pipes:  # one that ends while it starts is noticed here: torch would wait for it
             pipe.recv() if rank == 0 else pipe.send(True)
-        with collectives(self.backend, rank, size, self.point) as carrier:
+        watch, point = Watch(rank, pipes), Path(f"/proc/self/fd/{self.memory.descriptor}")
+        with watch.kept(), collectives(self.backend, rank, size, point, watch) as carrier:
             yield carrier
 
 
 @contextmanager
 def _met(backend: Literal["gloo", "nccl"], size: int) -> Iterator[_Meeting]:
     check_backend(backend, size)
-    with TemporaryDirectory(prefix="wardround-") as folder:
-        yield _Meeting(backend, Path(folder) / "met")
+    with _memory() as memory:
+        yield _Meeting(backend, memory)
 
 
 class _Memory:
@@ -205,6 +202,15 @@ def _detached(duplicate: Any) -> _Memory:
     return _Memory(duplicate.detach())
 
 
+@contextmanager
+def _memory() -> Iterator[_Memory]:
+    memory = os.memfd_create("wardround")
+    try:
+        yield _Memory(memory)
+    finally:
+        os.close(memory)
+
+
 def _help(
     pipe: Pipe,
     means: _Means,
@@ -219,13 +225,11 @@ def _help(
         take_gpu(rank)
         with means.joined(rank, size, (pipe,)) as carrier:
             help_in(Together(rank, size, carrier), *arguments)
-    except (SiteError, EOFError, BrokenPipeError, ConnectionResetError):
-        os._exit(FAILED)  # the first process fails in the same way and says so, or it is gone
     except Exception as error:
-        if is_lost_device(error):
-            os._exit(WITHOUT_DEVICE)
-        _log.error("training_process_failed", rank=rank, error=type(error).__name__)  # its text may hold a path
-        os._exit(FAILED)
+        code = code_of(error)
+        if code == FAILED and not isinstance(error, SiteError):  # whose words the first process says: it meets it too
+            _log.error("training_process_failed", rank=rank, error=type(error).__name__)  # its text may hold a path
+        os._exit(code)
 
 
 def gpu_of(rank: int, gpus: int) -> int:
@@ -250,16 +254,3 @@ def _end(helpers: Sequence[BaseProcess], pipes: Sequence[Pipe]) -> None:
         helper.join(ENDING_SECONDS)
         helper.kill()
         helper.join()
-
-
-def _loss(helpers: Sequence[BaseProcess]) -> Exception:
-    for helper in helpers:
-        helper.join(ENDING_SECONDS)
-    codes = {helper.exitcode for helper in helpers}
-    if KILLED in codes:
-        return MemoryError()
-    if WITHOUT_DEVICE in codes:
-        return RuntimeError("CUDA error: lost in another of the processes")  # as if it were lost in this one
-    return TrainingProcessLostError(
-        "One of the processes that train together was lost.", "Look for its error above; or set processes: 1."
-    )

@@ -16,7 +16,9 @@ import structlog
 
 from site_node.durable import write_durably
 from site_node.errors import DeviceLostError
+from site_node.memory_shortages import shortages_of
 from site_node.training.device import chosen_device, is_lost_device, on_cpu
+from site_node.training.parts import begun_smaller
 
 RECORD = "device.json"
 LOSSES_UNTIL_CPU = 2
@@ -59,10 +61,10 @@ class TaskDevice:
 
     @contextmanager
     def as_recorded(self) -> Iterator[None]:
-        """Train within the block on the task's device, as one of the further processes that train together."""
+        """Compute within the block on the task's device, in parts that its memory has not been too small for yet."""
         on_gpu, losses = self._record()
         falls_back = self.may_use_cpu and on_gpu and losses >= LOSSES_UNTIL_CPU
-        with on_cpu(falls_back):
+        with on_cpu(falls_back), begun_smaller(shortages_of(self.folder)):
             if on_gpu and chosen_device().type == "cpu":
                 _log.warning("gpu_lost", means="The task goes on on the CPU, as site.yaml allows; it takes longer.")
             yield

@@ -6,7 +6,7 @@ alone. What depends on patients is touched by the noised sum only; everything af
 Without DP the same draws make an ordinary minibatch step; the batch's mean gradient is bounded to `clip_norm`, the
 usual remedy against divergence, so that one learning rate serves a study with and without DP.
 What the algorithm adds to the gradient (FedProx, SCAFFOLD) holds no patient and comes after (`corrections.py`).
-Where a GPU's memory does not suffice, a step's sum over its patients is made in smaller parts (`parts.py`).
+Where memory does not suffice, a step's sum over its patients is made in smaller parts (`parts.py`).
 The optimiser's state begins anew each round; the learning rate may change over the rounds (`protocol/schedule.py`).
 
 Source: Abadi et al. 2016, arXiv:1607.00133, Algorithm 1, with the patient as the unit; McMahan et al. 2017 (FedAvg).
@@ -33,7 +33,7 @@ from site_node.training.corrections import Correction, proximal
 from site_node.training.device import chosen_device
 from site_node.training.networks import build_network, images_at_once, load_into, weights_of
 from site_node.training.objectives.choice import loss_of, objective_of
-from site_node.training.parts import Parts
+from site_node.training.parts import Parts, has_run_short
 from site_node.training.patients import draw_batch
 from site_node.training.precision import in_precision
 from site_node.training.prepared_patients import PreparedPatients
@@ -139,7 +139,10 @@ def parts_of(study: StudySpec, *, is_private: bool) -> Parts:
     else:
         # A loss such as Cox's compares all patients of a step with each other, so that its batch stays whole.
         at_once = sys.maxsize if objective_of(study).compares_patients else PLAIN_IMAGES_AT_ONCE
-    return Parts(at_once, may_be_smaller=is_sum_over_patients(study))
+    may_be_smaller = is_sum_over_patients(study)
+    if may_be_smaller and has_run_short():
+        at_once = min(at_once, images_at_once(study))  # by the size of an image, where it was any number of them
+    return Parts(at_once, may_be_smaller=may_be_smaller)
 
 
 def clipped_sum_in_parts(

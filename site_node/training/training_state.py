@@ -53,5 +53,5 @@ class Running:
                 number, _, name = key.removeprefix(OPTIMIZER).partition(".")
                 kept.setdefault(int(number), {})[name] = tensor
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": kept})
-        self.parts.images_at_once = state.images_at_once
+        self.parts.images_at_once = min(self.parts.images_at_once, state.images_at_once)
         self.noise.move_to(state.positions)

@@ -29,9 +29,11 @@ def read_version(paths: SitePaths, digest: str | None) -> Weights:
         if digest_of_bytes(data.data) != digest:
             raise TensorError("other bytes than its digest says")
         return weights_over(data)
-    except (FileNotFoundError, TensorError, ValueError):  # ValueError: an empty file cannot be mapped
+    except (OSError, TensorError, ValueError):  # ValueError: an empty file cannot be mapped
         raise BaseUnavailableError(
-            "The version to start from is missing or damaged.", "The agent downloads it again; check the disk."
+            f"The version to start from, {hex_of(digest)}, is missing or damaged.",
+            "After a start of the machine the agent fetches it again. Otherwise check the disk, remove that file from "
+            "the inbox's `blobs`, and restart the agent.",
         ) from None
 
 

@@ -1,9 +1,10 @@
-"""Real modalities for tests: dcmtk's `storescu` and `echoscu`, with what each file's sending came to.
+"""Real modalities for tests: dcmtk's programs (`storescu`, `echoscu`, ...), and what each file's sending came to.
 
 Sent with a profile that proposes each pair of SOP class and transfer syntax by itself, a file goes out as it lies
 there.
 """
 
+import os
 import re
 import shutil
 import subprocess
@@ -23,6 +24,19 @@ IMPLICIT = "1.2.840.10008.1.2"
 
 class DcmtkMissingError(Exception):
     """dcmtk's programs are not on this machine."""
+
+
+def program_of(name: str) -> str:
+    """Return where one of dcmtk's programs lies. Those of Python environments are pynetdicom's, of the same names.
+
+    Raises: DcmtkMissingError if it is not there.
+    """
+    folders = os.get_exec_path()
+    outside = [folder for folder in folders if not (Path(folder).parent / "pyvenv.cfg").exists()]
+    found = shutil.which(name, path=os.pathsep.join(outside))
+    if found is None:
+        raise DcmtkMissingError(f"There is no {name} on this machine. {REMEDY}")
+    return found
 
 
 @dataclass(frozen=True)
@@ -49,11 +63,11 @@ class Modality:
 
     def echo(self) -> bool:
         """Tell whether C-ECHO is answered with success."""
-        return self._run("echoscu").returncode == 0
+        return self.run("echoscu").returncode == 0
 
     def send(self, files: Sequence[Path], *options: str) -> "Sending":
         """Send files over one association, also past those that are refused."""
-        done = self._run("storescu", "-v", "-nh", *options, files=files)
+        done = self.run("storescu", "-v", "-nh", *options, files=files)
         return Sending.told(files, done.stdout + done.stderr, done.returncode)
 
     def send_as_they_are(self, files: Sequence[Path], profile: Path) -> "Sending":
@@ -61,12 +75,11 @@ class Modality:
         profile.write_text(_profile(files), encoding="ascii")
         return self.send(files, "-xf", str(profile), "ALL")
 
-    def _run(self, program: str, *options: str, files: Iterable[Path] = ()) -> "subprocess.CompletedProcess[str]":
-        if shutil.which(program) is None:
-            raise DcmtkMissingError(f"There is no {program} on this machine. {REMEDY}")
+    def run(self, program: str, *options: str, files: Iterable[Path] = ()) -> "subprocess.CompletedProcess[str]":
+        """Run one of dcmtk's programs towards the listener or the PACS."""
         tls = self.tls.options() if self.tls else ()
         titles = ("-aet", self.ae_title, "-aec", self.called)
-        command = [program, *options, *tls, *titles, "127.0.0.1", str(self.port), *map(str, files)]
+        command = [program_of(program), *options, *tls, *titles, "127.0.0.1", str(self.port), *map(str, files)]
         return subprocess.run(command, check=False, capture_output=True, text=True, errors="replace", timeout=SECONDS)
 
 

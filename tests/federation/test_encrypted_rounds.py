@@ -11,7 +11,7 @@ import pytest
 from hub.aggregation.ciphertexts import summed
 from hub.rounds import decrypting as hub_decrypting
 from hub.storage import round_stores
-from protocol.digest import digest_of_bytes
+from protocol.digest import digest_of_bytes, hex_of
 from protocol.homomorphic.ciphertexts import CiphertextForm
 from protocol.homomorphic_messages import DecryptionRequest
 from protocol.messages import TaskKind, UpdateNotice, parse_message
@@ -108,6 +108,26 @@ def test_a_site_that_was_to_decrypt_and_is_lost_is_made_up_for_by_the_others(fed
     found = decryptions(federation)
     assert sorted(found) == list(ALL)
     assert list(found.values()).count("accepted") >= 2
+
+
+def test_a_base_that_a_power_cut_damaged_is_waited_for_and_costs_no_round(federation: MaskedFederation) -> None:
+    federation.until("seen")
+    site = federation.site("anna")
+    (known,) = site_rounds(federation, "anna")
+    record = task_record(site.gate._context.database, known["task_id"])
+    assert record is not None
+    assert record.task.base is not None
+    base = site.settings.paths.blobs / hex_of(record.task.base.weights_digest)
+    whole = base.read_bytes()
+    base.write_bytes(bytes(len(whole)))
+    site.start()
+    federation.rest()
+    assert decryptions(federation)["anna"] != "accepted"
+    assert site_rounds(federation, "anna")[0]["phase"] == "seen"
+    base.write_bytes(whole)
+    federation.rest()
+    assert decryptions(federation) == {"anna": "accepted", "bela": "accepted"}
+    assert_exact(federation, ALL)
 
 
 def test_with_fewer_than_two_sites_to_decrypt_the_round_fails_closed(federation: MaskedFederation) -> None:

@@ -1,5 +1,6 @@
 """The blob store: a name is a promise about bytes."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from hub.errors import BlobError, NotFoundError
 from hub.registry.blobs import BlobStore
 from protocol.digest import digest_of_bytes
 from protocol.errors import DigestError
+from protocol.keeping import LEFT_BEHIND_SECONDS
 
 
 @pytest.fixture
@@ -105,6 +107,42 @@ def test_a_file_that_was_digested_as_it_came_is_kept_without_a_second_copy(blobs
     assert upload.stat().st_ino == blobs.path(digest).stat().st_ino
     upload.unlink()
     assert blobs.read(digest) == b"right"
+
+
+def test_the_same_file_kept_twice_leaves_nothing_behind(blobs: BlobStore, tmp_path: Path) -> None:
+    upload, digest = tmp_path / "upload", digest_of_bytes(b"right")
+    upload.write_bytes(b"right")
+    blobs.keep(upload, digest)
+    blobs.keep(upload, digest)  # the API was killed between this and its commit
+    assert leftovers(blobs) == []
+    assert blobs.read(digest) == b"right"
+
+
+def test_what_a_killed_process_left_is_removed_after_a_day(blobs: BlobStore) -> None:
+    digest = blobs.put(b"stays")
+    left = blobs.root / "incoming" / "0123"
+    left.write_bytes(b"half a model")
+    now = left.stat().st_ctime
+    assert blobs.remove_left_behind(now + LEFT_BEHIND_SECONDS - 60) == 0
+    assert leftovers(blobs) == [left]
+    assert blobs.remove_left_behind(now + LEFT_BEHIND_SECONDS + 60) == 1
+    assert leftovers(blobs) == []
+    assert blobs.read(digest) == b"stays"
+
+
+def test_an_old_file_that_is_just_being_kept_is_not_left_behind(blobs: BlobStore, tmp_path: Path) -> None:
+    upload = tmp_path / "upload"
+    upload.write_bytes(b"came two days ago")
+    os.utime(upload, (0, 0))
+    (blobs.root / "incoming").mkdir(parents=True)
+    linked = blobs.root / "incoming" / "4567"
+    linked.hardlink_to(upload)
+    assert blobs.remove_left_behind(linked.stat().st_ctime + 60) == 0
+    assert linked.exists()
+
+
+def test_a_store_without_blobs_has_nothing_left_behind(blobs: BlobStore) -> None:
+    assert blobs.remove_left_behind(0.0) == 0
 
 
 def test_a_blob_that_rests_is_there_as_before(blobs: BlobStore) -> None:

@@ -4,12 +4,14 @@ import asyncio
 import threading
 
 import pytest
+from sqlalchemy import Connection
 
 from hub.api.mail_rounds import MailRounds
 from hub.api.shared_call import SharedCall
 from hub.rounds import delivery
 from hub.rounds.delivery import Mailroom, mail_of
 from hub.services import Services
+from hub.storage import stores
 from hub.storage.stores import add_mail
 from tests.fakes.hospital import Hospital
 
@@ -141,6 +143,29 @@ def test_a_look_tells_for_whom_there_is_new_mail_and_tells_it_once(
     for site in ("bela", "anna", "bela", "clara", "bela"):
         post(services, site, "news")
     assert room.refresh() == ["bela", "anna", "clara"]
+    assert room.refresh() == []
+
+
+def test_whom_a_look_had_found_before_it_broke_off_is_told_by_the_next_one(
+    services: Services, hospitals: list[Hospital], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = Mailroom(services)
+    room.refresh()
+    post(services, "anna", "one")
+    post(services, "bela", "two")
+    monkeypatch.setattr(delivery, "ROWS_AT_ONCE", 1)
+    read, asked = stores.mail_of_all, []
+
+    def read_once(connection: Connection, after: int, most: int) -> list[tuple[int, str, bytes]]:
+        asked.append(after)
+        if len(asked) == 2:
+            raise OSError("the database is gone")
+        return read(connection, after, most)
+
+    monkeypatch.setattr(stores, "mail_of_all", read_once)
+    with pytest.raises(OSError, match="gone"):
+        room.refresh()
+    assert room.refresh() == ["anna", "bela"]
     assert room.refresh() == []
 
 

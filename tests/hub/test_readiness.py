@@ -12,10 +12,12 @@ from hub.studies import coordinator
 from hub.studies.readiness import record_readiness
 from hub.studies.views import study_view
 from protocol.messages import Receipt, expect
+from protocol.privacy_accounting import epsilon_of, noise_multiplier_of, training_events
 from protocol.readiness import ReadinessReport, expected_patients
 from protocol.signing import open_envelope
-from protocol.study import StudySpec
+from protocol.study import StudySpec, parse_study
 from tests.fakes.hospital import Hospital
+from tests.hub.conftest import specification
 
 pytestmark = pytest.mark.both_databases
 
@@ -105,7 +107,7 @@ def test_only_an_invited_site_tells_and_only_while_the_study_is_open(
         record_readiness(services, late, anna.signed(late))
 
 
-@pytest.mark.parametrize("changes", [{"noise_multiplier": 3.0}, {"stand_ins": 7}])
+@pytest.mark.parametrize("changes", [{"noise_multiplier": 3.0}, {"stand_ins": 7}, {"epsilon": 1.0}])
 def test_a_report_of_other_terms_than_the_study_s_is_refused(
     services: Services, hospitals: list[Hospital], spec: StudySpec, changes: dict[str, Any]
 ) -> None:
@@ -113,6 +115,22 @@ def test_a_report_of_other_terms_than_the_study_s_is_refused(
     report = report_of(hospitals[0], spec, **changes)
     with pytest.raises(RequestError, match="other terms"):
         record_readiness(services, report, hospitals[0].signed(report))
+
+
+@pytest.mark.parametrize(("epsilon", "holds"), [(1.0, True), (0.999, False), (0.5, False), (None, False)])
+def test_the_epsilon_that_researchers_see_is_the_accountant_s_for_the_whole_study(
+    services: Services, hospitals: list[Hospital], epsilon: float | None, holds: bool
+) -> None:
+    """`epsilon` is a factor of what the accountant says: no site may look cheaper than the study is."""
+    study = parse_study(specification(privacy={"epsilon": 4.0, "delta": 1e-4}, participants={"training_patients": 100}))
+    coordinator.propose(services, study, [], "researcher")
+    noise = noise_multiplier_of(study)
+    assert noise is not None
+    spent = epsilon_of(training_events(study, noise, study.maximum_training_tasks), 1e-4)
+    assert 3.9 < spent <= 4.0
+    own = None if epsilon is None else epsilon * spent
+    report = report_of(hospitals[0], study, noise_multiplier=noise, epsilon=own)
+    assert take(services, hospitals[0], report).accepted is holds
 
 
 def test_a_report_before_and_after_an_approval_changes_no_state(

@@ -43,7 +43,7 @@ def compositions(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 def forget_all() -> None:
     """Forget what a process that was just started does not know."""
     TRUE_STATEMENTS.clear()
-    stated_accounts._epsilon_stated.cache_clear()
+    stated_accounts._tasks_with.cache_clear()
     privacy_accounting._composed_epsilon.cache_clear()
 
 
@@ -122,6 +122,41 @@ def test_a_true_account_is_still_held_against_the_site_s_own_charge(bench: Bench
     assert "was charged" in (problem(bench, first) or "")
 
 
+def test_an_account_of_fewer_tasks_than_the_hospital_was_given_is_refused_though_it_was_true_a_round_ago(
+    bench: Bench, compositions: list[Any]
+) -> None:
+    """In round 2 all three state what round 1 spent: true then, and remembered, and not what they spent by now."""
+    bench.begin(study_of(**PRIVATE))
+    bench.train_all(1.0, 1.0, 1.0)
+    bench.close()
+    bench.report_all()
+    second, payload = bench.tasks(TaskKind.TRAIN), bench.packed(filled(1.0))
+    assert [(task.round, task.sequence) for task in second] == [(2, 2)] * 3
+    notices = [bench.notice(task, payload, privacy=STATED[1]) for task in second]
+    for is_forgotten in (False, True):  # remembered by this process, then by the update that was accepted
+        if is_forgotten:
+            forget_all()
+        compositions.clear()
+        for notice in notices:
+            words = problem(bench, notice) or ""
+            assert "by 1 training task; the site was given 2" in words
+        assert compositions == []
+    for task, notice in zip(second, notices, strict=True):
+        bench.send(task, notice, payload)
+    assert {row["train_state"] for row in bench.rounds()[2]["sites"]} == {"refused"}
+
+
+def test_a_hospital_that_was_asked_less_often_states_its_own_number_of_tasks(bench: Bench) -> None:
+    """Whoever is asked for the first time in a study's second round has spent one task, not two."""
+    (_, first), *_ = training(bench)
+    assert problem(bench, first.model_copy(update={"round": 2}), tasks=1) is None
+
+
+def test_a_hospital_may_state_more_tasks_than_a_restored_hub_knows_of(bench: Bench) -> None:
+    (_, first), *_ = training(bench)
+    assert problem(bench, first, tasks=2) is None
+
+
 @pytest.mark.parametrize("tasks", [1, 2])
 def test_what_is_kept_is_what_the_accountant_says_without_it(tasks: int) -> None:
     study: StudySpec = study_of(**PRIVATE)
@@ -130,10 +165,10 @@ def test_what_is_kept_is_what_the_accountant_says_without_it(tasks: int) -> None
     events = training_events(study, noise, tasks)
     forget_all()
     fresh = accountants.epsilon_by_loss(privacy_accounting._merged(events), 1e-4)
+    for about in (7, tasks):
+        assert stated_accounts._tasks_with(study.canonical_bytes(), noise, STATED[tasks].events_digest, about) == tasks
     for _ in range(2):
-        kept = stated_accounts._epsilon_stated(study.canonical_bytes(), noise, STATED[tasks].events_digest, 7)
-        assert kept == pytest.approx(fresh, rel=0, abs=1e-12)
-    assert epsilon_of(events, 1e-4) == pytest.approx(fresh, rel=0, abs=1e-12)
+        assert epsilon_of(events, 1e-4) == pytest.approx(fresh, rel=0, abs=1e-12)
 
 
 def test_the_memory_of_true_statements_is_bounded_and_keeps_the_newest() -> None:

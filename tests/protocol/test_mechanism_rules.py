@@ -36,6 +36,9 @@ REFUSED = {
     "the unit patient on whole updates": Refusal(site_level(privacy={"unit": "patient"}), "'site' goes with"),
     "whole updates without noise": Refusal(site_level(privacy={"epsilon": None}), "nothing without noise"),
     "nine sites as units": Refusal(site_level(participants={"minimum_sites": 9}), "below 10"),
+    "sites as units whose receipts tell numbers": Refusal(
+        site_level(privacy={"receipt_epsilon": 0.1}), "privacy.receipt_epsilon.*Leave it out"
+    ),
     "sites as units that count by patients": Refusal(site_level(strategy={"weighting": "patients"}), "equal"),
 }
 

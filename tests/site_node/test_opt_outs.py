@@ -95,6 +95,11 @@ def test_the_commands_take_ids_and_print_none(site: GatedSite) -> None:
     cached = site.paths.cache / "prepared.npy"
     cached.parent.mkdir(parents=True, exist_ok=True)
     cached.write_bytes(b"pixels")
+    begun = site.paths.checkpoints / "study" / "00000001.task" / "round.sealed"
+    begun.parent.mkdir(parents=True)
+    begun.write_bytes(b"weights")
+    device = begun.with_name("device.json")  # a task does not change its device because somebody objects
+    device.write_bytes(b"{}")
     configure(site, excluded_patients="objections.csv")  # without a time: every round may have used them
     (folder / "objections.csv").write_text(f"patient_id\n{NAMES[15]}\n", encoding="utf-8")
     (folder / "some.csv").write_text("patient_id\n" + "\n".join(NAMES[1:3]), encoding="utf-8")
@@ -115,7 +120,7 @@ def test_the_commands_take_ids_and_print_none(site: GatedSite) -> None:
     assert "no patients" in outputs[4][1]
     found = json.loads(outputs[5][1])
     assert (found["patients_at_least"], found["any"], found["uses"][0]["rounds"]) == (None, True, [1])
-    assert not cached.exists()
+    assert (cached.exists(), begun.exists(), device.exists()) == (False, False, True)
     assert "Taken out: 1 of 1" in run("opt-out", folder, NAMES[0], "--undo")[1]
 
 

@@ -1,9 +1,13 @@
 """Paths that somebody names, or does not: one clear message where one cannot be used, never a traceback."""
 
+import json
 from pathlib import Path
 
 import numpy as np
+import yaml
+from typer.testing import CliRunner
 
+from site_node.cli import app
 from site_node.settings import load_settings
 from tests.fakes.dicom import make_dataset, save
 from tests.fakes.site_command import run
@@ -47,3 +51,22 @@ def test_a_site_may_be_fed_by_the_network_alone(tmp_path: Path) -> None:
     assert settings.labels == settings.paths.root / "labels.csv"
     save(make_dataset(np.zeros((8, 8), np.uint8)), settings.paths.received / "a.dcm")
     assert "1 images (1 instances of 1 patients)" in run("index", str(tmp_path / "site"))[1]
+
+
+def test_a_folder_of_images_that_went_away_fails_the_command_and_the_others_are_counted(tmp_path: Path) -> None:
+    folder = site_in(tmp_path)
+    (tmp_path / "share").mkdir()
+    configuration = tmp_path / "site" / "site.yaml"
+    settings = yaml.safe_load(configuration.read_text())
+    configuration.write_text(yaml.safe_dump({**settings, "images": [*settings["images"], str(tmp_path / "share")]}))
+    for place, patient in (("images", "P1"), ("share", "P2")):
+        save(make_dataset(np.zeros((8, 8), np.uint8), patient_id=patient), tmp_path / place / "a.dcm")
+    assert run("index", folder)[0] == 0
+    (tmp_path / "share").rename(tmp_path / "elsewhere")
+    save(make_dataset(np.zeros((8, 8), np.uint8), patient_id="P3"), tmp_path / "images" / "b.dcm")
+    status, output = run("index", folder)
+    assert (status, "3 files: 3 images (3 instances of 3 patients)" in output) == (1, True), output
+    assert f"{tmp_path / 'share'} is not there" in output
+    result = CliRunner().invoke(app, ["index", folder, "--json", "--decode"])
+    assert (result.exit_code, json.loads(result.stdout)["quarantined"]) == (1, [])
+    assert json.loads(result.stdout)["patients"] == 3

@@ -70,6 +70,17 @@ def test_the_version_s_signed_lineage_names_who_trained_on_a_fraction(bench: Ben
     assert said == [(97, False), (60, True), (58, False)]
 
 
+def test_the_lineage_has_no_number_of_a_receipt_that_is_not_noised_or_planned(bench: Bench) -> None:
+    """Pages hide a told number below five; the lineage is exported as it is, and under masks its weights are 1."""
+    bench.begin(asking(), PATIENTS)
+    trained(bench, 97, 60, 58)
+    with bench.services.reading() as session:
+        lineage = read_lineage(stores.newest_version(session, bench.study.digest).lineage)
+    assert {frozenset(part["used"]) for part in lineage["participants"]} == {
+        frozenset({"patients", "noise_epsilon", "steps", "software", "short"})
+    }
+
+
 def test_a_study_that_asks_for_no_number_shows_that_and_warns_of_nothing(bench: Bench) -> None:
     bench.begin(asking(receipt_epsilon=None), PATIENTS)
     trained(bench, None, None, None)

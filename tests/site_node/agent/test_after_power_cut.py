@@ -1,12 +1,13 @@
 """Versions that no power cut may spoil: unsynced only where the next start of the machine finds what was damaged."""
 
+import errno
 import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from protocol.digest import digest_of_bytes, hex_of
+from protocol.digest import digest_of_bytes, digest_of_file, hex_of
 from protocol.manifest import manifest_of
 from protocol.messages import ModelReference
 from protocol.signing import SigningKey
@@ -117,6 +118,73 @@ def test_after_another_start_a_whole_version_stays(paths: SitePaths, client: Hub
     assert check_versions(paths) == 0
     assert may_stay_unsynced(paths)
     assert not fetch_version(client, paths, VERSION)
+
+
+OTHER = encode_weights({"w": np.ones(300, np.float32)})
+
+
+def broken_disk(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
+    """Let reading this one file fail, as a broken sector does."""
+
+    def read(asked: Path) -> str:
+        if asked == path:
+            raise OSError(errno.EIO, "Input/output error")
+        return digest_of_file(asked)
+
+    monkeypatch.setattr(after_power_cut, "digest_of_file", read)
+
+
+def test_a_version_that_cannot_be_read_is_removed_and_hides_no_other_damage(
+    paths: SitePaths, client: HubClient, runs: list[str | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = sorted([hex_of(DIGEST), hex_of(digest_of_bytes(OTHER))])
+    check_versions(paths)
+    for name in names:
+        (paths.blobs / name).write_bytes(b"damaged")
+    broken_disk(monkeypatch, paths.blobs / names[0])
+    runs.append("run-2")
+    assert check_versions(paths) == 2
+    assert list(paths.blobs.iterdir()) == []
+    assert may_stay_unsynced(paths)
+    assert fetch_version(client, paths, VERSION)
+
+
+def test_a_damaged_version_that_cannot_be_removed_leaves_the_check_undone(
+    paths: SitePaths, runs: list[str | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check_versions(paths)
+    first, second = sorted([hex_of(DIGEST), hex_of(digest_of_bytes(OTHER))])
+    for name in (first, second):
+        (paths.blobs / name).write_bytes(b"damaged")
+    unlink = Path.unlink
+
+    def torn(path: Path, missing_ok: bool = False) -> None:
+        if path.name == first:
+            raise OSError(errno.EIO, "Input/output error")
+        unlink(path, missing_ok)
+
+    runs.append("run-2")
+    with monkeypatch.context() as faults:
+        faults.setattr(Path, "unlink", torn)
+        with pytest.raises(OSError, match="cannot be removed"):
+            check_versions(paths)
+    assert not may_stay_unsynced(paths)
+    assert not (paths.blobs / second).exists()
+    assert check_versions(paths) == 1
+    assert may_stay_unsynced(paths)
+
+
+def test_a_run_that_cannot_be_noted_syncs_versions(
+    paths: SitePaths, client: HubClient, runs: list[str | None], synced: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(after_power_cut, "write_durably", full)
+    assert check_versions(paths) == 0
+    assert not may_stay_unsynced(paths)
+    fetch_version(client, paths, VERSION)
+    assert hex_of(DIGEST) in synced
 
 
 def test_within_one_run_of_the_machine_nothing_is_digested_again(paths: SitePaths, runs: list[str | None]) -> None:

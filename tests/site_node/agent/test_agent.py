@@ -1,5 +1,6 @@
 """The agent over a wire that breaks: nothing is lost, nothing is believed unchecked, a refusal holds back one thing."""
 
+import errno
 import json
 import threading
 from dataclasses import dataclass, field
@@ -8,16 +9,18 @@ from pathlib import Path
 import pytest
 
 from protocol.digest import digest_of_bytes, hex_of
+from protocol.keeping import LEFT_BEHIND_SECONDS
 from protocol.message import Message
 from protocol.messages import ModelReference, Progress, RoundTask, TaskKind, UpdateNotice
 from protocol.signing import SigningKey, sign
+from site_node.agent import agent as agent_module
 from site_node.agent.agent import Agent
 from site_node.agent.backoff import LONGEST_SECONDS, Backoff
-from site_node.agent.downloads import MAXIMUM_BYTES
+from site_node.agent.downloads import MAXIMUM_BYTES, forget_unfinished
 from site_node.durable import write_durably
 from site_node.enrolment import create_site, enroll_site
 from site_node.errors import EnrolmentError, HubRefusedError, HubUnreachableError
-from site_node.settings import SiteSettings
+from site_node.settings import SitePaths, SiteSettings
 from tests.fakes.wire_hub import WireHub
 
 BLOB = bytes(range(256)) * 40
@@ -240,6 +243,58 @@ def test_a_hub_that_is_not_there_is_said_clearly(bench: Bench) -> None:
     bench.hub.away = True
     with pytest.raises(HubUnreachableError, match="does not answer"):
         bench.agent.step(0)
+
+
+def test_nothing_is_fetched_or_started_until_damaged_versions_are_gone(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop, checks, asked_before = threading.Event(), list[int](), list[str]()
+
+    def check(_: SitePaths) -> int:
+        checks.append(len(checks))
+        asked_before[:] = [*bench.hub.requests, *bench.jobs]
+        if len(checks) < 3:
+            raise OSError(errno.EIO, "Input/output error")
+        return 0
+
+    monkeypatch.setattr(agent_module, "check_versions", check)
+    monkeypatch.setattr(Backoff, "failed", lambda _: 0.0)
+    bench.hub.requests.clear()
+    runner = threading.Thread(target=bench.agent.run, args=(stop,), daemon=True)
+    runner.start()
+    while not bench.hub.requests:
+        assert runner.is_alive()
+        stop.wait(0.01)
+    stop.set()
+    runner.join(10)
+    assert checks == [0, 1, 2]
+    assert asked_before == []
+
+
+def test_an_agent_that_is_stopped_before_its_versions_are_checked_ends(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop = threading.Event()
+
+    def check(_: SitePaths) -> int:
+        stop.set()
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(agent_module, "check_versions", check)
+    bench.hub.requests.clear()
+    bench.agent.run(stop)
+    assert bench.hub.requests == []
+
+
+def test_a_version_that_a_killed_agent_was_adding_up_is_removed_after_a_day(bench: Bench) -> None:
+    folder = bench.settings.paths.partial
+    left, download = folder / f".{'a' * 64}.01234567", folder / ("b" * 64)
+    for path in (left, download):
+        path.write_bytes(b"half")
+    now = left.stat().st_ctime
+    assert forget_unfinished(bench.settings.paths, now + LEFT_BEHIND_SECONDS - 60) == 0
+    assert forget_unfinished(bench.settings.paths, now + LEFT_BEHIND_SECONDS + 60) == 1
+    assert list(folder.iterdir()) == [download]
 
 
 def test_the_running_agent_survives_an_absent_hub(bench: Bench) -> None:

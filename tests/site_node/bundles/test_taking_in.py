@@ -11,13 +11,16 @@ import numpy as np
 import pytest
 import torch
 from monai.bundle import ConfigParser
+from typer.testing import CliRunner
 
 from protocol.digest import digest_of_bytes
 from protocol.errors import SpecificationError
 from protocol.tensors import decode_weights
 from site_node.bundles import archive, export, given_weights, other_formats
 from site_node.bundles.archive import open_bundle
+from site_node.bundles.cli import app
 from site_node.bundles.export import export_bundle
+from site_node.bundles.known_networks import differs_in_padding, known_network
 from site_node.bundles.study_file import write_study
 from site_node.bundles.taking_in import take_in
 from site_node.errors import BundleError
@@ -30,6 +33,42 @@ TERMS: dict[str, Any] = {
     "cohort": {"modality": ["DX"]},
     "participants": {"training_patients": 100},
     "privacy": {"epsilon": 8.0, "delta": 1e-4},
+}
+
+
+SWINUNETR: dict[str, Any] = {
+    "_target_": "SwinUNETR",
+    "spatial_dims": 2,
+    "in_channels": 1,
+    "out_channels": 2,
+    "feature_size": 12,
+    "depths": [1, 1, 1, 1],
+    "num_heads": [1, 2, 4, 8],
+    "window_size": 4,
+    "use_checkpoint": True,
+}
+VIT: dict[str, Any] = {
+    "_target_": "monai.networks.nets.ViT",
+    "spatial_dims": 2,
+    "in_channels": 1,
+    "img_size": [32, 32],
+    "patch_size": [8, 8],
+    "hidden_size": 16,
+    "mlp_dim": 24,
+    "num_layers": 2,
+    "num_heads": 4,
+    "classification": True,
+    "num_classes": 2,
+    "post_activation": None,
+    "dropout_rate": 0.1,
+}
+EFFICIENTNET: dict[str, Any] = {
+    "_target_": "EfficientNetBN",
+    "model_name": "efficientnet-b0",
+    "pretrained": False,
+    "spatial_dims": 2,
+    "in_channels": 1,
+    "num_classes": 2,
 }
 
 
@@ -153,7 +192,13 @@ def test_what_would_run_is_refused_with_where_it_stands(tmp_path: Path, change: 
         ({"network_def": {**DENSENET, "init_features": "@##width"}}, "leads to nothing"),
         ({"network_def": {**DENSENET, "growth": 3}}, "growth say nothing"),
         ({"network_def": {**DENSENET, "in_channels": 3}}, "in_channels has a value"),
-        ({"network_def": {**DENSENET, "norm": "instance"}}, "normalisation"),
+        ({"network_def": {**DENSENET, "norm": "layer"}}, "normalisation"),
+        ({"network_def": {**DENSENET, "dropout_prob": 1.5}}, "dropout_prob is no rate"),
+        ({"network_def": {**EFFICIENTNET, "in_channels": 3}}, "in_channels has a value"),
+        ({"network_def": {**EFFICIENTNET, "model_name": "efficientnet-l2"}}, "model_name has a value"),
+        ({"network_def": {**VIT, "post_activation": "Tanh"}}, "post_activation has a value"),
+        ({"network_def": {**VIT, "classification": False}}, "classification has a value"),
+        ({"network_def": {**SWINUNETR, "use_v2": True}}, "use_v2 has a value"),
         ({"network_def": {**DENSENET, "init_features": 8}}, "another network's"),
         ({"network_def": {"_target_": "monai.networks.nets.GraphNet"}}, "not among"),
         ({"network_def": None}, "no network_def"),
@@ -171,6 +216,11 @@ def test_a_network_that_no_study_can_have_is_refused(tmp_path: Path, change: dic
          "act": "relu", "norm": "batch", "num_res_units": 1},
         {"_target_": "monai.networks.nets.SegResNet", "spatial_dims": 2, "init_filters": 8, "in_channels": 1,
          "blocks_down": [1, 1], "blocks_up": [1]},
+        {"_target_": "UNet", "spatial_dims": 2, "in_channels": 1, "out_channels": 2, "channels": [4, 8],
+         "strides": [2]},
+        {"_target_": "UNet", "spatial_dims": 2, "in_channels": 1, "out_channels": 2, "channels": [4, 8], "strides": [2],
+         "norm": ["instance", {"affine": True}], "dropout": 0.1},
+        SWINUNETR,
     ],
 )  # fmt: skip
 def test_a_network_of_masks_becomes_a_segmentation_study(tmp_path: Path, definition: dict[str, Any]) -> None:
@@ -178,23 +228,82 @@ def test_a_network_of_masks_becomes_a_segmentation_study(tmp_path: Path, definit
     own = ConfigParser({"network_def": definition}).get_parsed_content("network_def").eval()
     torch.save(own.state_dict(), bundle / "models" / "model.pt")
     terms = {**TERMS, "privacy": {"epsilon": None}, "participants": {}, "label": {"classes": ["background", "tumour"]}}
+    terms["preprocessing"] = {"size": [64, 64]}
     found = take_in(bundle, terms, own_preprocessing=True)
     assert found.study.kind == "segmentation"
     network = build_network(found.study)
     load_into(network, decode_weights(found.weights))
-    images = torch.randn(2, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    images = torch.randn(2, 1, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         torch.testing.assert_close(network.eval()(images), own(images))
 
 
 @pytest.mark.parametrize(
-    "change", [{"act": "elu"}, {"norm": "instance"}, {"up_kernel_size": 5}, {"dropout": 0.5}, {"kernel_size": [3, 5]}]
+    "change", [{"act": "elu"}, {"norm": "layer"}, {"up_kernel_size": 5}, {"dropout": "0.5"}, {"kernel_size": [3, 5]}]
 )
 def test_a_unet_that_no_study_can_have_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
     unet = {"_target_": "UNet", "spatial_dims": 2, "in_channels": 1, "out_channels": 2, "channels": [4, 8],
             "strides": [2], "act": "relu", "norm": "batch", **change}  # fmt: skip
     with pytest.raises(BundleError, match=r"UNet: |differs between the axes"):
         taken(foreign_bundle(tmp_path / "b", network_def=unet))
+
+
+def with_its_weights(root: Path, definition: dict[str, Any]) -> tuple[Path, torch.nn.Module]:
+    """Write a bundle of a network, and return both; its weights are those that MONAI made it with."""
+    bundle = foreign_bundle(root, network_def=definition)
+    own = ConfigParser({"network_def": definition}).get_parsed_content("network_def").eval()
+    torch.save(own.state_dict(), bundle / "models" / "model.pt")
+    return bundle, own
+
+
+@pytest.mark.parametrize(
+    ("definition", "name", "difference"),
+    [
+        (VIT, "vit", "without the bundle's dropout (dropout_rate 0.1)"),
+        (EFFICIENTNET, "efficientnet", "without the bundle's dropout (the model's own rates)"),
+        ({**DENSENET, "out_channels": 2, "dropout_prob": 0.2}, "densenet", "(dropout_prob 0.2)"),
+        ({**DENSENET, "out_channels": 2, "norm": "instance"}, "densenet", None),
+    ],
+)
+def test_a_network_of_classes_says_in_a_study_what_it_says_in_its_bundle(
+    tmp_path: Path, definition: dict[str, Any], name: str, difference: str | None
+) -> None:
+    bundle, own = with_its_weights(tmp_path / "b", definition)
+    terms = {**TERMS, "privacy": {"epsilon": None}, "participants": {}, "label": {"classes": ["no", "yes"]}}
+    found = take_in(bundle, terms, own_preprocessing=True)
+    assert found.study.network.name == name
+    assert [difference in told for told in found.differences] == [True] if difference else not found.differences
+    network = build_network(found.study)
+    load_into(network, decode_weights(found.weights))
+    images = torch.randn(2, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        said = own(images)
+        logits = said[0] if isinstance(said, tuple) else said
+        torch.testing.assert_close(network.eval()(images)[:, 0], logits[:, 1] - logits[:, 0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("edge", "differs"), [(32, False), (224, False), (48, True), (36, True)])
+def test_where_the_studys_images_are_padded_otherwise_that_is_said(edge: int, differs: bool) -> None:
+    network = known_network(EFFICIENTNET)
+    assert network.padded_for == 224  # halved five times, 224 is even before each
+    assert differs_in_padding(network, [edge, edge]) is differs
+
+
+def test_a_refusal_tells_the_digest_that_a_policy_can_allow(tmp_path: Path) -> None:
+    bundle = foreign_bundle(tmp_path / "b", imports=["$import os"])
+    words = ["import", str(bundle), "--out", str(tmp_path / "study.yaml")]
+    told = CliRunner().invoke(app, words)
+    digest = open_bundle(bundle).digest()
+    assert (told.exit_code, digest in told.output) == (1, True)
+    told = CliRunner().invoke(app, [*words, "--json"])
+    assert (told.exit_code, json.loads(told.stdout)["bundle"]) == (1, digest)
+    policy, terms = tmp_path / "policy.yaml", tmp_path / "terms.yaml"
+    policy.write_text(f"allowed_bundles: ['{digest}']\n")
+    terms.write_text(json.dumps(TERMS))
+    told = CliRunner().invoke(
+        app, [*words, "--json", "--own-preprocessing", "--terms", str(terms), "--policy", str(policy)]
+    )
+    assert (told.exit_code, json.loads(told.stdout)["differences"]) == (0, [])
 
 
 def test_references_within_the_config_are_followed(tmp_path: Path) -> None:

@@ -91,6 +91,13 @@ def test_orphans_on_both_sides_are_counted(hospital: FakeHospital) -> None:
     assert len(cohort.patients) == 12
 
 
+def test_an_image_that_the_study_does_not_ask_for_lacks_no_row(hospital: FakeHospital) -> None:
+    for name, headers in (("ct", {"Modality": "CT"}), ("silent", {"Modality": None}), ("dx", {})):
+        save(make_dataset(PIXELS, "P0000", name, **headers), hospital.folder / f"{name}.dcm")
+    dropped = cohort_of(hospital, cohort={"modality": ["DX"], "sex": ["F", "M"]}).dropped
+    assert dropped == {"image: its modality is none that the study asks for": 1, UNLABELLED: 2}
+
+
 def test_a_patient_in_several_splits_is_dropped(hospital: FakeHospital) -> None:
     def move(rows: list[dict[str, str]]) -> None:
         rows[0]["split"] = "test"

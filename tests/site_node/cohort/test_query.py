@@ -46,4 +46,13 @@ def test_an_unmet_criterion_says_which(criteria: dict[str, Any], words: str) -> 
     "criteria", [{"modality": ["DX"]}, {"view": ["PA"]}, {"sex": ["F"]}, {"age_min_years": 0}, {"age_max_years": 130}]
 )
 def test_what_is_not_known_meets_no_criterion(criteria: dict[str, Any]) -> None:
-    assert "not known" in (unmet_criterion(Facts(None, None, None, None, None), Criteria(**criteria)) or "")
+    silent = Facts(None, None, None, None, None)
+    assert "not known" in (unmet_criterion(silent, Criteria(**criteria)) or "")
+    assert unmet_criterion(silent, Criteria(**criteria), passing_over_silence=True) is None
+
+
+def test_silence_that_is_passed_over_hides_no_contradiction() -> None:
+    facts = Facts("DX", None, "PA", "F", 65.9)
+    criteria = Criteria.model_validate({"body_part": ["CHEST"], "view": ["AP"]})
+    assert "body part is not known" in (unmet_criterion(facts, criteria) or "")
+    assert "view is none" in (unmet_criterion(facts, criteria, passing_over_silence=True) or "")

@@ -135,6 +135,14 @@ def test_what_has_no_row_or_no_series_or_another_patient_is_counted(hospital: Fa
     assert cohort.dropped == {OTHER_PATIENT: 5, UNLABELLED: 5, ORPHAN: 1}
 
 
+def test_a_series_that_the_study_does_not_ask_for_lacks_no_row(hospital: FakeHospital) -> None:
+    for series, modality in (("mr", "MR"), ("ct", "CT")):
+        add_series(hospital, series, 5, 2.0, Modality=modality)
+    write_labels(hospital.labels, list(hospital.rows))
+    dropped = cohort_of(hospital, modality=["CT"]).dropped
+    assert dropped == {"image: its modality is none that the study asks for": 5, UNLABELLED: 5}
+
+
 def test_a_series_of_which_the_studys_spacing_would_make_too_many_voxels_falls_out(
     hospital: FakeHospital, monkeypatch: pytest.MonkeyPatch
 ) -> None:

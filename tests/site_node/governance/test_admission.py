@@ -3,15 +3,16 @@
 from dataclasses import dataclass
 
 import pytest
+import structlog
 
-from protocol.digest import digest_of_bytes
-from protocol.messages import Reason, TaskKind, TaskRefusal, UpdateNotice
+from protocol.digest import digest_of_bytes, hex_of
+from protocol.messages import Reason, TaskCancelled, TaskKind, TaskRefusal, UpdateNotice
 from protocol.metrics import ScoreHistograms
 from protocol.tensors import encode_weights
 from site_node.candidate import candidate_folder, payload_path
 from site_node.durable import boot_id
 from site_node.orders import order_path, read_order
-from tests.fakes.gated_site import GatedSite, study_of, weights
+from tests.fakes.gated_site import BASE, BASE_MANIFEST, GatedSite, study_of, weights
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,67 @@ def test_a_damaged_payload_is_refused_where_the_power_did_not_fail(site: GatedSi
     payload_path(site.paths, task.task_id).write_bytes(b"")
     site.sweep()
     assert isinstance(site.sent()[-1], TaskRefusal)
+
+
+HEADER_BYTES = len(BASE_MANIFEST.header)
+
+
+@pytest.mark.parametrize(
+    "left",
+    [None, b"", bytes(len(BASE)), BASE[: HEADER_BYTES - 1]],
+    ids=["missing", "empty", "zeros", "cut off"],
+)
+@pytest.mark.parametrize("payload_is_lost", [False, True])
+def test_a_finished_update_waits_for_a_base_that_a_power_cut_took(
+    site: GatedSite, left: bytes | None, payload_is_lost: bool
+) -> None:
+    study = study_of()
+    site.join(study)
+    task = site.give(site.task(study))
+    site.hand_over(task, unsynced_in="the run before the power failed")
+    if payload_is_lost:
+        payload_path(site.paths, task.task_id).write_bytes(b"")
+    base = site.paths.blobs / hex_of(digest_of_bytes(BASE))
+    base.unlink()
+    if left is not None:
+        base.write_bytes(left)
+    site.start()
+    site.sweep()
+    assert candidate_folder(site.paths, task.task_id).exists()
+    assert order_path(site.paths, task.task_id).exists()
+    assert not any(isinstance(message, TaskRefusal | UpdateNotice) for message in site.everything_sent())
+    base.write_bytes(BASE)
+    site.sweep()
+    if payload_is_lost:
+        assert not candidate_folder(site.paths, task.task_id).exists()
+        site.hand_over(task)
+        site.sweep()
+    assert isinstance(site.sent()[-1], UpdateNotice)
+
+
+def test_waiting_for_a_base_is_said_once(site: GatedSite) -> None:
+    study = study_of()
+    site.join(study)
+    task = site.give(site.task(study))
+    site.hand_over(task)
+    (site.paths.blobs / hex_of(digest_of_bytes(BASE))).unlink()
+    with structlog.testing.capture_logs() as said:
+        site.sweep()
+        site.sweep()
+    assert [entry["task"] for entry in said if entry["event"] == "base_awaited"] == [task.task_id]
+
+
+def test_cancelling_ends_the_wait_for_a_base(site: GatedSite) -> None:
+    study = study_of()
+    site.join(study)
+    task = site.give(site.task(study))
+    site.hand_over(task)
+    (site.paths.blobs / hex_of(digest_of_bytes(BASE))).unlink()
+    site.sweep()
+    site.post(TaskCancelled(study_digest=study.digest, task_id=task.task_id))
+    site.sweep()
+    assert not candidate_folder(site.paths, task.task_id).exists()
+    assert not order_path(site.paths, task.task_id).exists()
 
 
 def test_an_order_names_the_run_of_the_gates_machine(site: GatedSite) -> None:

@@ -1,10 +1,12 @@
 """The gate where something around it is wrong: it says so once, does the rest, and goes on when it is right again."""
 
 import errno
+from types import SimpleNamespace
 
 import pytest
 from structlog.testing import capture_logs
 
+from protocol.keeping import LEFT_BEHIND_SECONDS
 from protocol.messages import Reason, TaskRefusal
 from site_node.governance import folders
 from site_node.governance.context import GateContext
@@ -35,6 +37,25 @@ def test_a_folder_that_cannot_be_used_is_told_once_and_stops_nothing_else(
     site.count_cohort(study)
     site.sweep()
     assert len(site.sent()) == 1
+
+
+def test_what_killed_processes_left_unfinished_is_removed_a_day_later(
+    site: GatedSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = site.paths
+    copy, kept = paths.outbox / ".0000000000000001.payload.01234567", paths.gate_payloads / ".stream.01234567"
+    handed = paths.candidates / ".task.01234567"
+    handed.mkdir()
+    for path in (copy, kept, handed / "payload.bin"):
+        path.write_bytes(b"half a model")
+    site.start()
+    assert not kept.exists()  # the gate's own folder, which nobody else writes to
+    assert copy.exists()
+    assert handed.exists()
+    later = copy.stat().st_ctime + LEFT_BEHIND_SECONDS + 60
+    monkeypatch.setattr(folders, "time", SimpleNamespace(time=lambda: later))
+    site.start()
+    assert list(paths.outbox.iterdir()) == list(paths.candidates.iterdir()) == []
 
 
 def test_a_version_above_the_policys_limit_is_refused_before_it_is_fetched(site: GatedSite) -> None:

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from protocol.accountants import NEIGHBOURS
-from protocol.digest import digest_of
-from protocol.messages import Approval, Reason
+from protocol.digest import digest_of, digest_of_bytes
+from protocol.messages import Approval, Reason, TaskKind
 from protocol.privacy_events import PrivacyEvent
 from protocol.privacy_filter import FREE, preset_budget
 from protocol.study import StudySpec
@@ -158,6 +158,15 @@ def test_an_order_names_the_list_of_those_it_leaves_out(tight: GatedSite) -> Non
     tight.sweep()
     tight.decide(study, "refused")
     assert {path.suffix for path in tight.paths.orders.iterdir()} == {".ended"}
+
+
+@pytest.mark.parametrize("kind", [TaskKind.TRAIN, TaskKind.EVALUATE])
+def test_the_order_of_a_task_names_the_cohort_that_was_charged(tight: GatedSite, kind: TaskKind) -> None:
+    join(tight, "first")
+    study = study_of(name="first")
+    order = read_order(tight.paths, tight.give(tight.task(study, kind=kind)).task_id)
+    assert order is not None
+    assert order.cohort_digest == tight.record(study).cohort_digest == digest_of_bytes(b"cohort")
 
 
 class Together:

@@ -9,7 +9,7 @@ from protocol.messages import Reason
 from protocol.privacy_accounting import noise_multiplier_of
 from protocol.privacy_terms import Privacy
 from site_node.errors import SettingsError
-from site_node.governance.policy import Policy, load_policy, objection_to, policy_text
+from site_node.governance.policy import Policy, load_policy, objection_to, objections_to, policy_text
 from site_node.governance.reasons import SENTENCES
 from tests.fakes.gated_site import study_of
 
@@ -41,6 +41,14 @@ def test_what_the_hospital_does_not_allow_is_said(policy: dict[str, Any], study:
     assert objection is not None
     assert words in objection.sentence
     assert objection.reason is Reason.POLICY
+
+
+def test_all_objections_are_told_and_the_first_decides() -> None:
+    asked = study_of(network={"name": "vit", "arguments": {}}, privacy={"epsilon": 9.0, "delta": 5e-4})
+    told = [objection.sentence for objection in objections_to(Policy(), asked, None)]
+    rules = ["`networks`", "`maximum_epsilon`", "`maximum_delta`"]
+    assert all(rule in one for rule, one in zip(rules, told, strict=True)), told
+    assert objection_to(Policy(), asked, None) == objections_to(Policy(), asked, None)[0]
 
 
 def test_what_the_hospital_allows_meets_no_objection() -> None:

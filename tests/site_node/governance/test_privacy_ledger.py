@@ -15,7 +15,7 @@ from site_node.errors import GateError
 from site_node.governance import hash_chain
 from site_node.governance.ledger_entries import all_entries
 from site_node.governance.privacy_ledger import is_charged, ledger_entries, study_charges
-from site_node.governance.records import open_records
+from site_node.governance.records import StudyRecord, open_records
 from tests.fakes.gated_site import PERMISSIVE_POLICY, GatedSite, study_of
 from tests.fakes.power_cuts import PowerCutError
 
@@ -86,6 +86,33 @@ def test_a_study_that_does_not_fit_into_the_lifetime_budget_waits_with_what_woul
     site.join(study_of(name="fitting", privacy={"epsilon": fits, "delta": 1e-4}))
     assert site.sent()[-1].decision == "approved"  # type: ignore[attr-defined]
     assert site.budget()["epsilon"] <= 4.5
+
+
+SUM = PERMISSIVE_POLICY.replace("automatic", "person") + "lifetime_epsilon: 10\nlifetime_delta: 1.0e-4\n"
+
+
+@pytest.mark.parametrize("figures", [{}, {"count_epsilon": 0.1}, {"receipt_epsilon": 0.1}], ids=str)
+def test_where_studies_add_up_by_sum_a_study_s_epsilon_covers_its_noised_figures(
+    tmp_path: Path, figures: dict[str, float]
+) -> None:
+    """Of (10, 1e-4), (5, 4e-5) is spent: (5, 6e-5) is left, which a study of epsilon 5 and delta 4e-5 fits."""
+    site = GatedSite.make(tmp_path, SUM + "composition: sum\n")
+
+    def proposed(name: str, epsilon: float, figures: dict[str, float]) -> StudyRecord:
+        study = study_of(name=name, privacy={"epsilon": epsilon, "delta": 4e-5} | figures)
+        site.propose(study)
+        site.sweep()
+        site.count_cohort(study, count_epsilon=study.privacy.count_epsilon)
+        site.sweep()
+        if site.record(study).reason is None:
+            site.decide(study, "approved")
+        return site.record(study)
+
+    assert proposed("first", 5.0, {}).state == "approved"
+    second = proposed("second", 6.0, figures)
+    assert second.reason is Reason.BUDGET_SPENT
+    assert "With privacy.epsilon at most 5.00 it would fit." in second.detail
+    assert proposed("third", 5.0, figures).state == "approved"
 
 
 def test_studies_add_up_and_never_less_than_their_joint_composition(site: GatedSite) -> None:

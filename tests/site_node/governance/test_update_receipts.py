@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from protocol.messages import Reason, TaskRefusal, UpdateNotice
+from protocol.privacy_accounting import noise_multiplier_of
 from protocol.privacy_events import PrivacyEvent
 from protocol.round_receipts import RoundReceipt
 from protocol.study import StudySpec
@@ -32,8 +33,18 @@ def asking(**privacy: Any) -> StudySpec:
     )
 
 
-def answered(site: GatedSite, study: StudySpec, used: NoisedUse | None) -> Any:
-    site.join(study)
+def joined(site: GatedSite, study: StudySpec, **figures: Any) -> None:
+    """Take a study to its approval, by a person where the policy waits for one."""
+    site.propose(study)
+    site.sweep()
+    site.count_cohort(study, **figures)
+    site.sweep()
+    if site.record(study).state == "awaiting":
+        site.decide(study, "approved")
+
+
+def answered(site: GatedSite, study: StudySpec, used: NoisedUse | None, **figures: Any) -> Any:
+    joined(site, study, **figures)
     task = site.give(site.task(study))
     site.hand_over(task, used=used)
     site.sweep()
@@ -79,7 +90,7 @@ def test_a_number_that_is_not_the_study_s_does_not_leave(
 
 def test_the_receipts_of_all_tasks_are_charged_before_the_first(site: GatedSite) -> None:
     study = asking()
-    site.join(study)
+    joined(site, study)
     with closing(open_records(site.paths)) as database:
         charged = [entry.event for entry in ledger_entries(database) if entry.patients == "training"]
     tasks = study.maximum_training_tasks
@@ -94,16 +105,101 @@ def test_a_policy_bounds_what_receipts_spend_where_training_is_not_private() -> 
     assert f"{study.maximum_training_tasks} times privacy.receipt_epsilon" in objection.sentence
 
 
+TIGHT = PERMISSIVE_POLICY + "lifetime_epsilon: 4.5\n"  # of one study of epsilon 4, not of a second one
+SECOND = {"epsilon": 4.0, "delta": 1e-4, "receipt_epsilon": 0.5}
+
+
+def second_answer(site: GatedSite, used: NoisedUse, **privacy: Any) -> Any:
+    """Return the answer in a study of 40, of whom 15 have spent their budget in one of epsilon 4 before."""
+    earlier, study = study_of(name="earlier"), asking(**SECOND | privacy)
+    for one, training, first in ((earlier, 15, 0), (study, 40, 0)):
+        site.propose(one)
+        site.sweep()
+        told: dict[str, Any] = {"training_patients": 27, "count_epsilon": 0.5} if one.privacy.count_epsilon else {}
+        members = site.count_cohort(one, training=training, first=first, **told)
+        assert len(members.training) == (15 if one is earlier else 25)
+        site.sweep()
+        if site.record(one).state == "awaiting":
+            site.decide(one, "approved")
+    site.hand_over(site.give(site.task(study)), used=used)
+    site.sweep()
+    return site.sent()[-1]
+
+
+def test_spent_budgets_are_not_told_where_the_told_number_counts_their_patients_too(tmp_path: Path) -> None:
+    """The worker's 23, noised, are of 25 who train: of the 40 told it is 15 more, as if nobody had spent anything."""
+    notice = second_answer(GatedSite.make(tmp_path, TIGHT), NoisedUse(patients=23, noise_epsilon=0.5))
+    assert (notice.receipt.told, notice.receipt.patients) == (40, 38)
+
+
+def test_beside_a_noised_told_number_the_receipt_counts_those_alone_who_are_charged(tmp_path: Path) -> None:
+    used = NoisedUse(patients=23, noise_epsilon=0.5)
+    notice = second_answer(GatedSite.make(tmp_path, TIGHT), used, count_epsilon=0.5)
+    assert (notice.receipt.told, notice.receipt.patients) == (27, 23)
+
+
+def test_a_number_that_those_who_train_cannot_have_does_not_leave_though_more_were_told(tmp_path: Path) -> None:
+    """Draws end at 44.4 scales of 2: of the 25 who train no more than 114 can be told, of 40 it would be 129."""
+    refusal = second_answer(GatedSite.make(tmp_path, TIGHT), NoisedUse(patients=116, noise_epsilon=0.5))
+    assert isinstance(refusal, TaskRefusal)
+    assert refusal.reason is Reason.INTERNAL
+
+
+@pytest.mark.parametrize(("training", "first"), [(40, 0), (40, 500), (0, 0)])
+def test_an_automatic_policy_leaves_receipts_to_a_person_whatever_was_counted(
+    site: GatedSite, training: int, first: int
+) -> None:
+    study = asking()
+    site.propose(study)
+    site.sweep()
+    site.count_cohort(study, training=training, first=first)
+    site.sweep()
+    site.sweep()
+    record = site.record(study)
+    assert (record.state, site.answers(study), site.charges()) == ("awaiting", [], [])
+    assert "how many of its patients have opted out" in record.detail
+    site.decide(study, "approved")
+    assert site.record(study).state == "approved"
+
+
+MANY = {"count_epsilon": 0.1, "receipt_epsilon": 0.35}
+
+
+@pytest.mark.parametrize(
+    ("maximum", "privacy", "said"),
+    [
+        (0.1, MANY, "privacy.count_epsilon 0.1 and 10 times privacy.receipt_epsilon 0.35 = 3.5 are above"),
+        (0.1, MANY | {"epsilon": None}, "privacy.count_epsilon 0.1 and 10 times privacy.receipt_epsilon 0.35 = 3.5"),
+        (3.6, MANY, None),
+        (3.59, MANY, "are above `maximum_count_epsilon` 3.59."),
+        (0.1, {"count_epsilon": 0.1, "receipt_epsilon": None}, None),
+        (None, MANY, None),
+    ],
+)
+def test_receipts_count_against_the_policy_s_noise_of_the_number(
+    maximum: float | None, privacy: dict[str, Any], said: str | None
+) -> None:
+    study = study_of(
+        rounds=10,
+        privacy={"epsilon": 8.0, "delta": 1e-4} | privacy,
+        participants={"minimum_sites": 2, "training_patients": 100},
+    )
+    policy = Policy(dp_required=False, networks="any", maximum_count_epsilon=maximum)
+    objection = objection_to(policy, study, noise_multiplier_of(study))
+    assert (objection is None) == (said is None)
+    assert said is None or (objection is not None and said in objection.sentence)
+
+
 def what_leaves(site: GatedSite, study: StudySpec) -> str:
     site.join(study)
     with closing(open_records(site.paths)) as database:
         return "\n".join(lines_of(summary_of(database, site.record(study), load_policy(site.settings.policy))))
 
 
-def test_who_approves_reads_what_the_receipts_tell_and_that_reasons_stay(site: GatedSite) -> None:
+def test_who_approves_reads_what_the_receipts_tell_and_what_they_do_not(site: GatedSite) -> None:
     told = what_leaves(site, asking())
-    assert "how many patients it could draw, noised here afresh each time (two-sided geometric, scale 2;" in told
-    assert "charged to them for all 3 tasks. Why somebody was left out stays here." in told
+    assert "how many of these patients have not opted out since, noised here afresh each time" in told
+    assert "charged to them for all 3 tasks. How many budgets are spent does not change it." in told
 
 
 def test_who_approves_reads_that_no_number_is_asked_for(site: GatedSite) -> None:

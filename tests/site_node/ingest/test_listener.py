@@ -84,6 +84,22 @@ def test_another_object_of_the_same_name_is_quarantined_and_overwrites_nothing(
     assert pydicom.dcmread(refused).pixel_array[0, 0] == 8
 
 
+def test_reasons_count_each_time_that_an_object_was_refused_as_the_total_does(tmp_path: Path) -> None:
+    paths = make_site(tmp_path)
+    first = save(make_dataset(PIXELS, "P004", "1"), tmp_path / "first.dcm")
+    others = [save(make_dataset(PIXELS + n, "P004", "1"), tmp_path / f"other{n}.dcm") for n in (1, 2)]
+    with running_listener(paths) as running:
+        Modality(running.port).send([first, *others, others[0]])
+        assert running.stop() == 0
+    found = received_so_far(load_settings(paths.root))
+    assert len(found["quarantine"]) == 2
+    assert found["counts"]["quarantined"] == sum(found["reasons"].values()) == 3
+    said = CliRunner().invoke(app, ["received", str(paths.root)]).output
+    assert "3 quarantined" in said
+    assert "In quarantine, sent or fetched: 2 objects, refused 3 times" in said
+    assert said.count(", 2 times: another object") == 1
+
+
 def received(running: RunningListener) -> list[dict[str, str]]:
     found: list[dict[str, str]] = received_so_far(load_settings(running.paths.root))["quarantine"]
     return found

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.fakes.certificates import Authority
-from tests.fakes.dcmtk import Modality, Tls
+from tests.fakes.dcmtk import Modality, Tls, program_of
 from tests.fakes.dicom import make_dataset, save
 from tests.fakes.running_listener import ListenerHere, listener_here
 
@@ -51,7 +51,7 @@ def test_one_with_another_authoritys_certificate_is_not(
 
 
 def test_one_without_a_certificate_or_without_tls_is_not(listener: ListenerHere, authority: Authority) -> None:
-    anonymous = ["echoscu", "+tla", "+cf", str(authority.file), "-aet", "CT1", "-aec", "WARDROUND"]
+    anonymous = [program_of("echoscu"), "+tla", "+cf", str(authority.file), "-aet", "CT1", "-aec", "WARDROUND"]
     done = subprocess.run([*anonymous, "127.0.0.1", str(listener.port)], check=False, capture_output=True, timeout=60)
     assert done.returncode != 0
     assert not Modality(listener.port).echo()

@@ -136,6 +136,64 @@ def test_a_studys_criteria_and_dates_choose(tmp_path: Path, pacs: Orthanc, way: 
 
 
 @pytest.mark.parametrize("way", WAYS)
+def test_the_studys_own_days_choose_and_the_options_only_narrow_them(tmp_path: Path, pacs: Orthanc, way: str) -> None:
+    site = site_of(tmp_path, pacs, way)
+    study = tmp_path / "study.json"
+    cohort = {"modality": ["DX"], "date_from": "2026-01-02", "date_until": "2026-01-03", "minimum_patients": 2}
+    study.write_bytes(study_of(cohort=cohort).canonical_bytes())
+    status, receipt = site.retrieve("--study", study, "--from", "2026-01-03", "--until", "2026-12-31")
+    assert (status, receipt["fetched"]) == (0, 1)
+    status, receipt = site.retrieve("--study", study)
+    assert (status, receipt["imaging_studies"], receipt["fetched"], receipt["already_here"]) == (0, 2, 1, 1)
+    status, refused = site.retrieve("--study", study, "--from", "2026-01-04")
+    assert status == 1
+    assert "No day is left" in refused["said"]
+
+
+@pytest.fixture(scope="module")
+def described(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Four patients whose series differ in device, protocol, description and modality; the last says nothing of it."""
+    folder = tmp_path_factory.mktemp("described")
+    headers: list[dict[str, str]] = [
+        {
+            "Manufacturer": "GE MEDICAL SYSTEMS",
+            "ProtocolName": "5.1 Thorax_PA",
+            "SeriesDescription": "W033 chest, erect",
+        },
+        {"Manufacturer": "Siemens", "ProtocolName": "Thorax PA", "SeriesDescription": "Chest erect"},
+        {"Manufacturer": "GE", "ProtocolName": "Knee", "SeriesDescription": "Chest erect", "Modality": "EC"},
+        {},
+    ]
+    return [
+        save(make_dataset(PIXELS, f"DESCRIBED{number}", StudyDate="20260101", **found), folder / f"{number}.dcm")
+        for number, found in enumerate(headers)
+    ]
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    ("cohort", "fetched"),
+    [
+        ({"manufacturer": ["ge"]}, [0, 2, 3]),
+        ({"protocol": ["pa thorax"]}, [0, 1, 3]),
+        ({"series_description": ["erect chest"], "manufacturer": ["GE Medical"]}, [0, 3]),
+        ({"modality": ["US"]}, [2]),  # held under a retired term
+    ],
+)
+def test_what_the_pacs_says_of_a_series_chooses_and_its_silence_does_not(
+    tmp_path: Path, described: list[Path], way: str, cohort: dict[str, list[str]], fetched: list[int]
+) -> None:
+    study = tmp_path / "study.json"
+    study.write_bytes(study_of(cohort={"modality": [], "minimum_patients": 2} | cohort).canonical_bytes())
+    with orthanc() as server:
+        assert len(server.store(described)) == len(described)
+        site = site_of(tmp_path, server, way)
+        assert site.retrieve("--study", study)[0] == 0
+    here = {pydicom.dcmread(path).PatientID for path in site.files}
+    assert here == {f"DESCRIBED{number}" for number in fetched}
+
+
+@pytest.mark.parametrize("way", WAYS)
 def test_an_imaging_study_that_vanishes_between_find_and_get_is_one_line(
     tmp_path: Path, pacs: Orthanc, way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

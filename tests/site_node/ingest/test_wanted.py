@@ -1,5 +1,6 @@
 """Which imaging studies are asked for: lists as hospitals write them, dates, and criteria where the PACS is silent."""
 
+from dataclasses import replace
 from datetime import date, datetime
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from protocol.cohort_terms import Cohort
 from site_node.errors import SettingsError
 from site_node.ingest.answers import FoundSeries, FoundStudy
 from site_node.ingest.pace import Spacing, seconds_until_open
+from site_node.ingest.planning import scope_of
 from site_node.ingest.wanted import Wanted, date_range, halves, read_accessions
 from site_node.pacs_settings import PacsSettings
 
@@ -50,15 +52,69 @@ def test_a_list_without_numbers_says_so_and_quotes_nothing(tmp_path: Path, text:
 
 
 def test_a_question_is_asked_for_each_modality_and_month() -> None:
-    wanted = Wanted(Cohort(modality=["ct", "MR"]), since=date(2026, 1, 1), until=date(2026, 2, 15))
+    wanted = Wanted(Cohort(modality=["ct", "DX"]), since=date(2026, 1, 1), until=date(2026, 2, 15))
     assert [(q["ModalitiesInStudy"], q["StudyDate"]) for q in wanted.questions()] == [
         ("CT", "20260101-20260131"),
-        ("MR", "20260101-20260131"),
+        ("DX", "20260101-20260131"),
         ("CT", "20260201-20260215"),
-        ("MR", "20260201-20260215"),
+        ("DX", "20260201-20260215"),
     ]
     assert list(Wanted(Cohort()).questions()) == [{}]
     assert list(Wanted(Cohort(), until=date(2026, 1, 5)).questions()) == [{"StudyDate": "-20260105"}]
+
+
+def test_a_question_is_asked_for_each_retired_term_of_a_modality() -> None:
+    asked = [question["ModalitiesInStudy"] for question in Wanted(Cohort(modality=["EC", "ct", "US"])).questions()]
+    assert asked == ["US", "EC", "CD", "DD", "CT"]
+
+
+def test_a_retired_term_is_admitted_as_the_index_admits_it() -> None:
+    for wanted, held in [("US", "EC"), ("EC", "US"), ("dd", "CD")]:
+        criteria = Wanted(Cohort(modality=[wanted]))
+        assert criteria.admits_study(replace(FOUND, modalities=("SR", held)))
+        assert criteria.admits_series(FoundSeries("1", held, None))
+        assert not criteria.admits_study(replace(FOUND, modalities=("SR", "CT")))
+
+
+@pytest.mark.parametrize(
+    ("since", "until", "asked"),
+    [
+        (None, None, ["20240110-20240115"]),
+        (date(2024, 1, 12), None, ["20240112-20240115"]),
+        (None, date(2024, 1, 12), ["20240110-20240112"]),
+        (date(2020, 1, 1), date(2025, 1, 1), ["20240110-20240115"]),  # options only narrow
+        (date(2024, 1, 16), None, []),
+    ],
+)
+def test_days_are_those_of_the_criteria_and_of_the_options(
+    since: date | None, until: date | None, asked: list[str]
+) -> None:
+    criteria = Cohort(date_from=date(2024, 1, 10), date_until=date(2024, 1, 15))
+    wanted = Wanted(criteria, since=since, until=until)
+    assert [question["StudyDate"] for question in wanted.questions()] == asked
+    admitted = [day for day in range(1, 29) if wanted.admits_study(replace(FOUND, study_date=f"2024.01.{day:02}"))]
+    first, last = (asked[0][6:8], asked[0][-2:]) if asked else ("1", "0")
+    assert admitted == list(range(int(first), int(last) + 1))
+
+
+def test_a_series_is_kept_back_by_what_the_pacs_says_of_its_device_and_description() -> None:
+    wanted = Wanted(
+        Cohort(manufacturer=["GE"], protocol=["t1 mprage"], series_description=["chest thin", "Thorax"], view=["PA"])
+    )
+    fits = FoundSeries("1", "CT", None, "GE MEDICAL SYSTEMS", "MPRAGE_T1-sag", "thin CHEST 1.0")
+    assert wanted.admits_series(fits)
+    assert wanted.admits_series(FoundSeries("1", "CT", None))  # the PACS is silent: the index decides
+    assert wanted.admits_series(replace(fits, series_description="thorax"))
+    assert not wanted.admits_series(replace(fits, manufacturer="Siemens"))
+    assert not wanted.admits_series(replace(fits, manufacturer="GEORGE"))
+    assert not wanted.admits_series(replace(fits, protocol="T2 MPRAGE"))
+    assert not wanted.admits_series(replace(fits, series_description="chest thick"))
+
+
+def test_criteria_of_a_series_make_another_scope_and_the_others_do_not() -> None:
+    plain = Wanted(Cohort(modality=["CT"], date_from=date(2024, 1, 1)))
+    assert scope_of(plain) == '{"modality": ["CT"]}'
+    assert scope_of(Wanted(Cohort(modality=["CT"], manufacturer=["GE"]))) != scope_of(plain)
 
 
 def test_what_the_pacs_does_not_say_keeps_nothing_back() -> None:

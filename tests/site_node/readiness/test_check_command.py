@@ -189,12 +189,45 @@ def test_the_values_of_masks_that_nobody_named_are_listed_with_what_to_do(tmp_pa
     assert checked.finding("unreadable")["remedy"].startswith("Name each value in label_names")
 
 
-def test_what_fits_is_told_apart_from_the_lifetimes_budget(site: Path, tmp_path: Path) -> None:
-    says = run("check", str(site), study_file(tmp_path), "--no-measure", "--json").finding("budget")["says"]
-    assert says == (
-        "It fits the lifetime budget: a study of up to epsilon 8 still fits that of every patient "
-        "(lifetime 24, used at most 0)."
-    )
+def test_words_of_masks_that_were_not_read_are_not_called_known(tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    labels = make_drawn_hospital(images, 24, split=lambda n: "test" if n % 2 else "train")
+    site = made_site(tmp_path, FakeHospital(images, labels, ()))
+    (images / "masks.csv").unlink()
+    checked = run("check", str(site), study_file(tmp_path, **DRAWN), "--no-measure", "--json")
+    assert checked.finding("labels")["level"] == "problem"
+    assert (checked.finding("names")["level"], checked.document["unknown_names"]) == ("unseen", None)
+    (images / "labels.csv").unlink()
+    checked = run("check", str(site), study_file(tmp_path), "--no-measure", "--json")
+    assert checked.finding("names")["level"] == "unseen"
+
+
+def room_of(checked: Checked) -> tuple[str, float]:
+    """Return the level of what is said of the budget, and the epsilon that would still fit."""
+    finding = checked.finding("budget")
+    assert finding["says"].endswith("still fits that of every patient (lifetime 24, used at most 0).")
+    return finding["level"], float(finding["says"].partition("of up to epsilon ")[2].split()[0])
+
+
+def test_what_fits_is_reckoned_from_the_studys_own_events_and_not_from_the_policys_maximum(
+    site: Path, tmp_path: Path
+) -> None:
+    usual = {**STUDY["privacy"], "epsilon": 12.0}
+    for privacy, fits in (
+        (STUDY["privacy"], True),
+        (usual, True),  # above maximum_epsilon, which the policy's finding says
+        ({**usual, "epsilon": 23.0, "delta": 1e-3}, False),
+    ):
+        checked = run("check", str(site), study_file(tmp_path, privacy=privacy), "--no-measure", "--json")
+        level, left = room_of(checked)
+        assert (level, left > privacy["epsilon"]) == (("ok", True) if fits else ("problem", False)), left
+
+
+def test_every_objection_of_the_policy_is_told(site: Path, tmp_path: Path) -> None:
+    changes = {"network": {"name": "vit"}, "privacy": {"epsilon": 9.0, "delta": 5e-4}}
+    found = run("check", str(site), study_file(tmp_path, **changes), "--no-measure", "--json").document["findings"]
+    told = " ".join(one["says"] for one in found if one["check"] == "policy")
+    assert [rule in told for rule in ("`networks`", "`maximum_epsilon`", "`maximum_delta`")] == [True] * 3
 
 
 def test_a_study_that_cannot_run_here_ends_with_two(site: Path, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from site_node.tasks.run_order import MAX_CRASHES, Worker, work_on
 from site_node.training.job import run_order
 from site_node.training.networks import initial_weights
 from site_node.training.task_device import RECORD
-from tests.fakes.cut_off_jobs import plan
+from tests.fakes.cut_off_jobs import plan, steps_taken
 from tests.fakes.dicom import make_hospital
 from tests.site_node.training.examples import make_study
 
@@ -92,15 +92,15 @@ def undisturbed(folder: Path, study: StudySpec, settings: str) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("changes", "settings", "steps"),
+    ("changes", "settings", "steps", "passes"),
     [
-        ({}, "", 3),
-        ({"personal": {"ditto": 0.5}}, "processes: 2\n", STEPS + 2),
+        ({}, "", 4, 1),
+        ({"personal": {"ditto": 0.5}}, "processes: 2\n", STEPS + 3, 2),
     ],
     ids=["in one process", "a personal model in two processes"],
 )
 def test_a_training_that_is_killed_at_a_step_goes_on_to_the_same_bytes(
-    tmp_path: Path, changes: dict[str, object], settings: str, steps: int
+    tmp_path: Path, changes: dict[str, object], settings: str, steps: int, passes: int
 ) -> None:
     study = study_of(**changes)
     expected = undisturbed(tmp_path / "one", study, settings)
@@ -110,10 +110,12 @@ def test_a_training_that_is_killed_at_a_step_goes_on_to_the_same_bytes(
     assert other.work(order) == "crashed"
     folder = checkpoint_folder(other.settings.paths, order)
     assert {path.name for path in folder.iterdir()} >= {"round.sealed"}
-    plan(other.settings, "killed", 1)
-    assert other.work(order) == "crashed"  # after one further step
+    plan(other.settings, "killed", 2)
+    assert other.work(order) == "crashed"  # after one further step: the one at which it is killed is not kept
     assert 0 < other.progress(order) <= 1
+    plan(other.settings, "none", 0)
     assert other.work(order) == "done"
+    assert steps_taken(other.settings) == passes * STEPS - steps
     assert other.update(order) == expected
     assert not folder.exists()
 

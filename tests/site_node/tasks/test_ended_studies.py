@@ -23,6 +23,9 @@ def keep_something(paths: SitePaths, digest: str) -> None:
     paths.frozen_cohorts.mkdir(parents=True, exist_ok=True)
     for suffix in (".json", ".npy"):
         (paths.frozen_cohorts / f"{hex_of(digest)}{suffix}").write_bytes(b"patients")
+    unpublished = paths.worker / "staging" / "cohort.1" / "frozen" / f"{hex_of(digest)}.json"
+    unpublished.parent.mkdir(parents=True, exist_ok=True)
+    unpublished.write_bytes(b"patients")
     paths.cohorts.mkdir(parents=True, exist_ok=True)
     members_path(paths, digest).write_bytes(b"pseudonyms")
     for name in ("control", OWN):
@@ -31,7 +34,8 @@ def keep_something(paths: SitePaths, digest: str) -> None:
 
 def kept(paths: SitePaths, digest: str) -> set[str]:
     states = paths.local_state / hex_of(digest)
-    files = [path for folder in (paths.frozen_cohorts, paths.cohorts) for path in folder.glob(f"{hex_of(digest)}*")]
+    folders = (paths.frozen_cohorts, paths.worker / "staging" / "cohort.1", paths.cohorts)
+    files = [path for folder in folders for path in folder.rglob(f"{hex_of(digest)}*")]
     return {path.suffix for path in files} | {path.name for path in states.iterdir()}
 
 

@@ -15,7 +15,9 @@ import pytest
 from protocol.digest import digest_of_bytes, hex_of
 from protocol.messages import Reason
 from site_node.candidate import read_candidate, read_cohort_figures
+from site_node.checkpoint_folders import checkpoint_folder
 from site_node.machine_figures import MachineFigures, read_machine_figures
+from site_node.memory_shortages import shortages_of
 from site_node.orders import order_path
 from site_node.settings import SiteSettings
 from site_node.tasks import run_order
@@ -118,6 +120,23 @@ def test_what_may_pass_is_tried_again_after_a_rest_and_then_becomes_a_failure_wi
     assert candidate is not None
     assert (candidate.kind, candidate.reason) == ("failure", reason)
     assert len(starts(settings)) == MAX_CRASHES + 1
+
+
+@pytest.mark.parametrize(
+    ("job", "shortages"), [("killed", [1, 2]), ("without_memory", [1, 2]), ("crashing", [0, 0])], ids=str
+)
+def test_what_ended_for_memory_is_noted_for_the_next_attempt_until_the_task_has_ended(
+    settings: SiteSettings, job: str, shortages: list[int]
+) -> None:
+    folder = checkpoint_folder(settings.paths, give_order(settings))
+    now, noted = [1000.0], list[int]()
+    for _ in range(MAX_CRASHES):
+        assert work_on(worker(settings, job, lambda: now[0]), "task-1") == "crashed"
+        noted.append(shortages_of(folder))
+        now[0] += REST_SECONDS[1]
+    assert noted == shortages
+    assert work_on(worker(settings, "quick", lambda: now[0]), "task-1") == "done"
+    assert not folder.exists()
 
 
 def test_what_another_attempt_would_meet_again_is_answered_at_once(settings: SiteSettings) -> None:

@@ -20,8 +20,9 @@ from protocol.study import StudySpec, parse_study
 from protocol.tensors import Weights, encode_weights
 from site_node.errors import CacheError
 from site_node.orders import WorkOrder
+from site_node.training import checkpoints as task_checkpoints
 from site_node.training.checkpoint_file import PIECE_BYTES, open_tensors, seal_tensors
-from site_node.training.checkpoints import Checkpoints
+from site_node.training.checkpoints import Checkpoints, software
 from site_node.training.corrections import CONTROL
 from site_node.training.local_round import Round, train_locally
 from site_node.training.local_state import LocalState
@@ -307,3 +308,12 @@ def test_only_tensors_that_a_training_has_are_sealed(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="float32"):
         seal_tensors(tmp_path / "a", KEY, "task", {}, {"a": torch.zeros(2, dtype=torch.complex64)})
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["VERSION", "MASK_VERSION", "VOLUME_VERSION", "STEP_VERSION"])
+def test_a_checkpoint_of_images_that_were_prepared_otherwise_is_of_other_software(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = software()
+    monkeypatch.setattr(task_checkpoints, name, 99)
+    assert software() != before

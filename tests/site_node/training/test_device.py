@@ -22,6 +22,7 @@ SHORT: list[Exception] = [
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3.00 GiB."),
     torch.AcceleratorError("CUDA error: out of memory"),
     RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    MemoryError("Unable to allocate 3.00 GiB for an array"),
 ]
 NEITHER: list[Exception] = [
     torch.AcceleratorError("CUDA error: device-side assert triggered"),
@@ -38,6 +39,12 @@ def test_a_lost_device_is_known(error: Exception) -> None:
 @pytest.mark.parametrize("error", SHORT, ids=str)
 def test_short_memory_is_known(error: Exception) -> None:
     assert (is_lost_device(error), is_out_of_memory(error)) == (False, True)
+
+
+def test_short_memory_of_the_machine_is_known_by_what_torch_really_says() -> None:
+    with pytest.raises(RuntimeError) as said:
+        torch.empty(2**50, dtype=torch.uint8)  # a pebibyte: no machine gives it
+    assert (is_lost_device(said.value), is_out_of_memory(said.value)) == (False, True)
 
 
 @pytest.mark.parametrize("error", NEITHER, ids=str)

@@ -1,6 +1,7 @@
 """A network that runs out of memory above so many images: the same weights, in smaller parts."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,12 +12,14 @@ from torch import Tensor, nn
 
 from protocol.study import StudySpec
 from protocol.tensors import Weights
+from site_node.memory_shortages import note_shortage
 from site_node.privacy.layerwise import LayerwiseGradients
 from site_node.training import evaluation, shared_noise, trainer
 from site_node.training.evaluation import evaluate
 from site_node.training.networks import build_network, initial_weights
-from site_node.training.parts import Parts
+from site_node.training.parts import Parts, begun_smaller
 from site_node.training.shared_noise import noised_step
+from site_node.training.task_device import TaskDevice
 from site_node.training.trainer import train
 from tests.site_node.training.examples import make_noise, make_patients, make_study
 from tests.site_node.training.test_shared_noise import shared_study
@@ -157,3 +160,40 @@ def test_parts_are_halved_from_what_is_there_down_to_what_cannot_be_parted() -> 
     with pytest.raises(torch.OutOfMemoryError):
         Parts(256).computed(never, images=12, least=2)
     assert tried == [256, 6, 3, 1]
+
+
+def test_without_a_gpu_parts_are_halved_too_until_the_machine_s_memory_suffices() -> None:
+    tried: list[int] = []
+
+    def large(at_once: int) -> int:
+        tried.append(at_once)
+        return len(torch.empty(2**50 if at_once > 16 else 1, dtype=torch.uint8))  # torch's own error, at once
+
+    parts = Parts(64)
+    assert parts.computed(large, images=64) == 1
+    assert (tried, parts.images_at_once) == ([64, 32, 16], 16)
+
+
+@pytest.mark.parametrize(("attempts", "expected"), [(0, 64), (1, 32), (2, 16), (9, 1)])
+def test_after_each_attempt_that_was_killed_for_memory_the_next_begins_with_half_as_many(
+    tmp_path: Path, attempts: int, expected: int
+) -> None:
+    for _ in range(attempts):
+        note_shortage(tmp_path / "task")
+    with TaskDevice(tmp_path / "task", may_use_cpu=False).as_recorded():
+        assert Parts(64).images_at_once == expected
+        assert Parts(64, may_be_smaller=False).images_at_once == 64
+    assert Parts(64).images_at_once == 64
+
+
+@pytest.mark.parametrize("noise_multiplier", [None, 1.0], ids=["plain", "private"])
+def test_the_update_of_a_later_attempt_is_the_same_up_to_rounding(
+    card: Callable[[int], Card], monkeypatch: pytest.MonkeyPatch, noise_multiplier: float | None
+) -> None:
+    monkeypatch.setattr(trainer, "images_at_once", lambda _: 12)
+    study = make_study(epsilon=None if noise_multiplier is None else 8.0, local_steps=3, **EVERYBODY)
+    expected = trained(study, noise_multiplier)
+    large = card(sum(COUNTS))
+    with begun_smaller(2):
+        assert_same(trained(study, noise_multiplier), expected)
+    assert max(large.shown) == 3

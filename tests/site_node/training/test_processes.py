@@ -1,9 +1,12 @@
+import errno
 import ipaddress
 import multiprocessing
 import os
 import signal
 import socket
 import sys
+import tempfile
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -17,20 +20,25 @@ import torch
 import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import distributed
 
 from protocol.digest import digest_of_bytes, hex_of
+from protocol.messages import Reason
 from protocol.privacy_accounting import noise_multiplier_of
 from protocol.study import StudySpec, parse_study
 from protocol.tensors import Weights, decode_weights, encode_weights
 from site_node.candidate import payload_path, read_candidate
 from site_node.cohort.index import index_folder
-from site_node.errors import SettingsError, TrainingProcessLostError
+from site_node.errors import DiskFullError, SettingsError, TrainingProcessLostError
 from site_node.orders import WorkOrder, write_order
 from site_node.settings import SitePaths, SiteSettings
-from site_node.training.carriers import Over
+from site_node.training import job, process_watch
+from site_node.training import processes as training_processes
+from site_node.training.carriers import Over, SharedMemory
 from site_node.training.device import is_lost_device
 from site_node.training.job import run_order
 from site_node.training.networks import initial_weights
+from site_node.training.process_loss import FAILED, WITHOUT_DEVICE
 from site_node.training.processes import ALONE, Together, processes_for, take_gpu, training_together
 from tests.fakes.dicom import make_hospital
 from tests.site_node.training.examples import make_batch, make_study
@@ -251,6 +259,44 @@ def test_a_lost_process_ends_the_round_with_a_reason(
     assert "WARD" not in "".join(capfd.readouterr())
 
 
+def _run_short_of(together: Together, error: Exception) -> None:
+    _take_a_step(together)
+    raise error
+
+
+@CARRIERS
+@pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1")])
+def test_memory_that_is_short_in_another_process_is_short_for_the_round(error: Exception, over: Over) -> None:
+    with pytest.raises(MemoryError):
+        _go_on_with(_run_short_of, [error], over)
+
+
+@CARRIERS
+def test_a_disk_that_is_full_in_another_process_is_full_for_the_round(over: Over) -> None:
+    with pytest.raises(DiskFullError):
+        _go_on_with(_run_short_of, [OSError(errno.ENOSPC, "full")], over)
+
+
+def _hang_in_the_driver(together: Together, gone: str) -> None:
+    _take_a_step(together)
+    carrier = together.carrier
+    assert isinstance(carrier, SharedMemory)
+    carrier.pipes[0].close()
+    _eventually(Path(gone).exists)
+    os._exit(WITHOUT_DEVICE)
+
+
+def test_a_process_that_takes_its_time_to_end_still_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training_processes, "ENDING_SECONDS", 0.01)
+    gone = tmp_path / "gone"
+    timer = threading.Timer(0.5, gone.touch)
+    timer.start()
+    with pytest.raises(RuntimeError) as told:
+        _go_on_with(_hang_in_the_driver, [str(gone)])
+    timer.join()
+    assert is_lost_device(told.value)
+
+
 def _lose_gpu(together: Together) -> None:
     _take_a_step(together)
     raise torch.AcceleratorError("CUDA error: unspecified launch failure")
@@ -290,6 +336,104 @@ def test_the_others_end_when_the_first_is_killed(tmp_path: Path, over: Over) -> 
     first.kill()
     first.join()
     _eventually(lambda: not _is_running(helper))
+
+
+@pytest.mark.parametrize("under_a_worker", [True, False])
+def test_a_workers_job_that_lost_a_process_has_crashed_and_is_no_answer_yet(
+    settings: SiteSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, under_a_worker: bool
+) -> None:
+    monkeypatch.setattr(job, "_run", _lose_a_process)
+    study = study_of(None)
+    if under_a_worker:  # a cohort's figures and candidates go to its staging folder
+        staged = replace(settings, paths=SitePaths(settings.paths.root, tmp_path / "staging"))
+        with pytest.raises(SystemExit) as ended:
+            do(staged, "evaluate", study, "one")
+        assert ended.value.code == 1
+        assert not staged.paths.candidates.exists()
+    else:
+        do(settings, "evaluate", study, "one")
+        candidate = read_candidate(settings.paths, "one")
+        assert candidate is not None
+        assert candidate.reason is Reason.INTERNAL
+
+
+def _lose_a_process(_: object) -> None:
+    raise TrainingProcessLostError("One was lost.")
+
+
+class InItsPlace:
+    """An argument of a helper: what it does instead of the rendezvous, or as it comes there."""
+
+    def __init__(self, act: Callable[..., None], *arguments: object) -> None:
+        self.act, self.arguments = act, arguments
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self.act, self.arguments
+
+
+def _die_in_the_rendezvous(number: int) -> None:
+    def dying(*_: object, **__: object) -> None:
+        os.kill(os.getpid(), number)
+
+    distributed.init_process_group = dying
+
+
+def _write_pid(note: str) -> None:
+    Path(note).write_text(str(os.getpid()))
+
+
+def _take_no_part(*_: object) -> None:
+    pass
+
+
+def _first_meets_nobody(number: int) -> None:
+    with training_together(2, 8, _take_no_part, [InItsPlace(_die_in_the_rendezvous, number)], "gloo"):
+        pass
+
+
+def _first_dies_in_the_rendezvous(note: str) -> None:
+    _die_in_the_rendezvous(signal.SIGKILL)
+    with training_together(2, 8, _take_no_part, [InItsPlace(_write_pid, note)], "gloo"):
+        pass
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
+def test_the_first_does_not_wait_for_one_that_died_in_the_rendezvous(number: int) -> None:
+    first = multiprocessing.get_context("spawn").Process(target=_first_meets_nobody, args=(number,))
+    first.start()
+    try:
+        first.join(PATIENCE_SECONDS)
+        assert first.exitcode == FAILED
+    finally:
+        first.kill()
+
+
+def test_nobody_waits_for_a_first_that_was_killed_in_the_rendezvous(tmp_path: Path) -> None:
+    note = tmp_path / "pid"
+    first = multiprocessing.get_context("spawn").Process(target=_first_dies_in_the_rendezvous, args=(str(note),))
+    first.start()
+    first.join(PATIENCE_SECONDS)
+    assert first.exitcode == -signal.SIGKILL
+    helper = int(note.read_text())
+    try:
+        _eventually(lambda: not _is_running(helper))
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(helper, signal.SIGKILL)
+
+
+def test_the_first_may_go_on_alone_when_the_others_have_done_their_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process_watch, "HANGING_SECONDS", 0.0)
+    with training_together(2, 8, _take_a_step, [], "gloo") as together:
+        _take_a_step(together)
+        _eventually(lambda: not multiprocessing.active_children())
+
+
+def test_processes_that_meet_leave_nothing_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with training_together(2, 8, _take_a_step, [], "gloo") as together:
+        _take_a_step(together)
+        assert list(tmp_path.iterdir()) == []
 
 
 def _eventually(look: Callable[[], Any]) -> Any:
